@@ -1,0 +1,382 @@
+// Measuring: what hosts are asked to find out, and what becomes of their answers.
+//
+// The shell around the pure planner, coordinates and localities: it keeps their state, turns plans into
+// orders, and folds results into records that the core publishes. The core itself is a host too and
+// carries its orders out by its own prober. Nothing is believed that was not ordered, apart from what
+// hosts and clients saw by themselves (samples), whose weight is capped.
+
+import { randomBytes } from 'node:crypto'
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  localityPrefix,
+  parseAddress,
+} from '../resolver/address.ts'
+import type { Change, Directory, Health, Host, Member } from '../resolver/directory.ts'
+import type { Tables } from '../resolver/tables.ts'
+import { Prober } from '../server-agent/prober.ts'
+import { newProber, proberKey } from '../server-agent/protocol/echo.ts'
+import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
+import {
+  type ClientOrder,
+  type EchoOrder,
+  MAX_RTT_MS,
+  type Order,
+  type OrderResult,
+} from '../server-agent/protocol/messages.ts'
+import { CHECKERS, CheckBoard } from './checks.ts'
+import type { Config } from './config.ts'
+import { type CoordinateState, observe, startCoordinate } from './coordinates.ts'
+import type { Counters } from './counters.ts'
+import { Demand } from './demand.ts'
+import { EchoPlanner } from './echo-planner.ts'
+import { Localities, type Report, settleIncumbents } from './localities.ts'
+import { OrderBook, type Purpose } from './orders.ts'
+import { ProbePlanner } from './planner.ts'
+
+export interface MeasuringOptions {
+  /** This core's name: it is a host as well. */
+  readonly self: string
+  readonly config: Config
+  readonly directory: Readonly<Directory>
+  readonly tables: Tables
+  readonly counters: Counters
+  readonly echo: EchoSocket
+  /** A result of this core's own orders, on its way back in. */
+  readonly onOwnResult: (result: OrderResult) => void
+  /** An opinion that was asked for. */
+  readonly onOpinion: (host: string, asker: string, reached: boolean) => void
+  readonly rng: () => number
+}
+
+/** An RTT that nobody ordered: `client` saw, or was seen from, `host`. */
+export interface Sample {
+  readonly client: Address | null
+  readonly host: string | null
+  readonly rttMs: number
+  readonly count: number
+  readonly kind: 'passive' | 'client'
+}
+
+/** What came of results: `measured` may be stored later, `health` is decided and to be kept. */
+export interface Heard {
+  readonly measured: readonly Change[]
+  readonly health: readonly { readonly member: string; readonly health: Health }[]
+}
+
+/** Echoes of one order: the smallest of three is close to the path's own delay. */
+const ECHO_COUNT = 3
+/** A member without agent is checked by each of its checkers this often, ms. */
+const CHECK_EVERY_MS = 2_000
+/** ... and has so long to answer, ms. */
+const CHECK_TIMEOUT_MS = 1_500
+/** Echoes and probes are planned this often, ms: twice a heartbeat. */
+const PLAN_EVERY_MS = 1_000
+/** Probes of one order to a client: the second and third find out what a queue added. */
+const PROBE_COUNT = 3
+/** The core's own probes a minute: it gives second opinions on all of its hosts. */
+const OWN_PROBES_PER_MINUTE = 60_000
+
+export class Measuring {
+  readonly #self: string
+  readonly #directory: Readonly<Directory>
+  readonly #tables: Tables
+  readonly #counters: Counters
+  readonly #echo: EchoSocket
+  readonly #rng: () => number
+  readonly #onOpinion: (host: string, asker: string, reached: boolean) => void
+  readonly #prober: Prober
+  readonly #book = new OrderBook()
+  readonly #checks = new CheckBoard()
+  readonly #coordinates = new Map<string, CoordinateState>()
+  readonly #echoes = new EchoPlanner()
+  readonly #probes: ProbePlanner | null
+  readonly #probeMethods: ClientOrder['methods']
+  readonly #demand = new Demand()
+  readonly #localities = new Localities()
+  #checksDueMs = 0
+  #plansDueMs = 0
+
+  constructor(options: MeasuringOptions) {
+    this.#self = options.self
+    this.#directory = options.directory
+    this.#tables = options.tables
+    this.#counters = options.counters
+    this.#echo = options.echo
+    this.#rng = options.rng
+    this.#onOpinion = options.onOpinion
+    const { config } = options
+    this.#probes = config.probeClients
+      ? new ProbePlanner({ ...config, optOut: config.probeOptOut, allowPrivate: config.probePrivate })
+      : null
+    this.#probeMethods = [
+      { kind: 'dns', port: config.probeDnsPort },
+      { kind: 'tcp', port: config.probeTcpPort },
+      { kind: 'icmp' },
+    ]
+    for (const record of options.directory.localities.values()) this.#localities.load(record)
+    this.#prober = new Prober({
+      echo: options.echo,
+      perMinute: OWN_PROBES_PER_MINUTE,
+      report: (result) => options.onOwnResult(result),
+    })
+  }
+
+  /** Records changed: what is kept about those that went is forgotten. */
+  apply(changes: readonly Change[]): void {
+    for (const change of changes) {
+      if (change.value !== null) continue
+      if (change.kind === 'hosts') {
+        this.#coordinates.delete(change.key)
+        this.#localities.forgetHost(change.key)
+      }
+      if (change.kind === 'members') this.#checks.forget(change.key)
+    }
+  }
+
+  /** What waits for a host: rides on the reply to its heartbeat. */
+  ordersFor(host: string): Order[] {
+    return this.#book.take(host)
+  }
+
+  /** Has `askers` echo `host`, at once. */
+  askOpinions(host: string, askers: readonly string[], nowMs: number, epochMs: number): void {
+    for (const asker of askers) this.#giveEcho(asker, host, true, { kind: 'opinion', host }, nowMs, epochMs)
+  }
+
+  /** Whether `host`'s echo answers at an address and port, tried by this core itself. */
+  async reach(
+    host: Host,
+    at: { address: string; port: number },
+    timeoutMs: number,
+    epochMs: number,
+  ): Promise<boolean> {
+    const { prober, key } = passFor(host, epochMs)
+    const { rttsMs } = await this.#echo.ping({ ...at, prober, key, count: 2, intervalMs: 100, timeoutMs })
+    return rttsMs.length > 0
+  }
+
+  /** What a host found out by its orders. Answers to orders that it was not given are counted and dropped. */
+  hearResults(host: string, results: readonly OrderResult[], nowMs: number, epochMs: number): Heard {
+    const measured: Change[] = []
+    const health: Heard['health'][number][] = []
+    for (const result of results) {
+      const purpose = this.#book.claim(host, result.id, nowMs)
+      const rttsMs = result.rttsMs.filter((rttMs) => rttMs >= 0 && rttMs <= MAX_RTT_MS)
+      if (purpose === null || rttsMs.length < result.rttsMs.length) {
+        this.#counters.add(purpose === null ? 'results.unasked' : 'results.absurd')
+        if (purpose === null) continue
+      }
+      this.#counters.add(`results.${purpose.kind}`)
+      if (purpose.kind === 'opinion') {
+        if (result.sent > 0) this.#onOpinion(purpose.host, host, rttsMs.length > 0)
+      } else if (purpose.kind === 'mesh') measured.push(...this.#moveCoordinate(host, purpose.to, rttsMs))
+      else if (purpose.kind === 'client') this.#hearProbe(host, purpose.address, rttsMs, nowMs, epochMs)
+      else if (purpose.kind === 'check') {
+        if (result.ok !== undefined) {
+          measured.push(...this.#hearCheck(purpose.member, host, result.ok ? rttsMs : []))
+          health.push({
+            member: purpose.member,
+            health: this.#checks.report(purpose.member, host, result.ok, nowMs),
+          })
+        }
+      }
+    }
+    return { measured, health }
+  }
+
+  /** RTTs that nobody ordered: those that make sense and say something new are taken in. */
+  hearSamples(samples: readonly Sample[], epochMs: number): { changes: Change[]; accepted: number } {
+    let accepted = 0
+    for (const { client, host, rttMs, kind } of samples) {
+      if (client === null || host === null || !this.#directory.hosts.has(host)) continue
+      if (this.#fold({ prefix: localityPrefix(client), host, rttsMs: [rttMs], kind }, epochMs)) accepted++
+    }
+    return { changes: this.#localities.publish(this.#directory.localities, epochMs), accepted }
+  }
+
+  /** A proven client, or a listed resolver for one, asked; `direct`: this very address contacted us, so it may be probed. */
+  noteDemand(client: Address, service: string, direct: boolean, nowMs: number): void {
+    this.#demand.note(client, service, direct ? client : null, nowMs)
+    this.#localities.touch(formatPrefix(localityPrefix(client)))
+  }
+
+  /** Hosts that would be asked to probe a client next. */
+  nextProbes(client: Address): readonly string[] {
+    if (this.#probes === null) return []
+    const demand = this.#demand.get(formatPrefix(localityPrefix(client)))
+    const services = demand === null ? this.#directory.services.keys() : demand.services.keys()
+    return this.#probes.nextProbes(this.#tables, client, services)
+  }
+
+  /** Time passed: gives the orders that are due; returns what was found out since and alters answers. */
+  tick(nowMs: number, epochMs: number): Change[] {
+    this.#book.expire(nowMs)
+    if (nowMs >= this.#checksDueMs) {
+      this.#checksDueMs = nowMs + CHECK_EVERY_MS
+      this.#orderChecks(nowMs)
+    }
+    if (nowMs >= this.#plansDueMs) {
+      this.#plansDueMs = nowMs + PLAN_EVERY_MS
+      this.#orderEchoes(nowMs, epochMs)
+      this.#orderProbes(nowMs)
+    }
+    return this.#localities.publish(this.#directory.localities, epochMs)
+  }
+
+  /** Which members the clients of localities stay with, after `changes` were published. */
+  settle(changes: readonly Change[]): Change[] {
+    const settled: Change[] = []
+    for (const change of changes) {
+      if (change.kind !== 'localities' || change.value === null) continue
+      const services = this.#demand.get(change.key)?.services.keys() ?? []
+      const incumbents = settleIncumbents(this.#tables, change.value, services)
+      if (incumbents !== null) settled.push(incumbents)
+    }
+    return settled
+  }
+
+  /** Ends the core's own probes. */
+  close(): Promise<void> {
+    return this.#prober.stop()
+  }
+
+  // ---- giving orders
+
+  #give(host: string, order: Order, purpose: Purpose, nowMs: number): void {
+    this.#counters.add(`orders.${purpose.kind}`)
+    this.#book.give(host, order, purpose, nowMs)
+    if (host === this.#self) this.#prober.accept(this.#book.take(host))
+  }
+
+  #giveEcho(
+    from: string,
+    to: string,
+    urgent: boolean,
+    purpose: Purpose,
+    nowMs: number,
+    epochMs: number,
+  ): void {
+    const target = this.#directory.hosts.get(to)
+    if (target?.echo == null) return
+    const { prober, key } = passFor(target, epochMs)
+    const order: EchoOrder = {
+      kind: 'echo',
+      id: newOrderId(),
+      urgent,
+      host: to,
+      address: target.echo.address,
+      port: target.echo.port,
+      prober: Buffer.from(prober).toString('hex'),
+      key: Buffer.from(key).toString('hex'),
+      count: ECHO_COUNT,
+    }
+    this.#give(from, order, purpose, nowMs)
+  }
+
+  #orderEchoes(nowMs: number, epochMs: number): void {
+    const hosts = [...this.#directory.hosts.values()].filter((host) => host.presence === 'live')
+    for (const { from, to } of this.#echoes.plan(
+      { tables: this.#tables, hosts, home: this.#self },
+      nowMs,
+      this.#rng,
+    )) {
+      this.#giveEcho(from, to, false, { kind: 'mesh', to }, nowMs, epochMs)
+    }
+  }
+
+  #orderProbes(nowMs: number): void {
+    for (const { host, address } of this.#probes?.plan(this.#tables, this.#demand, nowMs) ?? []) {
+      const text = formatAddress(address)
+      const order: ClientOrder = {
+        kind: 'client',
+        id: newOrderId(),
+        address: text,
+        methods: this.#probeMethods,
+        count: PROBE_COUNT,
+      }
+      this.#give(host, order, { kind: 'client', address: text }, nowMs)
+    }
+  }
+
+  /** Has the nearest hosts look at each member without agent; where there are none, this core does. */
+  #orderChecks(nowMs: number): void {
+    for (const [key, member] of this.#directory.members) {
+      if (member.check === null || member.left) continue
+      for (const checker of this.#checkersOf(member)) {
+        const check = {
+          kind: 'check',
+          id: newOrderId(),
+          check: member.check,
+          timeoutMs: CHECK_TIMEOUT_MS,
+        } as const
+        this.#give(checker, check, { kind: 'check', member: key }, nowMs)
+      }
+    }
+  }
+
+  #checkersOf(member: Member): string[] {
+    const near: { name: string; ms: number }[] = []
+    const row = this.#tables.hostRow(member.host)
+    for (const host of this.#directory.hosts.values()) {
+      if (!host.agent || host.presence !== 'live' || host.name === this.#self) continue
+      const ms =
+        row < 0 ? Number.NaN : this.#tables.distanceBetweenHostsMs(this.#tables.hostRow(host.name), row)
+      near.push({ name: host.name, ms: Number.isNaN(ms) ? Number.MAX_VALUE : ms })
+    }
+    if (near.length === 0) return [this.#self]
+    near.sort((a, b) => a.ms - b.ms || (a.name < b.name ? -1 : 1))
+    return near.slice(0, CHECKERS).map(({ name }) => name)
+  }
+
+  // ---- hearing answers
+
+  /** A host's probe of a client's address. Where nobody ever gets an answer, the prefix lives on what its relatives know. */
+  #hearProbe(host: string, address: string, rttsMs: readonly number[], nowMs: number, epochMs: number): void {
+    const prefix = localityPrefix(parseAddress(address)!)
+    const text = formatPrefix(prefix)
+    this.#probes?.hear(text, host, rttsMs.length > 0, nowMs)
+    if (rttsMs.length > 0) this.#fold({ prefix, host, rttsMs, kind: 'active' }, epochMs)
+    else if (this.#probes?.isSilent(text)) this.#localities.inherit(prefix)
+  }
+
+  #fold(report: Report, epochMs: number): boolean {
+    const refused = this.#localities.fold(report, epochMs)
+    if (refused !== null) this.#counters.add(`localities.${refused}`)
+    return refused === null
+  }
+
+  /** A host without agent is placed by the connections that its checkers made to it. */
+  #hearCheck(member: string, checker: string, rttsMs: readonly number[]): Change[] {
+    const host = this.#directory.members.get(member)?.host
+    return host === undefined ? [] : this.#moveCoordinate(host, checker, rttsMs)
+  }
+
+  /** RTTs between two hosts move the coordinate of the first, as in Vivaldi. */
+  #moveCoordinate(from: string, to: string, rttsMs: readonly number[]): Change[] {
+    const host = this.#directory.hosts.get(from)
+    const target = this.#directory.hosts.get(to)
+    if (host === undefined || target === undefined || rttsMs.length === 0) return []
+    const before = this.#coordinates.get(from) ?? startCoordinate(host.coordinate)
+    const other = target.coordinate ?? startCoordinate().coordinate
+    const { state, refused } = observe(before, to, other, Math.min(...rttsMs), this.#rng)
+    if (refused !== null) {
+      this.#counters.add(`coordinates.${refused}`)
+      return []
+    }
+    this.#coordinates.set(from, state)
+    return [{ kind: 'hosts', key: from, value: { ...host, coordinate: state.coordinate } }]
+  }
+}
+
+/** Unguessable: an answer can't be made up without the order. */
+function newOrderId(): string {
+  return randomBytes(12).toString('base64url')
+}
+
+/** What one prober needs to be answered by a host's echo. */
+function passFor(host: Host, epochMs: number): { prober: Uint8Array; key: Uint8Array } {
+  const prober = newProber(epochMs, randomBytes(12))
+  return { prober, key: proberKey(Buffer.from(host.echoKey, 'hex'), prober) }
+}

@@ -1,0 +1,317 @@
+// The registry's rules for services and tokens: who may change what, and what a request becomes.
+//
+// Pure: (directory, caller, request) -> the changes to commit, or a Problem that names the field.
+// Nothing here waits, reads a clock or draws a number. A PUT is the whole thing and may be repeated:
+// what equals the record changes nothing. Hosts and members: enrolment.ts.
+
+import { type Static, Type } from 'typebox'
+import { formatAddress, parseAddress } from '../resolver/address.ts'
+import {
+  type AllDown,
+  type Change,
+  type Directory,
+  isLabel,
+  POLICIES,
+  type Service,
+  type Token,
+} from '../resolver/directory.ts'
+import { Attributes, LABEL_PATTERN } from '../server-agent/protocol/messages.ts'
+import { Problem } from './problem.ts'
+
+/** The built-in service whose members are the cores themselves. */
+export const CORE_SERVICE = 'core'
+
+/** Who asks, as far as its credential says. */
+export type Caller =
+  | { readonly kind: 'admin' }
+  | { readonly kind: 'token'; readonly token: Token }
+  | { readonly kind: 'host'; readonly host: string }
+  | { readonly kind: 'anonymous' }
+
+/** What a decision of the registry comes to: records to commit, and what to tell. */
+export interface Decision<T> {
+  readonly changes: readonly Change[]
+  readonly result: T
+}
+
+const closed = { additionalProperties: false }
+const Label = Type.String({ pattern: LABEL_PATTERN })
+
+/** What an operator says of a service; keys left out get their defaults (a PUT is the whole service). */
+export const ServiceRequest = Type.Object(
+  {
+    policy: Type.Optional(
+      Type.Union(
+        POLICIES.map((policy) => Type.Literal(policy)),
+        { default: 'nearest' },
+      ),
+    ),
+    ttl: Type.Optional(Type.Integer({ minimum: 0, maximum: 86_400, default: 30, description: 'Seconds' })),
+    minAddrs: Type.Optional(Type.Integer({ minimum: 1, maximum: 16, default: 1 })),
+    maxAddrs: Type.Optional(Type.Integer({ minimum: 1, maximum: 16, default: 2 })),
+    tieMs: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        maximum: 10_000,
+        default: 2,
+        description: 'Members so close to the best share its clients',
+      }),
+    ),
+    stickyMs: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        maximum: 10_000,
+        default: 10,
+        description: 'A locality changes its member only for a gain of so many ms',
+      }),
+    ),
+    stickyRatio: Type.Optional(
+      Type.Number({
+        minimum: 0,
+        maximum: 1,
+        default: 0.8,
+        description: '... and only to one at most this share as far',
+      }),
+    ),
+    where: Type.Optional(Attributes),
+    aliases: Type.Optional(
+      Type.Array(Type.String({ maxLength: 253 }), {
+        maxItems: 64,
+        description: 'Labels in the zone, or full names that you point here',
+      }),
+    ),
+    urlHosts: Type.Optional(
+      Type.Array(Type.String({ maxLength: 253 }), {
+        maxItems: 256,
+        description: 'Host names that members’ URLs may use; `*.` covers one label or more',
+      }),
+    ),
+    join: Type.Optional(Type.Union([Type.Literal('token'), Type.Literal('open')], { default: 'token' })),
+    maxPerPrefix: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 1_000_000,
+        default: 0,
+        description: 'With join open: members from one /24 (/48); 0: no limit',
+      }),
+    ),
+    verify: Type.Optional(
+      Type.Union([Type.Literal('echo'), Type.Literal('seen'), Type.Literal('none')], { default: 'echo' }),
+    ),
+    allDown: Type.Optional(
+      Type.Union([Type.Literal('stale'), Type.Literal('fallback'), Type.Literal('empty')], {
+        default: 'stale',
+      }),
+    ),
+    fallbackAddresses: Type.Optional(Type.Array(Type.String({ maxLength: 45 }), { maxItems: 8 })),
+    fallbackUrl: Type.Optional(Type.String({ maxLength: 2048, pattern: '^https?://' })),
+  },
+  closed,
+)
+export type ServiceRequest = Static<typeof ServiceRequest>
+
+export const TokenRequest = Type.Object(
+  {
+    admin: Type.Optional(Type.Boolean({ default: false })),
+    services: Type.Optional(
+      Type.Array(Label, { maxItems: 1000, description: 'Services whose members it may register' }),
+    ),
+    note: Type.Optional(Type.String({ maxLength: 200 })),
+  },
+  closed,
+)
+export type TokenRequest = Static<typeof TokenRequest>
+
+/** Throws Problem unless the caller is an administrator. */
+export function requireAdmin(caller: Caller): void {
+  if (caller.kind === 'admin') return
+  if (caller.kind === 'anonymous') throw new Problem('unauthorized', 'this needs the admin token as Bearer')
+  throw new Problem('forbidden', 'this needs the admin token; the one given is for agents')
+}
+
+/** Makes or replaces a service. Problems: bad-request with its field, conflict over a name. */
+export function putService(
+  directory: Directory,
+  caller: Caller,
+  name: string,
+  request: ServiceRequest,
+): Decision<{ service: Service; created: boolean }> {
+  requireAdmin(caller)
+  if (!isLabel(name)) {
+    throw new Problem('bad-request', `a service's name is one DNS label in lower case, not '${name}'`, 'name')
+  }
+  if (name === CORE_SERVICE)
+    throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
+  const service = serviceFrom(name, request)
+  refuseTakenNames(directory, service)
+  const before = directory.services.get(name)
+  const same = before !== undefined && sameRecord(before, service)
+  return {
+    changes: same ? [] : [{ kind: 'services', key: name, value: service }],
+    result: { service, created: before === undefined },
+  }
+}
+
+/** A service by its request, defaults filled in. */
+export function serviceFrom(name: string, request: ServiceRequest): Service {
+  const { minAddrs = 1, maxAddrs = Math.max(2, minAddrs) } = request
+  if (minAddrs > maxAddrs) {
+    throw new Problem(
+      'bad-request',
+      `minAddrs (${minAddrs}) must not be over maxAddrs (${maxAddrs})`,
+      'minAddrs',
+    )
+  }
+  return {
+    name,
+    policy: request.policy ?? 'nearest',
+    ttlSec: request.ttl ?? 30,
+    minAddrs,
+    maxAddrs,
+    tieMs: request.tieMs ?? 2,
+    stickyMs: request.stickyMs ?? 10,
+    stickyRatio: request.stickyRatio ?? 0.8,
+    where: request.where ?? {},
+    aliases: (request.aliases ?? []).map((alias) => hostName(alias, 'aliases')),
+    urlHosts: (request.urlHosts ?? []).map(urlHostPattern),
+    join: request.join ?? 'token',
+    maxPerPrefix: request.maxPerPrefix ?? 0,
+    verify: request.verify ?? 'echo',
+    allDown: allDownFrom(request),
+  }
+}
+
+function allDownFrom(request: ServiceRequest): AllDown {
+  const mode = request.allDown ?? 'stale'
+  const addresses = (request.fallbackAddresses ?? []).map((text) =>
+    canonicalAddress(text, 'fallbackAddresses'),
+  )
+  const url = request.fallbackUrl === undefined ? null : canonicalUrl(request.fallbackUrl, 'fallbackUrl').href
+  if (mode === 'fallback') {
+    if (addresses.length === 0 && url === null) {
+      throw new Problem('bad-request', 'allDown fallback needs fallbackAddresses or fallbackUrl', 'allDown')
+    }
+    return { mode, addresses, url }
+  }
+  if (addresses.length > 0 || url !== null) {
+    throw new Problem(
+      'bad-request',
+      `fallbackAddresses and fallbackUrl go with allDown fallback, not ${mode}`,
+      'allDown',
+    )
+  }
+  return { mode }
+}
+
+function refuseTakenNames(directory: Directory, service: Service): void {
+  const wanted = new Set([service.name, ...service.aliases])
+  for (const other of directory.services.values()) {
+    if (other.name === service.name) continue
+    for (const name of [other.name, ...other.aliases]) {
+      if (!wanted.has(name)) continue
+      const field = name === service.name ? 'name' : 'aliases'
+      throw new Problem('conflict', `'${name}' already names the service '${other.name}'`, field)
+    }
+  }
+}
+
+/** Removes a service with its members, and the agentless hosts that were nothing else. */
+export function removeService(directory: Directory, caller: Caller, name: string): Decision<void> {
+  requireAdmin(caller)
+  if (name === CORE_SERVICE)
+    throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
+  if (!directory.services.has(name)) throw new Problem('not-found', `there is no service '${name}'`)
+  const changes: Change[] = [{ kind: 'services', key: name, value: null }]
+  for (const [key, member] of directory.members) {
+    if (member.service !== name) continue
+    changes.push({ kind: 'members', key, value: null })
+    if (directory.hosts.get(member.host)?.agent === false) {
+      changes.push({ kind: 'hosts', key: member.host, value: null })
+    }
+  }
+  return { changes, result: undefined }
+}
+
+/** A token's record; `fresh` brings its id and the hash of its secret. */
+export function createToken(
+  directory: Directory,
+  caller: Caller,
+  request: TokenRequest,
+  fresh: { readonly id: string; readonly hash: string; readonly nowMs: number },
+): Decision<Token> {
+  requireAdmin(caller)
+  const { admin = false, services = [] } = request
+  if (admin && services.length > 0) {
+    throw new Problem('bad-request', 'a token is either for administration or for services', 'services')
+  }
+  if (!admin && services.length === 0) {
+    throw new Problem('bad-request', 'name the services that it is for, or admin', 'services')
+  }
+  for (const name of services) {
+    if (!directory.services.has(name)) {
+      throw new Problem('not-found', `there is no service '${name}'; make it first`, 'services')
+    }
+  }
+  const token: Token = {
+    id: fresh.id,
+    hash: fresh.hash,
+    scope: admin ? { admin: true } : { admin: false, services },
+    createdMs: fresh.nowMs,
+    note: request.note ?? '',
+  }
+  return { changes: [{ kind: 'tokens', key: token.id, value: token }], result: token }
+}
+
+/** Takes a token back. Hosts that joined by it stay until they leave or are removed; the last admin token stays. */
+export function revokeToken(directory: Directory, caller: Caller, id: string): Decision<void> {
+  requireAdmin(caller)
+  const token = directory.tokens.get(id)
+  if (token === undefined) throw new Problem('not-found', `there is no token '${id}'`)
+  if (token.scope.admin) {
+    const admins = [...directory.tokens.values()].filter((other) => other.scope.admin)
+    if (admins.length === 1) {
+      throw new Problem('conflict', 'this is the last admin token; create another before you revoke it')
+    }
+  }
+  return { changes: [{ kind: 'tokens', key: id, value: null }], result: undefined }
+}
+
+/** Whether two records say the same. Records are built with their fields in one order. */
+export function sameRecord(a: object, b: object): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
+}
+
+/** Canonical text of an address, or a Problem at `field`. */
+export function canonicalAddress(text: string, field: string): string {
+  const address = parseAddress(text)
+  if (address === null) throw new Problem('bad-request', `'${text}' is not an IP address`, field)
+  return formatAddress(address)
+}
+
+/** A parsed http(s) URL without credentials, query or fragment, or a Problem at `field`. */
+export function canonicalUrl(text: string, field: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : null
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new Problem('bad-request', `'${text}' is not an http or https URL`, field)
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw new Problem('bad-request', 'a URL here must not carry a user or password', field)
+  }
+  if (url.search !== '' || url.hash !== '') {
+    throw new Problem('bad-request', 'a base URL has no query and no fragment', field)
+  }
+  return url
+}
+
+/** A host name in lower case without final dot, or a Problem at `field`. */
+function hostName(text: string, field: string): string {
+  const name = text.toLowerCase().replace(/\.$/, '')
+  if (name.length > 253 || !name.split('.').every(isLabel)) {
+    throw new Problem('bad-request', `'${text}' is not a host name`, field)
+  }
+  return name
+}
+
+function urlHostPattern(text: string): string {
+  return text.startsWith('*.') ? `*.${hostName(text.slice(2), 'urlHosts')}` : hostName(text, 'urlHosts')
+}

@@ -1,0 +1,263 @@
+// The core as a whole, without its doors: what it remembers, whom it believes, and what it goes on
+// doing when its store does not.
+
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { hashSecret } from '../../core-node/credentials.ts'
+import { Problem } from '../../core-node/problem.ts'
+import { openMemory } from '../../db/memory.ts'
+import { type Store, StoreError } from '../../db/store.ts'
+import { parseAddress } from '../../resolver/address.ts'
+import { openEcho } from '../../server-agent/protocol/echo-socket.ts'
+import type { OrderResult } from '../../server-agent/protocol/messages.ts'
+import { ADMIN, type CoreFixture, openCoreFixture, peer, testConfig } from '../support/core-fixture.ts'
+
+const HERE = peer('127.0.0.1')
+
+/** A host that joined, by its credential, with one member of `mirror`. */
+async function join1(fixture: CoreFixture, name: string, request: object = {}): Promise<string> {
+  const { core } = fixture
+  const { credential } = await core.putHost(ADMIN, name, { addresses: ['127.0.0.1'], ...request }, HERE)
+  const caller = core.authenticate(credential!)
+  await core
+    .putMember(caller, 'mirror', name, { port: 80 }, HERE)
+    .catch(() => core.putMember(ADMIN, 'mirror', name, { host: name, port: 80 }, HERE))
+  return credential!
+}
+
+const beat = (host: string, credential: string, more: { members?: object[]; results?: OrderResult[] } = {}) =>
+  ({ beats: [{ host, credential, ...more }] }) as Parameters<CoreFixture['core']['heartbeat']>[0]
+const state = ({ core }: CoreFixture, name: string) => core.tables.member('mirror', name)?.state
+
+async function withMirror(fixture: CoreFixture): Promise<CoreFixture> {
+  await fixture.core.putService(ADMIN, 'mirror', {})
+  return fixture
+}
+
+t.test('the admin token is made once, kept in a file for its owner only, and stored as a hash', async (t) => {
+  const config = testConfig()
+  const store = openMemory()
+  const first = await openCoreFixture({ config, store })
+  const file = join(config.data, 'admin-token')
+  const secret = readFileSync(file, 'utf8').trim()
+  t.equal(statSync(file).mode & 0o777, 0o600)
+  t.same(first.core.authenticate(secret), { kind: 'admin' })
+  t.same(
+    [...first.core.directory.tokens.values()].map((token) => token.hash),
+    [hashSecret(secret)],
+  )
+  await first.close()
+  const second = await openCoreFixture({ config, store })
+  t.equal(readFileSync(file, 'utf8').trim(), secret)
+  t.equal(second.core.directory.tokens.size, 1)
+  await second.close()
+})
+
+t.test('a core is a member of its own service core from the first moment', async (t) => {
+  const fixture = await openCoreFixture()
+  t.match(fixture.core.tables.service('core')?.members, [{ name: 'core1', state: 'live' }])
+  await fixture.close()
+})
+
+t.test(
+  'a core that starts again serves whom it knew, and drops in time who does not come back',
+  async (t) => {
+    const store = openMemory()
+    const before = await withMirror(await openCoreFixture({ store }))
+    const a = await join1(before, 'a')
+    await join1(before, 'b')
+    await before.close()
+
+    const after = await openCoreFixture({ store, clock: before.clock })
+    t.equal(state(after, 'a'), 'live', 'at once')
+    t.equal(state(after, 'b'), 'live', 'also who was not heard yet')
+    for (let i = 0; i < 5; i++) {
+      t.match(await after.core.heartbeat(beat('a', a)), { beats: [{ status: 'ok' }] })
+      await after.run(2000)
+    }
+    t.equal(state(after, 'a'), 'live')
+    t.equal(state(after, 'b'), 'silent')
+    t.equal(after.core.tables.member('mirror', 'b')?.hostName, 'b', 'known, though dead')
+    await after.close()
+  },
+)
+
+t.test('a silent host that is heard again is live at once', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const credential = await join1(fixture, 'a')
+  await fixture.run(10_000)
+  t.equal(state(fixture, 'a'), 'silent')
+  await fixture.core.heartbeat(beat('a', credential))
+  t.equal(state(fixture, 'a'), 'live')
+  await fixture.close()
+})
+
+t.test(
+  'a goodbye is in the tables when it is acknowledged, and its credential must register again',
+  async (t) => {
+    const fixture = await withMirror(await openCoreFixture())
+    const credential = await join1(fixture, 'a')
+    await fixture.core.removeHost(fixture.core.authenticate(credential), 'a')
+    t.equal(state(fixture, 'a'), 'left')
+    t.match(await fixture.core.heartbeat(beat('a', credential)), { beats: [{ status: 'unknown' }] })
+    await fixture.close()
+  },
+)
+
+t.test('a heartbeat with a wrong credential changes nothing and is counted', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const a = await join1(fixture, 'a')
+  await join1(fixture, 'b')
+  const lie = { members: [{ service: 'mirror', name: 'b', health: 'down' }] }
+  t.match(await fixture.core.heartbeat(beat('b', a, lie)), { beats: [{ status: 'unknown' }] })
+  t.match(await fixture.core.heartbeat(beat('a', a, lie)), { beats: [{ status: 'ok' }] })
+  t.equal(state(fixture, 'b'), 'live', 'nor does a host’s word about another’s member')
+  t.match(fixture.core.status().counters, { 'heartbeats.unknown': 1 })
+  await fixture.close()
+})
+
+t.test('a health flip is stored and answered with; a load is answered with', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const a = await join1(fixture, 'a')
+  await fixture.core.heartbeat(
+    beat('a', a, { members: [{ service: 'mirror', name: 'a', health: 'down', load: 0.5 }] }),
+  )
+  t.equal(state(fixture, 'a'), 'down')
+  t.equal(fixture.core.tables.member('mirror', 'a')?.load, 0.5)
+  t.equal((await fixture.store.load()).members.get('mirror/a')?.health, 'down')
+  await fixture.close()
+})
+
+t.test('an address is proven by the echo behind it, and served only then', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  let key: Uint8Array | null = null
+  const echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => key })
+  const request = { addresses: ['127.0.0.1'], echo: { port: echo.port } }
+  const reply = await core.putHost(core.authenticate(secret), 'a', request, HERE)
+  t.match(reply, { reachable: null, proofs: { '127.0.0.1': 'seen' } })
+  const caller = core.authenticate(reply.credential!)
+  t.match(await core.putMember(caller, 'mirror', 'a', {}, HERE), { state: 'unverified', hint: /echo/ })
+  key = Buffer.from(reply.echoKey, 'hex')
+  t.match(await core.putMember(caller, 'mirror', 'a', {}, HERE), { state: 'live' })
+  t.match(await core.putHost(caller, 'a', request, HERE), {
+    reachable: true,
+    proofs: { '127.0.0.1': 'echo' },
+  })
+  t.equal(state(fixture, 'a'), 'live')
+  await echo.close()
+  await fixture.close()
+})
+
+t.test('a host that is not heard but whose echo answers is kept at first', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  let key: Uint8Array | null = null
+  const echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => key })
+  const { core } = fixture
+  const reply = await core.putHost(ADMIN, 'a', { addresses: ['127.0.0.1'], echo: { port: echo.port } }, HERE)
+  key = Buffer.from(reply.echoKey, 'hex')
+  await core.putMember(ADMIN, 'mirror', 'a', { host: 'a' }, HERE)
+  for (let i = 0; i < 60; i++) {
+    await fixture.run(250)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  t.equal(state(fixture, 'a'), 'live', '15 s without a heartbeat')
+  await echo.close()
+  await fixture.close()
+})
+
+t.test('a result that was not ordered, or makes no sense, moves nothing and is counted', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const a = await join1(fixture, 'a')
+  const results = [{ id: 'made-up', rttsMs: [1], sent: 1 }]
+  await fixture.core.heartbeat(beat('a', a, { results }))
+  t.match(fixture.core.status().counters, { 'results.unasked': 1 })
+  t.equal(fixture.core.directory.hosts.get('a')?.coordinate, null)
+  await fixture.close()
+})
+
+t.test('members without agent are checked by the core where there is nobody else', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  await fixture.core.putMember(ADMIN, 'mirror', 'old', { addresses: ['127.0.0.1'], port: 9 }, HERE)
+  t.equal(state(fixture, 'old'), 'live', 'until a check says otherwise')
+  for (let i = 0; i < 24; i++) {
+    await fixture.run(250)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  t.equal(state(fixture, 'old'), 'down', 'nothing listens on port 9')
+  await fixture.close()
+})
+
+t.test('when the store takes no changes they are refused, answers go on, and status says so', async (t) => {
+  const memory = openMemory()
+  let broken = false
+  const store: Store = {
+    load: () => memory.load(),
+    commit: (changes) =>
+      broken ? Promise.reject(new StoreError('unavailable', 'disk full')) : memory.commit(changes),
+    close: () => memory.close(),
+  }
+  const fixture = await withMirror(await openCoreFixture({ store }))
+  const a = await join1(fixture, 'a')
+  broken = true
+  await t.rejects(fixture.core.putService(ADMIN, 'game', {}), { code: 'unavailable' })
+  t.equal(fixture.core.tables.service('game'), null)
+  t.equal(state(fixture, 'a'), 'live')
+  t.match(await fixture.core.heartbeat(beat('a', a)), { beats: [{ status: 'ok' }] }, 'leases go on')
+  t.match(fixture.core.status(), { ready: true, degraded: [/disk full/] })
+  broken = false
+  await fixture.core.putService(ADMIN, 'game', {})
+  t.same(fixture.core.status().degraded, [])
+  await fixture.close()
+})
+
+t.test(
+  'a hundred registrations of one name at once end in one host and one credential that works',
+  async (t) => {
+    const fixture = await withMirror(await openCoreFixture())
+    const { secret } = await fixture.core.createToken(ADMIN, { services: ['mirror'] })
+    const caller = fixture.core.authenticate(secret)
+    const replies = await Promise.allSettled(
+      Array.from({ length: 100 }, () =>
+        fixture.core.putHost(caller, 'a', { addresses: ['127.0.0.1'] }, HERE),
+      ),
+    )
+    const joined = replies.filter((reply) => reply.status === 'fulfilled')
+    t.equal(joined.length, 1)
+    t.ok(replies.every((reply) => reply.status === 'fulfilled' || reply.reason instanceof Problem))
+    t.same(fixture.core.authenticate(joined[0]!.value.credential!), { kind: 'host', host: 'a' })
+    await fixture.close()
+  },
+)
+
+t.test('a client with a ticket may report RTTs; without one, or from elsewhere, it may not', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  await join1(fixture, 'a')
+  const client = peer('198.51.100.7')
+  const ticket = fixture.core.ticketFor(client.address)
+  const rtts = [{ member: 'a', rttMs: 12 }]
+  const anonymous = fixture.core.authenticate(null)
+  await t.rejects(fixture.core.measure(anonymous, { service: 'mirror', rtts }, client), {
+    code: 'unauthorized',
+  })
+  await t.rejects(fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, peer('203.0.113.1')), {
+    code: 'forbidden',
+  })
+  t.same(await fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, client), {
+    accepted: 1,
+    refused: 0,
+  })
+  const absurd = [
+    { member: 'a', rttMs: -1 },
+    { member: 'a', rttMs: 1e9 },
+    { member: 'nobody', rttMs: 5 },
+  ]
+  t.same(await fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts: absurd }, client), {
+    accepted: 0,
+    refused: 3,
+  })
+  t.ok(parseAddress('198.51.100.7'))
+  await fixture.close()
+})
