@@ -18,7 +18,21 @@ export interface Store {
   close(): Promise<void>
 }
 
-export type StoreErrorCode = 'edited-migration' | 'newer-database' | 'corrupt' | 'closed' | 'unavailable'
+/**
+ * - `in-use`: another process holds this store.
+ * - `corrupt`: what is kept can't be read.
+ * - `edited-migration`, `newer-database`, `failed-migration`: program and data don't fit together.
+ * - `unavailable`: not possible now (disk full, no permission, locked); the same commit may do later.
+ * - `closed`: it was closed by this process.
+ */
+export type StoreErrorCode =
+  | 'in-use'
+  | 'corrupt'
+  | 'edited-migration'
+  | 'newer-database'
+  | 'failed-migration'
+  | 'unavailable'
+  | 'closed'
 
 /** Why a store can't do what was asked. `message` is for the operator: it names the file and what to do. */
 export class StoreError extends Error {

@@ -1,0 +1,100 @@
+// The values of settings: text as an operator writes it -> value, or undefined where it is none.
+//
+// Pure. What was expected instead is said beside each setting in config.ts, not here. Host names are
+// no listening addresses: which of its addresses would be meant is left to the resolver of the day.
+
+import { formatAddress, type Prefix, parseAddress, parsePrefix, specialKind } from '../resolver/address.ts'
+import { isLabel } from '../resolver/directory.ts'
+import type { HostPort } from './config.ts'
+
+/** SERVICE and MEMBER, 63 characters each with their dots, must fit before the zone in 253 (RFC 1035). */
+const ZONE_MAX_CHARS = 253 - 2 * 64
+
+/** `A.B.C.D:PORT` or `[IPv6]:PORT`, port 0..65535 (0: any free one). */
+export function parseHostPort(text: string): HostPort | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(\d{1,5})$/i.exec(text)
+  if (match === null) return undefined
+  const address = parseAddress(match[1] ?? match[2]!)
+  const port = Number(match[3])
+  if (address === null || port > 65535) return undefined
+  return { host: formatAddress(address), port }
+}
+
+/** The same form again, brackets and all. */
+export function formatHostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+export function isLoopback(host: string): boolean {
+  return kindOf(host) === 'loopback'
+}
+
+/** True for the addresses that stand for all of a machine's: 0.0.0.0 and ::. */
+export function isWildcard(host: string): boolean {
+  return kindOf(host) === 'unspecified'
+}
+
+function kindOf(host: string): string | null {
+  const address = parseAddress(host)
+  return address === null ? null : specialKind(address)
+}
+
+/** An address that somebody can be sent to, in canonical text. */
+export function parseReachable(text: string): string | undefined {
+  const address = parseAddress(text)
+  if (address === null) return undefined
+  const kind = specialKind(address)
+  return kind === 'unspecified' || kind === 'multicast' || kind === 'broadcast'
+    ? undefined
+    : formatAddress(address)
+}
+
+/** A prefix or bare address; IPv4 in its mapped form is IPv4. */
+export function parseRange(text: string): Prefix | undefined {
+  return parsePrefix(text) ?? undefined
+}
+
+/** A zone's name in lower case without final dot. */
+export function parseZone(text: string): string | undefined {
+  const zone = text.toLowerCase().replace(/\.$/, '')
+  const labels = zone.split('.')
+  return zone.length <= ZONE_MAX_CHARS && labels.every(isLabel) ? zone : undefined
+}
+
+export function parseLabel(text: string): string | undefined {
+  return isLabel(text) ? text : undefined
+}
+
+/** A parser of whole numbers within a range, both ends allowed. */
+export function wholeNumber(min: number, max: number): (text: string) => number | undefined {
+  return (text) => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN
+    return value >= min && value <= max ? value : undefined
+  }
+}
+
+export function parseSwitch(text: string): boolean | undefined {
+  if (/^(?:on|true|yes)$/i.test(text)) return true
+  return /^(?:off|false|no)$/i.test(text) ? false : undefined
+}
+
+/** A parser of one of a few words. */
+export function oneOf<W extends string>(...words: readonly W[]): (text: string) => W | undefined {
+  return (text) => words.find((word) => word === text)
+}
+
+/** `sqlite`, or `etcd://HOST:PORT[,HOST:PORT]` where a host may be a name. */
+export function parseStore(text: string): string | undefined {
+  if (text === 'sqlite') return text
+  const hosts = /^etcd:\/\/(.+)$/.exec(text)?.[1]?.split(',')
+  const good = hosts?.every((host) => {
+    const port = Number(/^(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})$/i.exec(host)?.[1])
+    return port >= 1 && port <= 65535
+  })
+  return good ? text : undefined
+}
+
+/** Any text but an empty one. */
+export function parseText(text: string): string | undefined {
+  return text === '' ? undefined : text
+}

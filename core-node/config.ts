@@ -1,0 +1,394 @@
+// The settings of a core: flags, NEARCAST_* variables and a YAML file set the same keys; flags win,
+// then the environment. A wrong key or value stops the start and names the key, what it was and what
+// is expected; all mistakes are told at once. The result is frozen; nothing else reads the environment.
+//
+// SETTINGS says all there is of each key: flags, --help, the documentation and the errors come from it.
+
+import { accessSync, constants, statSync } from 'node:fs'
+import type { Prefix } from '../resolver/address.ts'
+import {
+  ENV_PREFIX,
+  type Flags,
+  type Given,
+  kebabCase,
+  type Mistake,
+  readEnvironment,
+  readFile,
+  readFlags,
+} from './config-sources.ts'
+import {
+  formatHostPort,
+  isLoopback,
+  isWildcard,
+  oneOf,
+  parseHostPort,
+  parseLabel,
+  parseRange,
+  parseReachable,
+  parseStore,
+  parseSwitch,
+  parseText,
+  parseZone,
+  wholeNumber,
+} from './config-values.ts'
+
+export interface HostPort {
+  readonly host: string
+  readonly port: number
+}
+
+export interface Config {
+  /** This core's name: one DNS label, its member name in the service `core`. */
+  readonly name: string
+  /** Lower case, without final dot. */
+  readonly zone: string
+  readonly dns: readonly HostPort[]
+  readonly http: readonly HostPort[]
+  /** Addresses that NS glue and the service `core` name, at least one. */
+  readonly advertise: readonly string[]
+  readonly data: string
+  readonly store: string
+  readonly tlsCert: string | null
+  readonly tlsKey: string | null
+  /** Where the core's own echo listens; port 0: any. */
+  readonly echo: HostPort
+  /** `geoip-lite`, `none`, or the path of an MMDB file. */
+  readonly geo: string
+  /** Proxies whose X-Forwarded-For counts. */
+  readonly trustedProxies: readonly Prefix[]
+  /** Who may look inside without a token (explain, _why, client=, metrics), beside loopback. */
+  readonly operatorFrom: readonly Prefix[]
+  /** Recursive resolvers whose UDP queries count as demand, beside sources proven by TCP or HTTP. */
+  readonly resolvers: readonly Prefix[]
+  /** Client probing on or off, and who is never probed. */
+  readonly probeClients: boolean
+  readonly probeOptOut: readonly Prefix[]
+  /** Special and private ranges that may be probed all the same; loopback where the core is loopback-only. */
+  readonly probePrivate: readonly Prefix[]
+  /** Ports that client probes try: DNS, then TCP. */
+  readonly probeDnsPort: number
+  readonly probeTcpPort: number
+  /** Client probes a minute, in total and by one host. */
+  readonly probesPerMinute: number
+  readonly probesPerHostPerMinute: number
+  /** API requests a minute from one address. */
+  readonly requestsPerMinute: number
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
+}
+
+interface Setting<T> {
+  /** What stands for the value in --help. */
+  readonly takes: string
+  /** Completes "expected ...". */
+  readonly expected: string
+  readonly help: string
+  /** As an operator would write it; null: `otherwise` says what it is then. */
+  readonly default: string | null
+  readonly otherwise?: string
+  readonly list: boolean
+  /** undefined: not as expected. */
+  readonly parse: (texts: readonly string[]) => T | undefined
+}
+
+/** A setting that takes one value ... */
+function one<T>(parse: (text: string) => T | undefined): Pick<Setting<T>, 'list' | 'parse'> {
+  return { list: false, parse: ([text]) => parse(text!) }
+}
+
+/** ... and one that takes any number of them, at least `least`. */
+function list<T>(
+  parse: (text: string) => T | undefined,
+  least = 0,
+): Pick<Setting<readonly T[]>, 'list' | 'parse'> {
+  return {
+    list: true,
+    parse: (texts) => {
+      const values = texts.map(parse).filter((value) => value !== undefined)
+      return values.length === texts.length && values.length >= least ? Object.freeze(values) : undefined
+    },
+  }
+}
+
+const LISTEN = 'HOST:PORT with an IP address, such as 127.0.0.1:5300 or [::1]:5300 (several: by commas)'
+const RANGES =
+  'prefixes or addresses by commas, such as 192.0.2.0/24,2001:db8::/32, with no bits after the prefix'
+const port = { takes: 'PORT', expected: 'a port, 1 to 65535', ...one(wholeNumber(1, 65535)) }
+const rate = { takes: 'N', expected: 'a whole number, 0 to 1000000', ...one(wholeNumber(0, 1_000_000)) }
+const ranges = { takes: 'CIDR,...', expected: RANGES, default: '', ...list(parseRange) }
+
+const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
+  name: {
+    takes: 'NAME',
+    expected: 'one DNS label: a-z, 0-9 and inner hyphens, at most 63',
+    help: 'Name of this core, its member name in the service core; different for each core of a cluster',
+    default: 'core1',
+    ...one(parseLabel),
+  },
+  zone: {
+    takes: 'ZONE',
+    expected: 'a domain name such as cast.example.com, at most 125 characters (punycode where not ASCII)',
+    help: 'The zone that it answers for; delegate it to the cores by NS records',
+    // .test is reserved (RFC 6761): it can collide with nobody's names.
+    default: 'any.test',
+    ...one(parseZone),
+  },
+  dns: {
+    takes: 'HOST:PORT,...',
+    expected: LISTEN,
+    help: 'Where DNS listens, UDP and TCP',
+    // Loopback, and a port that needs no root: the first start can do no harm.
+    default: '127.0.0.1:5300',
+    ...list(parseHostPort, 1),
+  },
+  http: {
+    takes: 'HOST:PORT,...',
+    expected: LISTEN,
+    help: 'Where HTTP listens: redirects, API, metrics; https with --tls-cert',
+    default: '127.0.0.1:8053',
+    ...list(parseHostPort, 1),
+  },
+  advertise: {
+    takes: 'IP,...',
+    expected: 'IP addresses by commas that others can reach',
+    help: 'Addresses of this core that NS glue and the service core tell; needed where it listens on all addresses or behind NAT',
+    default: '',
+    otherwise: 'the addresses of --dns',
+    ...list(parseReachable),
+  },
+  data: {
+    takes: 'DIR',
+    expected: 'a folder',
+    help: 'Where it keeps what it must not forget, and the admin token',
+    default: './data',
+    ...one(parseText),
+  },
+  store: {
+    takes: 'STORE',
+    expected: 'sqlite or etcd://HOST:PORT[,HOST:PORT]',
+    help: 'Where the directory is kept: embedded (one core) or in etcd (several)',
+    default: 'sqlite',
+    ...one(parseStore),
+  },
+  tlsCert: {
+    takes: 'FILE',
+    expected: 'a PEM file that can be read',
+    help: 'Certificate chain for https; read again when it changes',
+    default: null,
+    otherwise: 'plain http',
+    ...one(parseText),
+  },
+  tlsKey: {
+    takes: 'FILE',
+    expected: 'a PEM file that can be read',
+    help: 'Private key of --tls-cert',
+    default: null,
+    otherwise: 'plain http',
+    ...one(parseText),
+  },
+  echo: {
+    takes: 'HOST:PORT',
+    expected: 'HOST:PORT with an IP address, such as 192.0.2.1:8054; port 0: any free one',
+    help: 'UDP address where its own echo answers, by which hosts measure the way to it',
+    default: null,
+    otherwise: 'the first address of --dns, any free port',
+    ...one(parseHostPort),
+  },
+  geo: {
+    takes: 'SOURCE',
+    expected: 'geoip-lite, none, or an MMDB file that can be read',
+    help: 'Geography, used where nothing was measured yet: the database that came along, none, or a City MMDB file',
+    default: 'geoip-lite',
+    ...one(parseText),
+  },
+  trustedProxies: { ...ranges, help: 'Proxies whose X-Forwarded-For is believed' },
+  operatorFrom: {
+    ...ranges,
+    help: 'Who may see explain, _why, metrics and other clients’ answers without a token, beside loopback',
+  },
+  resolvers: {
+    ...ranges,
+    help: 'Recursive resolvers whose UDP queries count as proven, so that their clients get measured',
+  },
+  probeClients: {
+    takes: 'on|off',
+    expected: 'on or off',
+    help: 'Whether hosts measure the way to clients that asked',
+    default: 'on',
+    ...one(parseSwitch),
+  },
+  probeOptOut: { ...ranges, help: 'Who is never probed' },
+  probePrivate: {
+    ...ranges,
+    help: 'Private and special ranges that may be probed; all others of them never are',
+    default: null,
+    otherwise: 'loopback where the core listens on nothing else, else none',
+  },
+  // What an address can be expected to answer without being told: a resolver on 53; a host or its
+  // firewall, to a connection to 443, with an acceptance or a refusal. Both are a round trip.
+  probeDnsPort: { ...port, help: 'Port that DNS probes to clients go to', default: '53' },
+  probeTcpPort: { ...port, help: 'Port that TCP probes to clients go to', default: '443' },
+  // About ten probes place a prefix: 600 place one new prefix each second.
+  probesPerMinute: { ...rate, help: 'Probes to clients a minute, by all hosts together', default: '600' },
+  // One a second from one host goes unnoticed by it and by its network.
+  probesPerHostPerMinute: { ...rate, help: 'Probes to clients a minute, by one host', default: '60' },
+  requestsPerMinute: {
+    ...rate,
+    help: 'API requests a minute from one address, heartbeats not counted',
+    default: '600',
+  },
+  logLevel: {
+    takes: 'LEVEL',
+    expected: 'debug, info, warn, error or silent',
+    help: 'How much it logs, as JSON lines',
+    default: 'info',
+    ...one(oneOf('debug', 'info', 'warn', 'error', 'silent')),
+  },
+}
+
+/** One setting for --help and the documentation. */
+export interface ConfigKey {
+  /** Property of Config, which is also how a command line parser names the flag's value. */
+  readonly property: keyof Config
+  /** The key in YAML. */
+  readonly name: string
+  readonly flag: string
+  readonly variable: string
+  /** What stands for the value: `HOST:PORT`. */
+  readonly takes: string
+  /** Default, in words where it depends on others. */
+  readonly default: string
+  readonly expected: string
+  readonly help: string
+}
+
+/** All settings, in the order of the documentation. */
+export const CONFIG_KEYS: readonly ConfigKey[] = Object.entries(SETTINGS).map(([property, setting]) => {
+  const name = kebabCase(property)
+  return {
+    property: property as keyof Config,
+    name,
+    flag: `--${name}`,
+    variable: ENV_PREFIX + name.toUpperCase().replaceAll('-', '_'),
+    takes: setting.takes,
+    default: setting.otherwise ?? (setting.default || 'none'),
+    expected: setting.expected,
+    help: setting.help,
+  }
+})
+
+/** Every mistake that was found, for the operator: one line each. */
+export class ConfigError extends Error {
+  readonly mistakes: readonly Mistake[]
+  constructor(mistakes: readonly Mistake[]) {
+    super(mistakes.map(formatMistake).join('\n'))
+    this.name = 'ConfigError'
+    this.mistakes = mistakes
+  }
+}
+
+function formatMistake({ key, source, value, expected }: Mistake): string {
+  const was = value === null ? '' : `: ${JSON.stringify(value)}`
+  return `${key}${was} (${source}): expected ${expected}`
+}
+
+export interface ConfigSources {
+  readonly flags: Flags
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Path of a YAML file; null: none. */
+  readonly file: string | null
+}
+
+/** The settings from all sources, checked against each other. Throws ConfigError with all mistakes. */
+export function loadConfig({ flags, env, file }: ConfigSources): Config {
+  // Weakest first: a later one replaces an earlier, but a mistake counts in each.
+  const readings = [...(file === null ? [] : [readFile(file)]), readEnvironment(env), readFlags(flags)]
+  const mistakes = readings.flatMap((reading) => reading.mistakes)
+  const values = defaultValues()
+  for (const given of readings.flatMap((reading) => reading.given)) {
+    const result = judge(given)
+    if ('expected' in result) mistakes.push(result)
+    else values[result.property] = result.value
+  }
+  const config = complete(values as unknown as Config)
+  mistakes.push(...crossCheck(config))
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  return config
+}
+
+function defaultValues(): Record<string, unknown> {
+  const values: Record<string, unknown> = {}
+  for (const [property, setting] of Object.entries(SETTINGS)) {
+    const text = setting.default
+    values[property] = text === null ? null : setting.parse(text === '' ? [] : [text])
+  }
+  return values
+}
+
+function judge(given: Given): Mistake | { property: string; value: unknown } {
+  const { key, name, source } = given
+  const property = CONFIG_KEYS.find((known) => known.name === name)?.property
+  const written = typeof given.value === 'string' ? given.value : given.value.join(', ')
+  if (property === undefined) {
+    return { key, source, value: written, expected: 'a setting that exists; nearcast core --help lists them' }
+  }
+  const setting = SETTINGS[property]
+  const texts = textsOf(given.value, setting.list)
+  const value = texts === undefined ? undefined : setting.parse(texts)
+  return value === undefined
+    ? { key, source, value: written, expected: setting.expected }
+    : { property, value }
+}
+
+function textsOf(value: string | readonly string[], isList: boolean): readonly string[] | undefined {
+  if (typeof value !== 'string') return isList ? value : undefined
+  if (!isList) return [value]
+  return value.trim() === '' ? [] : value.split(',').map((text) => text.trim())
+}
+
+/** What depends on other settings, where it was not given. */
+function complete(values: Config): Config {
+  const loopbackOnly = [...values.dns, ...values.http].every(({ host }) => isLoopback(host))
+  const loopback = ['127.0.0.0/8', '::1/128'].map((text) => parseRange(text)!)
+  const listening = values.dns.map(({ host }) => host).filter((host) => !isWildcard(host))
+  return Object.freeze({
+    ...values,
+    advertise: values.advertise.length > 0 ? values.advertise : Object.freeze([...new Set(listening)]),
+    echo: values.echo ?? { host: values.dns[0]!.host, port: 0 },
+    probePrivate: values.probePrivate ?? Object.freeze(loopbackOnly ? loopback : []),
+  })
+}
+
+function crossCheck(config: Config): Mistake[] {
+  const mistakes: Mistake[] = []
+  const mistake = (key: string, value: string | null, expected: string) =>
+    mistakes.push({ key, source: 'all settings together', value, expected })
+  if (config.advertise.length === 0) {
+    const dns = config.dns.map(formatHostPort).join(',')
+    const expected = `the public IP addresses of this core, because dns (${dns}) listens on all addresses`
+    mistake('advertise', null, expected)
+  }
+  if (config.tlsCert !== null && config.tlsKey === null)
+    mistake('tls-key', null, 'the private key of tls-cert')
+  if (config.tlsKey !== null && config.tlsCert === null)
+    mistake('tls-cert', null, 'the certificate of tls-key')
+  const files = { 'tls-cert': config.tlsCert, 'tls-key': config.tlsKey, geo: geographyFile(config.geo) }
+  for (const [key, path] of Object.entries(files)) {
+    if (path === null || isReadableFile(path)) continue
+    mistake(key, path, CONFIG_KEYS.find(({ name }) => name === key)!.expected)
+  }
+  return mistakes
+}
+
+/** The path of the MMDB file that `geo` names; null where it names none. */
+export function geographyFile(geo: string): string | null {
+  return geo === 'geoip-lite' || geo === 'none' ? null : geo
+}
+
+function isReadableFile(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
