@@ -1,5 +1,7 @@
 // The admin token of a data folder: made at the first start, kept in one file that only its owner can
-// read, never logged. Whoever can read the file may administer; a lost file is made anew at the next start.
+// read, never logged. Whoever can read the file may administer.
+//
+// A lost file is made anew, with a new token, at the next start: who may write there is the owner.
 
 import { randomBytes } from 'node:crypto'
 import { open, readFile, rename } from 'node:fs/promises'

@@ -86,6 +86,7 @@ import {
   serviceFrom,
   type TokenRequest,
 } from './registry.ts'
+import { cookieSecrets, dueSecrets, ticketKey } from './shared-secrets.ts'
 import { VERSION } from './version.ts'
 
 /** The peer of a request: after trusted proxies were looked through. */
@@ -139,8 +140,8 @@ export interface CoreOptions {
 
 /** What is only measured is stored so long after it changed at the latest, ms. */
 const KEEP_MEASURED_MS = 5_000
-/** Old names are looked for this often, ms. */
-const FORGET_EVERY_MS = 60_000
+/** Old names and old secrets are looked for this often, ms. */
+const UPKEEP_EVERY_MS = 60_000
 /** An address that did not answer its echo is tried again after so long, ms. */
 const PROVE_AGAIN_MS = 10_000
 /** The first try, unless its first member comes sooner: the reply needs its way, ms. */
@@ -166,14 +167,15 @@ export class Core {
   readonly #liveness: Liveness
   readonly #measuring: Measuring
   readonly #startedMs: number
-  readonly #ticketKey: Buffer
+  #ticketKey: Uint8Array
+  #cookieSecrets: readonly Uint8Array[]
 
   /** The end of the line of writes: each waits for the one before. */
   #lastWrite: Promise<unknown> = Promise.resolve()
   /** Records that were published but not yet stored, by kind and key. */
   #measured = new Map<string, Change>()
   #keepDueMs = 0
-  #forgetDueMs = 0
+  #upkeepDueMs = 0
   #storeTrouble: string | null = null
   #draining = false
   #closed = false
@@ -188,6 +190,7 @@ export class Core {
     const founding = [
       ...(await ensureAdminToken(config.data, directory, clock.nowMs())),
       ...foundingChanges(directory, options),
+      ...dueSecrets(directory.settings, clock.nowMs(), randomHex),
     ]
     if (founding.length > 0) {
       await store.commit(founding)
@@ -209,7 +212,8 @@ export class Core {
     this.#log = options.log
     this.#geography = options.geography
     this.#startedMs = clock.monotonicMs()
-    this.#ticketKey = Buffer.from(directory.settings.get(TICKET_KEY)!, 'hex')
+    this.#ticketKey = ticketKey(directory.settings)
+    this.#cookieSecrets = cookieSecrets(directory.settings)
     this.#credentials = new CredentialIndex(directory)
     this.tables = new Tables()
     this.tables.setGeography(options.geography)
@@ -244,6 +248,11 @@ export class Core {
     return this.#zoneSerial >>> 0
   }
 
+  /** What DNS cookies are made and checked with: shared by all cores, the current one first. */
+  get cookieSecrets(): readonly Uint8Array[] {
+    return this.#cookieSecrets
+  }
+
   // ---- who asks
 
   /** Who a Bearer secret is (token or host credential). null: anonymous. Throws Problem `unauthorized` for one that nobody has. */
@@ -271,7 +280,7 @@ export class Core {
 
   async createToken(caller: Caller, request: TokenRequest): Promise<{ token: Token; secret: string }> {
     const secret = newTokenSecret()
-    const fresh = { id: randomBytes(4).toString('hex'), hash: hashSecret(secret), nowMs: this.#clock.nowMs() }
+    const fresh = { id: randomHex(4), hash: hashSecret(secret), nowMs: this.#clock.nowMs() }
     const token = await this.#write(() => createToken(this.directory, caller, request, fresh))
     return { token, secret }
   }
@@ -427,11 +436,9 @@ export class Core {
       this.#keepDueMs = nowMs + KEEP_MEASURED_MS
       this.#inBackground(this.#keepMeasured())
     }
-    if (nowMs >= this.#forgetDueMs) {
-      this.#forgetDueMs = nowMs + FORGET_EVERY_MS
-      this.#inBackground(
-        this.#write(() => ({ changes: forgotten(this.directory, this.#clock.nowMs()), result: undefined })),
-      )
+    if (nowMs >= this.#upkeepDueMs) {
+      this.#upkeepDueMs = nowMs + UPKEEP_EVERY_MS
+      this.#inBackground(this.#write(() => ({ changes: this.#upkeep(), result: undefined })))
     }
   }
 
@@ -511,7 +518,13 @@ export class Core {
     this.#measuring.apply(changes)
     for (const change of changes) {
       if (change.kind === 'hosts' && change.value?.presence !== 'live') this.#liveness.forget(change.key)
+      if (change.kind === 'settings') this.#readSecrets()
     }
+  }
+
+  #readSecrets(): void {
+    this.#ticketKey = ticketKey(this.directory.settings)
+    this.#cookieSecrets = cookieSecrets(this.directory.settings)
   }
 
   /** Answers with measured things at once; they are stored with the next round. */
@@ -540,6 +553,12 @@ export class Core {
     return changes.map(
       ({ kind, key }) => ({ kind, key, value: this.directory[kind].get(key) ?? null }) as Change,
     )
+  }
+
+  /** What time alone makes due: names to forget, secrets to roll. */
+  #upkeep(): Change[] {
+    const nowMs = this.#clock.nowMs()
+    return [...forgotten(this.directory, nowMs), ...dueSecrets(this.directory.settings, nowMs, randomHex)]
   }
 
   #inBackground(work: Promise<unknown>): void {
@@ -626,7 +645,7 @@ export class Core {
       fromPort: from.port,
       credential,
       credentialHash: hashSecret(credential),
-      echoKey: randomBytes(32).toString('hex'),
+      echoKey: randomHex(32),
       placeOf: (text) => this.#geography?.lookup(parseAddress(text)!) ?? null,
     }
   }
@@ -658,12 +677,14 @@ export class Core {
   }
 }
 
+function randomHex(bytes: number): string {
+  return randomBytes(bytes).toString('hex')
+}
+
 /** Whether an echo could still show something about a host. */
 function needsProof(host: Host): boolean {
   return host.echo !== null && host.addresses.some((address) => host.proofs[address] !== 'echo')
 }
-
-const TICKET_KEY = 'ticket-key'
 
 /** What to do about a member that is registered and yet not answered with. */
 export const STATE_HINTS: Partial<Record<MemberState, string>> = {
@@ -683,9 +704,6 @@ function foundingChanges(directory: Directory, options: CoreOptions): Change[] {
   const service = serviceFrom(CORE_SERVICE, {})
   if (!directory.services.has(CORE_SERVICE))
     changes.push({ kind: 'services', key: CORE_SERVICE, value: service })
-  if (!directory.settings.has(TICKET_KEY)) {
-    changes.push({ kind: 'settings', key: TICKET_KEY, value: randomBytes(32).toString('hex') })
-  }
   for (const [key, member] of directory.members) {
     if (member.service !== CORE_SERVICE || member.name === config.name) continue
     changes.push({ kind: 'members', key, value: null }, { kind: 'hosts', key: member.host, value: null })
@@ -697,7 +715,7 @@ function foundingChanges(directory: Directory, options: CoreOptions): Change[] {
     addresses,
     proofs: Object.fromEntries(addresses.map((address) => [address, 'vouched'] as const)),
     echo: { address: addresses[0]!, port: echo.port },
-    echoKey: before?.echoKey ?? randomBytes(32).toString('hex'),
+    echoKey: before?.echoKey ?? randomHex(32),
     publicAddress: null,
     publicPort: null,
     reachable: true,

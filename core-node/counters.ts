@@ -1,5 +1,6 @@
 // Named counts that only grow: what was refused and why, what was ordered, heard and decided.
-// The shells count; metrics and `status` read.
+//
+// The shells count what the pure functions tell them; metrics and `status` read.
 
 export class Counters {
   readonly #counts = new Map<string, number>()

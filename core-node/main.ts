@@ -59,15 +59,18 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     echoKey = core.echoKey
     closers.push(() => core.close())
 
+    const metrics = new Metrics(core)
     const dns = await openDns({
       listen: config.dns,
       context: dnsContext(core, config),
-      onFacts: (facts, from) => noteDnsDemand(core, config, facts, from),
+      rate: { exempt: config.resolvers },
+      onFacts: (facts, from) => {
+        if (facts.basis !== null) metrics.countAnswer('dns', facts.basis, facts.allDown)
+        noteDnsDemand(core, config, facts, from)
+      },
       onError: (err) => log.error({ err }, 'a DNS query could not be answered'),
     })
     closers.push(() => dns.close())
-
-    const metrics = new Metrics(core)
     metrics.watchDns(dns.stats)
     const http = await openHttp({ core, config, metrics, log, rng, nowMs: clock.nowMs })
     closers.push(() => http.close())
@@ -112,18 +115,22 @@ function dnsContext(core: Core, config: Config): DnsContext {
     operatorFrom: config.operatorFrom,
     nsid: config.name,
     version: null,
+    get cookies() {
+      return { secrets: core.cookieSecrets, nowSec: Math.floor(Date.now() / 1000) }
+    },
     get zone() {
       return { labels: config.zone.split('.'), core: config.name, serial: core.zoneSerial() }
     },
   }
 }
 
-/** A UDP source may be forged: it says where clients are only if it came by TCP or is a resolver that was listed. */
+/** A UDP source may be forged: where clients are is learnt only from askers that are proven (TCP, a cookie) or listed. */
 function noteDnsDemand(core: Core, config: Config, facts: DnsFacts, from: Asker): void {
-  const { service, client, bySubnet } = facts
+  const { service, client, bySubnet, isProven } = facts
   if (service === null || client === null) return
-  const proven = from.via === 'tcp' || config.resolvers.some((prefix) => contains(prefix, from.address))
-  if (proven) core.noteDemand(client, service, !bySubnet)
+  if (isProven || config.resolvers.some((prefix) => contains(prefix, from.address))) {
+    core.noteDemand(client, service, !bySubnet)
+  }
 }
 
 function stopSignal(): Promise<string> {

@@ -12,6 +12,7 @@ import {
   type Directory,
   isLabel,
   POLICIES,
+  type Policy,
   type Service,
   type Token,
 } from '../resolver/directory.ts'
@@ -41,9 +42,11 @@ const Label = Type.String({ pattern: LABEL_PATTERN })
 export const ServiceRequest = Type.Object(
   {
     policy: Type.Optional(
-      Type.Union(
-        POLICIES.map((policy) => Type.Literal(policy)),
-        { default: 'nearest' },
+      Type.Unsafe<Policy>(
+        Type.Union(
+          POLICIES.map((policy) => Type.Literal(policy)),
+          { default: 'nearest' },
+        ),
       ),
     ),
     ttl: Type.Optional(Type.Integer({ minimum: 0, maximum: 86_400, default: 30, description: 'Seconds' })),

@@ -1,4 +1,6 @@
 // The version of the program: package.json's, read once.
+//
+// It is told by `nearcast --version`, /v1/status and /openapi.json, and is the same in all of them.
 
 import { readFileSync } from 'node:fs'
 

@@ -9,6 +9,9 @@ import type { Coordinate } from './directory.ts'
 /** Serf's choice: errors fall until about 8 dimensions and no further. */
 export const DIMENSIONS = 8
 
+/** From this error on a coordinate is about as wrong as it is long (a host's first few samples, or a liar): nobody relies on it. */
+export const MAX_USABLE_ERROR = 1
+
 /** Length of the straight line between the Euclidean parts, ms. */
 export function euclideanMs(a: readonly number[], b: readonly number[]): number {
   let sum = 0

@@ -79,6 +79,12 @@ export interface Coordinate {
  */
 export type Presence = 'live' | 'silent' | 'left'
 
+/**
+ * How an address was proven to be its host's: it answered a nonce by `echo`, a TCP connection was
+ * `seen` from it, or an administrator `vouched` for it.
+ */
+export type Proof = 'echo' | 'seen' | 'vouched'
+
 /** A machine with addresses, one coordinate and one lease. */
 export interface Host {
   /** One DNS label; for a member without agent `MEMBER.SERVICE`, which no agent may take. */
@@ -87,8 +93,8 @@ export interface Host {
   readonly agent: boolean
   /** Addresses, canonical text (IPv4 dotted, IPv6 RFC 5952), best first. */
   readonly addresses: readonly string[]
-  /** Those of `addresses` that were proven (see Service.verify). */
-  readonly verified: readonly string[]
+  /** Which of `addresses` were proven, and how (see Service.verify). */
+  readonly proofs: Readonly<Record<string, Proof>>
   /** Where its agent's echo listens, as seen by other hosts; null: no echo. */
   readonly echo: { readonly address: string; readonly port: number } | null
   /** Given by its home at join; makes and checks the MACs of echoes. Hex, 32 bytes. */
@@ -139,6 +145,8 @@ export interface Member {
   readonly health: Health
   /** Taken out by the operator: not chosen, not dead. */
   readonly drained: boolean
+  /** Said goodbye, alone or with its host; registering again clears it. Kept so that `drained` outlives a restart. */
+  readonly left: boolean
   /** For a member whose host has no agent: what nearby hosts check, `tcp://HOST:PORT` or an http(s) URL; null: a connection to its port. */
   readonly check: string | null
 }

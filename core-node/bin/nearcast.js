@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+// The command `nearcast`, whatever Node runs it: hands over to core-node/cli.ts under Node 24 or newer.
+//
+// Plain JavaScript for any Node from 20 on. An older Node starts the Node 24 that the dependencies brought
+// as a child, with its terminal, its signals and its exit code: a caller sees one program.
+
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const program = join(root, 'node_modules', '.bin', 'node')
+
+if (!existsSync(join(root, 'node_modules', 'commander'))) {
+  process.stderr.write(`nearcast: its dependencies are not installed. Run \`npm start\` in ${root} once.\n`)
+  process.exitCode = 1
+} else if (Number.parseInt(process.versions.node, 10) >= 24) {
+  const { runProcess } = await import('../cli.ts')
+  await runProcess()
+} else {
+  runUnderNewer()
+}
+
+function runUnderNewer() {
+  const args = [join(root, 'core-node', 'cli.ts'), ...process.argv.slice(2)]
+  const child = spawn(program, args, { stdio: 'inherit' })
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      // Ctrl-C reaches the child from the terminal itself; twice would mean more than once.
+      if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
+    })
+  }
+  child.on('error', (error) => {
+    process.stderr.write(
+      `nearcast: ${program} can't be run (${error.message}). Run \`npm start\` in ${root} once.\n`,
+    )
+    process.exitCode = 1
+  })
+  child.on('exit', (code, signal) => {
+    if (signal === null) {
+      process.exitCode = code ?? 1
+      return
+    }
+    process.removeAllListeners(signal)
+    process.kill(process.pid, signal)
+  })
+}

@@ -1,0 +1,268 @@
+// Localities: RTTs to client prefixes, folded to what is worth remembering.
+//
+// Each report adds samples to a (prefix, host) pair; of the last few the lower quartile is taken, since
+// queues only ever add. What changed enough to alter an answer is published as a LocalityRecord; the
+// rest goes no further. Bounded: the prefix that was longest neither measured nor asked from goes first.
+// Pure but for its own memory: clock by argument, no I/O.
+
+import {
+  familyOf,
+  formatPrefix,
+  IPV4_OFFSET_BITS,
+  type Prefix,
+  parsePrefix,
+  prefixOf,
+} from '../resolver/address.ts'
+import type { Change, Evidence, LocalityRecord } from '../resolver/directory.ts'
+import { locate, trustOf } from '../resolver/locate.ts'
+import { ANY_ASK, select } from '../resolver/select.ts'
+import type { Tables } from '../resolver/tables.ts'
+import { MAX_RTT_MS } from '../server-agent/protocol/messages.ts'
+
+/** RTTs from one host to one client prefix. */
+export interface Report {
+  readonly prefix: Prefix
+  readonly host: string
+  readonly rttsMs: readonly number[]
+  readonly kind: Evidence['kind']
+}
+
+/** Why a report was not taken: no sane RTT in it, or a better kind of evidence is at hand. */
+export type ReportRefusal = 'bad-rtt' | 'outranked'
+
+interface Pair {
+  kind: Evidence['kind']
+  /** The last samples, oldest first; for an inherited one its only RTT. */
+  samplesMs: number[]
+  /** Samples ever; 0: inherited from a relative. */
+  count: number
+  atMs: number
+}
+
+interface PrefixMemory {
+  readonly prefix: Prefix
+  readonly pairs: Map<string, Pair>
+}
+
+/** Samples that the quartile is taken of: enough to outvote two lies, few enough to follow a new path in two probes. */
+const WINDOW = 8
+/** Hosts kept for one prefix: what nine probes and the members it really uses find out, with room to spare. */
+const MAX_HOSTS = 32
+/** Prefixes kept: about 1 kB each. */
+const MAX_PREFIXES = 100_000
+/** Evidence older than this says little of today's routes, ms. */
+const MAX_AGE_MS = 7 * 86_400_000
+/** So long a better kind of evidence keeps a lesser one out, ms. */
+const OUTRANKS_MS = 86_400_000
+const RANK: Readonly<Record<Evidence['kind'], number>> = { active: 2, passive: 1, client: 0 }
+/** Told anew when it moved by so much (what ties and re-measuring differ by), or once its time stamp is so old. */
+const TELL_MS = 1
+const TELL_SHARE = 0.1
+const TELL_AGE_MS = 6 * 3_600_000
+/** Prefixes within one /20 (IPv6: /40) are mostly one network in one place. */
+const RELATIVE_BITS = { 4: 20 + IPV4_OFFSET_BITS, 6: 40 } as const
+/** With so many hosts of its own a prefix no longer needs its relatives' word. */
+const OWN_ENOUGH = 3
+
+export class Localities {
+  /** Least recently used first. */
+  readonly #prefixes = new Map<string, PrefixMemory>()
+  readonly #relatives = new Map<string, Set<string>>()
+  readonly #changed = new Set<string>()
+  readonly #maxPrefixes: number
+
+  constructor(maxPrefixes: number = MAX_PREFIXES) {
+    this.#maxPrefixes = maxPrefixes
+  }
+
+  get size(): number {
+    return this.#prefixes.size
+  }
+
+  /** What a store or another core knew: taken as it is, published only when it changes. */
+  load(record: LocalityRecord): void {
+    const prefix = parsePrefix(record.prefix)
+    if (!prefix || record.evidence.length === 0) return
+    const memory = this.#memoryOf(prefix)
+    memory.pairs.clear()
+    for (const { host, rttMs, count, atMs, kind } of record.evidence) {
+      memory.pairs.set(host, { kind, samplesMs: [rttMs], count, atMs })
+    }
+  }
+
+  /** Takes a report in. Samples that no network gives are left out; a client's own report counts as one sample. */
+  fold(report: Report, nowMs: number): ReportRefusal | null {
+    const sane = report.rttsMs.filter((rtt) => rtt >= 0 && rtt <= MAX_RTT_MS)
+    if (sane.length === 0) return 'bad-rtt'
+    const memory = this.#memoryOf(report.prefix)
+    const pair = memory.pairs.get(report.host)
+    if (pair && pair.count > 0 && RANK[pair.kind] > RANK[report.kind] && nowMs - pair.atMs < OUTRANKS_MS) {
+      return 'outranked'
+    }
+    const samples = report.kind === 'client' ? [Math.min(...sane)] : sane
+    const isNew = !pair || pair.count === 0 || pair.kind !== report.kind
+    const before = isNew ? { samplesMs: [], count: 0 } : pair
+    memory.pairs.delete(report.host)
+    memory.pairs.set(report.host, {
+      kind: report.kind,
+      samplesMs: [...before.samplesMs, ...samples].slice(-WINDOW),
+      count: before.count + samples.length,
+      atMs: nowMs,
+    })
+    tidy(memory)
+    this.#changed.add(formatPrefix(report.prefix))
+    return null
+  }
+
+  /** A client asked from there: it is not to be forgotten soon. */
+  touch(prefix: string): void {
+    const memory = this.#prefixes.get(prefix)
+    if (!memory) return
+    this.#prefixes.delete(prefix)
+    this.#prefixes.set(prefix, memory)
+  }
+
+  /**
+   * Lends a prefix without evidence of its own what the best measured of its relatives in the tree
+   * knows, marked by count 0. False: it has its own, or no relative has any.
+   */
+  inherit(prefix: Prefix): boolean {
+    const text = formatPrefix(prefix)
+    if (hasOwn(this.#prefixes.get(text))) return false
+    let best: PrefixMemory | null = null
+    for (const other of this.#relatives.get(relativeKey(prefix)) ?? []) {
+      const memory = this.#prefixes.get(other)!
+      if (other !== text && hasOwn(memory) && ownCount(memory) > (best ? ownCount(best) : 0)) best = memory
+    }
+    if (!best) return false
+    const memory = this.#memoryOf(prefix)
+    for (const [host, pair] of best.pairs) {
+      if (pair.count > 0)
+        memory.pairs.set(host, { ...pair, samplesMs: [quartileMs(pair.samplesMs)], count: 0 })
+    }
+    this.#changed.add(text)
+    return true
+  }
+
+  /** A host is gone: what it saw is nobody's evidence any more. */
+  forgetHost(host: string): void {
+    for (const [text, { pairs }] of this.#prefixes) if (pairs.delete(host)) this.#changed.add(text)
+  }
+
+  /** The records of all prefixes that changed enough since they were published; `published` is what all cores know. */
+  publish(published: ReadonlyMap<string, LocalityRecord>, nowMs: number): Change[] {
+    const changes: Change[] = []
+    for (const text of this.#changed) {
+      const memory = this.#prefixes.get(text)
+      const before = published.get(text)
+      const evidence = memory ? evidenceOf(memory, nowMs) : []
+      if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
+      const value = evidence.length === 0 && !before?.place ? null : { ...blank(text), ...before, evidence }
+      changes.push({ kind: 'localities', key: text, value })
+    }
+    this.#changed.clear()
+    return changes
+  }
+
+  #memoryOf(prefix: Prefix): PrefixMemory {
+    const text = formatPrefix(prefix)
+    const memory = this.#prefixes.get(text) ?? { prefix, pairs: new Map() }
+    this.#prefixes.delete(text)
+    this.#prefixes.set(text, memory)
+    const key = relativeKey(prefix)
+    const relatives = this.#relatives.get(key) ?? new Set()
+    this.#relatives.set(key, relatives.add(text))
+    if (this.#prefixes.size > this.#maxPrefixes) this.#forget(this.#prefixes.keys().next().value!)
+    return memory
+  }
+
+  #forget(text: string): void {
+    const key = relativeKey(this.#prefixes.get(text)!.prefix)
+    const relatives = this.#relatives.get(key)!
+    relatives.delete(text)
+    if (relatives.size === 0) this.#relatives.delete(key)
+    this.#prefixes.delete(text)
+    this.#changed.add(text)
+  }
+}
+
+/**
+ * Which members the clients of a prefix are kept on from now on, after its estimates were published and
+ * applied: where select now puts them, which honours the old one unless another is clearly better. Null: as before.
+ */
+export function settleIncumbents(
+  tables: Tables,
+  record: LocalityRecord,
+  services: Iterable<string>,
+): Change | null {
+  const prefix = parsePrefix(record.prefix)
+  if (!prefix) return null
+  const locality = locate(tables, prefix.address)
+  const incumbents: Record<string, string> = {}
+  for (const [service, member] of Object.entries(record.incumbents)) {
+    if (tables.member(service, member)) incumbents[service] = member
+  }
+  for (const name of services) {
+    const serving = tables.service(name)
+    if (!serving || (serving.service.policy !== 'nearest' && serving.service.policy !== 'failover')) continue
+    const first = select(tables, serving, locality, ANY_ASK, () => 0).picks[0]
+    if (first?.basis === 'measured') incumbents[serving.service.name] = first.member.name
+  }
+  if (sameEntries(incumbents, record.incumbents)) return null
+  return { kind: 'localities', key: record.prefix, value: { ...record, incumbents } }
+}
+
+function sameEntries(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
+  const keys = Object.keys(a)
+  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
+}
+
+/** The lower quartile (up to three: the least): queues only add, and one lie too low among four does not count. */
+export function quartileMs(samplesMs: readonly number[]): number {
+  return samplesMs.toSorted((a, b) => a - b)[Math.floor(samplesMs.length / 4)]!
+}
+
+function evidenceOf(memory: PrefixMemory, nowMs: number): Evidence[] {
+  for (const [host, pair] of memory.pairs) if (nowMs - pair.atMs > MAX_AGE_MS) memory.pairs.delete(host)
+  const evidence = Array.from(memory.pairs, ([host, { kind, samplesMs, count, atMs }]) => {
+    return { host, rttMs: quartileMs(samplesMs), count, atMs, kind }
+  })
+  return evidence.sort((a, b) => a.rttMs - b.rttMs || (a.host < b.host ? -1 : 1))
+}
+
+function isWorthTelling(before: readonly Evidence[], now: readonly Evidence[]): boolean {
+  if (before.length !== now.length) return true
+  const byHost = new Map(before.map((e) => [e.host, e]))
+  return now.some((e) => {
+    const old = byHost.get(e.host)
+    if (!old || old.kind !== e.kind || trustOf(old) !== trustOf(e)) return true
+    const movedMs = Math.abs(e.rttMs - old.rttMs)
+    return movedMs > Math.max(TELL_MS, TELL_SHARE * old.rttMs) || e.atMs - old.atMs > TELL_AGE_MS
+  })
+}
+
+/** Drops what relatives lent once there is enough of its own, and the oldest of too many hosts. */
+function tidy({ pairs }: PrefixMemory): void {
+  const own = [...pairs.values()].filter((pair) => pair.count > 0).length
+  if (own >= OWN_ENOUGH) for (const [host, pair] of pairs) if (pair.count === 0) pairs.delete(host)
+  while (pairs.size > MAX_HOSTS) pairs.delete(pairs.keys().next().value!)
+}
+
+function hasOwn(memory: PrefixMemory | undefined): boolean {
+  return memory !== undefined && ownCount(memory) > 0
+}
+
+function ownCount({ pairs }: PrefixMemory): number {
+  let count = 0
+  for (const pair of pairs.values()) if (pair.count > 0) count++
+  return count
+}
+
+function relativeKey(prefix: Prefix): string {
+  const bits = Math.min(prefix.bits, RELATIVE_BITS[familyOf(prefix.address)])
+  return formatPrefix(prefixOf(prefix.address, bits))
+}
+
+function blank(prefix: string): LocalityRecord {
+  return { prefix, evidence: [], place: null, source: null, incumbents: {} }
+}

@@ -1,0 +1,181 @@
+// Metrics for Prometheus: what the parts count in plain numbers, in its text format.
+//
+// Invariant: labels are from closed lists (states, codes, route classes), never a client, host or service,
+// so that their number doesn't grow with use. Counting is a plain addition; gauges and the parts' own
+// counters are read when someone scrapes. Names follow CoreDNS where it has the same thing.
+
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Basis } from '../resolver/directory.ts'
+import type { DnsOutcome } from '../resolver/dns-answer.ts'
+import type { DnsStats } from '../resolver/dns-server.ts'
+import type { MemberState, Tables } from '../resolver/tables.ts'
+import type { CoreStatus } from './core.ts'
+
+/** What metrics read of a core. */
+export interface Measured {
+  readonly tables: Tables
+  status(): CoreStatus
+}
+
+type Door = 'dns' | 'http' | 'tls'
+type Labels = Record<string, string>
+/** Tells one labelled number at a scrape. */
+type Tell = (labels: Labels, value: number) => void
+
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #requests: Counter
+  readonly #answers: Counter
+  readonly #allDown: Counter
+  readonly #refused: Counter
+
+  constructor(core: Measured) {
+    collectDefaultMetrics({ register: this.#registry })
+    this.#requests = this.#counter(
+      'nearcast_http_requests_total',
+      'HTTP requests answered, by class of route',
+      ['route', 'status'],
+    )
+    this.#answers = this.#counter('nearcast_answers_total', 'Answers by door and what they stand on', [
+      'door',
+      'basis',
+    ])
+    this.#allDown = this.#counter('nearcast_all_down_total', 'Answers for services without a live member', [
+      'door',
+      'mode',
+    ])
+    this.#refused = this.#counter('nearcast_refused_total', 'What came to a door and was no request', [
+      'door',
+      'reason',
+    ])
+    this.#watchCore(core)
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  /** All metrics in the text format. */
+  render(): Promise<string> {
+    return this.#registry.metrics()
+  }
+
+  /** `route`: its class, from a closed list. */
+  countRequest(route: string, status: number): void {
+    this.#requests.inc({ route, status })
+  }
+
+  /** A selection was answered; `allDown`: no member was live, and this was done about it. */
+  countAnswer(door: Door, basis: Basis, allDown: string | null): void {
+    this.#answers.inc({ door, basis })
+    if (allDown !== null) this.#allDown.inc({ door, mode: allDown })
+  }
+
+  /** Something that never became a request. */
+  countRefused(door: Door, reason: string): void {
+    this.#refused.inc({ door, reason })
+  }
+
+  /** Adds what the DNS sockets count. Once, when they are open. */
+  watchDns(stats: DnsStats): void {
+    const outcomes: [string, Readonly<Record<DnsOutcome, number>>][] = [
+      ['udp', stats.udp],
+      ['tcp', stats.tcp],
+    ]
+    const requests = 'nearcast_dns_requests_total'
+    this.#readCounter(requests, 'DNS packets received', ['proto'], (tell) => {
+      for (const [proto, counts] of outcomes) {
+        tell(
+          { proto },
+          Object.values(counts).reduce((sum, count) => sum + count, 0),
+        )
+      }
+    })
+    const responses = 'nearcast_dns_responses_total'
+    this.#readCounter(responses, 'What became of DNS packets', ['proto', 'outcome', 'rcode'], (tell) => {
+      for (const [proto, counts] of outcomes) {
+        for (const [outcome, count] of Object.entries(counts)) {
+          tell({ proto, outcome, rcode: RCODES[outcome as DnsOutcome] ?? 'none' }, count)
+        }
+      }
+    })
+    const { connections } = stats
+    this.#readCounter('nearcast_dns_truncated_total', 'Replies too long for UDP', [], (tell) =>
+      tell({}, stats.truncated),
+    )
+    this.#readCounter(
+      'nearcast_dns_send_errors_total',
+      'Replies that the system would not send',
+      [],
+      (tell) => tell({}, stats.sendErrors),
+    )
+    this.#readCounter('nearcast_dns_connections_total', 'DNS TCP connections by fate', ['fate'], (tell) => {
+      for (const fate of ['accepted', 'refused', 'cut'] as const) tell({ fate }, connections[fate])
+    })
+    this.#gauge('nearcast_dns_connections_open', 'DNS TCP connections now', [], (tell) =>
+      tell({}, connections.open),
+    )
+  }
+
+  #watchCore(core: Measured): void {
+    this.#gauge('nearcast_ready', 'Whether clients should be sent here: 1 or 0', [], (tell) =>
+      tell({}, core.status().ready ? 1 : 0),
+    )
+    this.#gauge('nearcast_degraded', 'How many things work only in part; /readyz tells which', [], (tell) =>
+      tell({}, core.status().degraded.length),
+    )
+    this.#gauge('nearcast_services', 'Services in the directory', [], (tell) =>
+      tell({}, core.status().services),
+    )
+    this.#gauge('nearcast_hosts', 'Hosts by presence', ['presence'], (tell) => {
+      for (const [presence, count] of Object.entries(core.status().hosts)) tell({ presence }, count)
+    })
+    this.#gauge('nearcast_members', 'Members by state', ['state'], (tell) => {
+      for (const [state, count] of Object.entries(countMembers(core.tables))) tell({ state }, count)
+    })
+    this.#gauge('nearcast_localities', 'Client prefixes of which something is known', [], (tell) =>
+      tell({}, core.status().localities),
+    )
+    const events = 'nearcast_events_total'
+    this.#readCounter(events, 'What the core heard, ordered, decided and refused', ['event'], (tell) => {
+      for (const [event, count] of Object.entries(core.status().counters)) tell({ event }, count)
+    })
+  }
+
+  #counter(name: string, help: string, labelNames: string[]): Counter {
+    return new Counter({ name, help, labelNames, registers: [this.#registry] })
+  }
+
+  #gauge(name: string, help: string, labelNames: string[], read: (tell: Tell) => void): void {
+    const collect = () => read((labels, value) => gauge.set(labels, value))
+    const gauge = new Gauge({ name, help, labelNames, registers: [this.#registry], collect })
+  }
+
+  /** A counter that another part keeps: told anew at each scrape. */
+  #readCounter(name: string, help: string, labelNames: string[], read: (tell: Tell) => void): void {
+    const collect = () => {
+      counter.reset()
+      read((labels, value) => counter.inc(labels, value))
+    }
+    const counter = new Counter({ name, help, labelNames, registers: [this.#registry], collect })
+  }
+}
+
+/** What a reply is called on the wire; outcomes that are not here got no reply. */
+const RCODES: Partial<Record<DnsOutcome, string>> = {
+  answered: 'NOERROR',
+  nodata: 'NOERROR',
+  slipped: 'NOERROR',
+  nxdomain: 'NXDOMAIN',
+  refused: 'REFUSED',
+  formerr: 'FORMERR',
+  notimp: 'NOTIMP',
+  badvers: 'BADVERS',
+  servfail: 'SERVFAIL',
+}
+
+function countMembers(tables: Tables): Record<MemberState, number> {
+  const counts = { live: 0, silent: 0, left: 0, down: 0, drained: 0, unverified: 0 }
+  for (const { members } of tables.services()) for (const { state } of members) counts[state]++
+  return counts
+}

@@ -1,0 +1,328 @@
+// One DNS packet -> one reply, and facts for the shell to count and log: the whole of the authoritative
+// server as a function of bytes, tables, asker and chance.
+//
+// Invariant: every packet ends in exactly one outcome; a reply is never longer than the asker can take
+// (RFC 6891; UDP 1232 at most), and a reply cut short says so (TC) and keeps its OPT. Answers never hold
+// RA, and AA only for what is ours. No I/O, no clock, no counters. RFC 1034, 1035, 2308, 7871, 8482, 8914.
+
+import { type Address, contains, IPV4_OFFSET_BITS, type Prefix, specialKind } from './address.ts'
+import type { AllDown, Basis } from './directory.ts'
+import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
+import type { Limited } from './dns-limit.ts'
+import { type Meaning, meaningOf } from './dns-name.ts'
+import {
+  answerAny,
+  answerApex,
+  answerChaos,
+  answerMember,
+  answerService,
+  answerServicePorts,
+  answerWhy,
+  type DnsAnswer,
+  negative,
+  refusal,
+  type Sources,
+} from './dns-records.ts'
+import {
+  CLASS,
+  type ClientSubnet,
+  type Edns,
+  OPTION,
+  parseQuery,
+  type Query,
+  RCODE,
+  TYPE,
+} from './dns-wire.ts'
+import { DnsWriter, type EdnsOption, extendedError, MAX_MESSAGE_BYTES, optBytes } from './dns-writer.ts'
+
+/** All that answering needs to know of the core it runs in. */
+export interface DnsContext extends Sources {
+  /** Who may ask `_why`, beside loopback. */
+  readonly operatorFrom: readonly Prefix[]
+  /** What NSID (RFC 5001) and id.server CH TXT say, at most 64 characters; null: nothing. */
+  readonly nsid: string | null
+  /** What version.bind CH TXT says; null: refused. */
+  readonly version: string | null
+  /** null: DNS cookies are not answered. */
+  readonly cookies: CookieSecrets | null
+}
+
+export interface Asker {
+  readonly address: Address
+  readonly port: number
+  readonly via: 'udp' | 'tcp'
+  /** Whether it has had its share of replies for now; a cookie of ours excuses it. null: it has not. */
+  readonly limited: Limited | null
+}
+
+/** What became of a packet: each has exactly one, so that their counts add up to the packets received. */
+export const DNS_OUTCOMES = [
+  'answered',
+  'nodata',
+  'nxdomain',
+  'refused',
+  'formerr',
+  'notimp',
+  'badvers',
+  'servfail',
+  'slipped',
+  'dropped-limited',
+  'dropped-short',
+  'dropped-response',
+  'dropped-port-zero',
+] as const
+export type DnsOutcome = (typeof DNS_OUTCOMES)[number]
+
+export interface DnsFacts {
+  readonly outcome: DnsOutcome
+  /** 0 where there was no question. */
+  readonly type: number
+  /** The service that the name belongs to. */
+  readonly service: string | null
+  /** Whom a selection was made for; null: none was made. */
+  readonly client: Address | null
+  /** Whether that client came by Client Subnet. */
+  readonly bySubnet: boolean
+  readonly basis: Basis | null
+  readonly allDown: AllDown['mode'] | null
+  readonly truncated: boolean
+  /** The asker is at its address: it came by TCP or showed a cookie of ours. */
+  readonly isProven: boolean
+}
+
+export interface DnsReply {
+  /** null: nothing is sent. */
+  readonly reply: Uint8Array | null
+  readonly facts: DnsFacts
+}
+
+/** What sockets hand packets to: counts and tells what became of each; null: nothing is sent. Never throws. */
+export type PacketHandler = (
+  packet: Uint8Array,
+  address: Address,
+  port: number,
+  via: Asker['via'],
+) => Uint8Array | null
+
+/** Largest UDP reply: fits every path's MTU (DNS flag day 2020), so it is never fragmented. */
+export const MAX_UDP_BYTES = 1232
+/** What every asker without EDNS can take (RFC 1035, 4.2.1). */
+const PLAIN_UDP_BYTES = 512
+
+/** RFC 8914, 4. */
+const NOT_AUTHORITATIVE = extendedError(20, '')
+const PROHIBITED = extendedError(18, '')
+
+const FLAG_RESPONSE = 0x8000
+const FLAG_AUTHORITATIVE = 0x0400
+const FLAG_TRUNCATED = 0x0200
+const FLAG_RECURSION_DESIRED = 0x0100
+
+/** Answers one packet. Throws only for a fault of ours, see answerFailure. */
+export function answerDns(context: DnsContext, packet: Uint8Array, from: Asker): DnsReply {
+  // Port 0 can't be replied to: node's sockets throw at it.
+  if (from.port === 0) return dropped('dropped-port-zero')
+  const query = parseQuery(packet)
+  if (typeof query === 'string') return dropped(`dropped-${query}`)
+  const received = query.edns?.cookie
+  const cookie = received && context.cookies ? answerCookie(context.cookies, received, from.address) : null
+  if (from.limited !== null && !cookie?.isProven) {
+    return from.limited === 'drop' ? dropped('dropped-limited') : slip(context, packet, query, from, cookie)
+  }
+  const answer = query.rcode === RCODE.NOERROR ? decide(context, query, from) : refusal(query.rcode)
+  return encode(context.nsid, packet, query, from, answer, cookie)
+}
+
+/** The shortest reply that sends a true asker to TCP (or to a cookie). */
+function slip(
+  context: DnsContext,
+  packet: Uint8Array,
+  query: Query,
+  from: Asker,
+  cookie: CookieAnswer | null,
+): DnsReply {
+  const options = query.edns ? ednsOptions(context.nsid, query.edns, refusal(RCODE.NOERROR), cookie) : []
+  const reply = write(packet, query, from, refusal(RCODE.NOERROR), options, true)
+  return {
+    reply,
+    facts: factsOf('slipped', query, null, { bySubnet: false, truncated: true, isProven: false }),
+  }
+}
+
+/** What is said when answering itself failed, so that the asker tries another core at once. */
+export function answerFailure(packet: Uint8Array, from: Asker): DnsReply {
+  const query = parseQuery(packet)
+  if (typeof query === 'string') return dropped(`dropped-${query}`)
+  return encode(null, packet, query, from, refusal(RCODE.SERVFAIL), null)
+}
+
+function dropped(outcome: DnsOutcome): DnsReply {
+  return {
+    reply: null,
+    facts: factsOf(outcome, null, null, { bySubnet: false, truncated: false, isProven: false }),
+  }
+}
+
+function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
+  const { labels, type, class: questionClass } = query.question!
+  if (questionClass === CLASS.CH) return answerChaos(labels, type, context.version, context.nsid)
+  if (questionClass !== CLASS.IN) return refusal(RCODE.REFUSED)
+  const meaning = meaningOf(context.tables, context.zone.labels, labels)
+  if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, NOT_AUTHORITATIVE)
+  if (meaning.kind === 'nothing') return negative(context.zone, meaning.apex, RCODE.NXDOMAIN)
+  if (type === TYPE.AXFR || type === TYPE.IXFR) return refusal(RCODE.REFUSED, PROHIBITED)
+  if (meaning.kind === 'why' && !isOperator(context, from.address)) return refusal(RCODE.REFUSED, PROHIBITED)
+  if (type === TYPE.ANY) return answerAny(labels)
+  return answerName(context, meaning, query, from)
+}
+
+function answerName(
+  context: DnsContext,
+  meaning: Exclude<Meaning, { kind: 'outside' | 'nothing' }>,
+  query: Query,
+  from: Asker,
+): DnsAnswer {
+  const { labels, type } = query.question!
+  const client = query.edns?.subnet?.address ?? from.address
+  // An alias outside the zone is an apex too: someone delegated it to us.
+  const isApex = meaning.apex.length === labels.length
+  if (isApex && (type === TYPE.SOA || type === TYPE.NS))
+    return answerApex(context, labels, type, from.address)
+  switch (meaning.kind) {
+    case 'service':
+      return answerService(context, meaning, labels, type, client)
+    case 'srv':
+      return answerServicePorts(context, meaning, labels, type, client)
+    case 'member':
+      return answerMember(context, meaning, labels, type, client)
+    case 'why':
+      return answerWhy(context, meaning, labels, type, client)
+    case 'apex':
+    case 'empty':
+      return negative(context.zone, meaning.apex, RCODE.NOERROR)
+  }
+}
+
+function isOperator(context: DnsContext, address: Address): boolean {
+  return (
+    specialKind(address) === 'loopback' || context.operatorFrom.some((prefix) => contains(prefix, address))
+  )
+}
+
+/** Writes the answer; where its records don't fit, the same without records and with TC (RFC 2181, 9). */
+function encode(
+  nsid: string | null,
+  packet: Uint8Array,
+  query: Query,
+  from: Asker,
+  answer: DnsAnswer,
+  cookie: CookieAnswer | null,
+): DnsReply {
+  const options = query.edns ? ednsOptions(nsid, query.edns, answer, cookie) : []
+  let reply = write(packet, query, from, answer, options, false)
+  const truncated = reply === null
+  reply ??= write(packet, query, from, answer, options, true)
+  const bySubnet = answer.client !== null && query.edns?.subnet?.address === answer.client
+  const isProven = from.via === 'tcp' || cookie?.isProven === true
+  return { reply, facts: factsOf(outcomeOf(answer), query, answer, { bySubnet, truncated, isProven }) }
+}
+
+/** null: the records don't fit. With `cut` none are written. */
+function write(
+  packet: Uint8Array,
+  { id, opcode, recursionDesired, question, edns }: Query,
+  from: Asker,
+  answer: DnsAnswer,
+  options: readonly EdnsOption[],
+  cut: boolean,
+): Uint8Array | null {
+  const limitBytes = replyLimit(from, edns)
+  const writer = new DnsWriter(limitBytes - (edns ? optBytes(options) : 0))
+  const flags =
+    FLAG_RESPONSE |
+    (opcode << 11) |
+    (answer.authoritative ? FLAG_AUTHORITATIVE : 0) |
+    (cut ? FLAG_TRUNCATED : 0) |
+    (recursionDesired ? FLAG_RECURSION_DESIRED : 0) |
+    (answer.rcode & 15)
+  writer.header(id, flags)
+  if (question) writer.question(packet, question)
+  if (!cut) {
+    for (const record of answer.answers) if (!writer.record('answer', record)) return null
+    for (const record of answer.authority) if (!writer.record('authority', record)) return null
+    // Additional records save the asker a query; without them the answer is still whole.
+    for (const record of answer.additional) if (!writer.record('additional', record)) break
+  }
+  writer.limitBytes = limitBytes
+  if (edns) writer.opt(MAX_UDP_BYTES, answer.rcode >> 4, edns.dnssecOk, options)
+  return writer.finish()
+}
+
+function replyLimit(from: Asker, edns: Edns | null): number {
+  if (from.via === 'tcp') return MAX_MESSAGE_BYTES
+  return Math.min(Math.max(edns?.payloadBytes ?? PLAIN_UDP_BYTES, PLAIN_UDP_BYTES), MAX_UDP_BYTES)
+}
+
+function ednsOptions(
+  nsid: string | null,
+  edns: Edns,
+  answer: DnsAnswer,
+  cookie: CookieAnswer | null,
+): EdnsOption[] {
+  const options: EdnsOption[] = []
+  if (edns.subnet) options.push(echoSubnet(edns.subnet, answer.scopeBits))
+  if (edns.nsid && nsid !== null) options.push({ code: OPTION.NSID, data: Buffer.from(nsid) })
+  if (cookie) options.push({ code: OPTION.COOKIE, data: cookie.cookie })
+  if (answer.extendedError) options.push(answer.extendedError)
+  return options
+}
+
+/**
+ * RFC 7871, 7.2.1: family, source and address as they came, and our scope. The scope is 0 where the
+ * asker said source 0; it may be longer than the source: then the cache knows that it asked too widely.
+ */
+function echoSubnet({ family, sourceBits, bytes }: ClientSubnet, scopeBits: number): EdnsOption {
+  const ownBits = family === 1 ? Math.max(0, scopeBits - IPV4_OFFSET_BITS) : scopeBits
+  const data = new Uint8Array(4 + bytes.length)
+  data[1] = family
+  data[2] = sourceBits
+  data[3] = sourceBits === 0 ? 0 : ownBits
+  data.set(bytes, 4)
+  return { code: OPTION.CLIENT_SUBNET, data }
+}
+
+function outcomeOf(answer: DnsAnswer): DnsOutcome {
+  switch (answer.rcode) {
+    case RCODE.NOERROR:
+      return answer.answers.length > 0 ? 'answered' : 'nodata'
+    case RCODE.NXDOMAIN:
+      return 'nxdomain'
+    case RCODE.REFUSED:
+      return 'refused'
+    case RCODE.FORMERR:
+      return 'formerr'
+    case RCODE.NOTIMP:
+      return 'notimp'
+    case RCODE.BADVERS:
+      return 'badvers'
+    case RCODE.SERVFAIL:
+      return 'servfail'
+  }
+}
+
+function factsOf(
+  outcome: DnsOutcome,
+  query: Query | null,
+  answer: DnsAnswer | null,
+  how: Pick<DnsFacts, 'bySubnet' | 'truncated' | 'isProven'>,
+): DnsFacts {
+  return {
+    outcome,
+    type: query?.question?.type ?? 0,
+    service: answer?.service ?? null,
+    client: answer?.client ?? null,
+    basis: answer?.basis ?? null,
+    allDown: answer?.allDown ?? null,
+    ...how,
+  }
+}

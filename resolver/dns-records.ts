@@ -1,0 +1,347 @@
+// What each kind of name is answered with: meaning + question type -> records, rcode and scope, as data.
+//
+// Invariant: an answer whose records depend on the client states the scope that select gave; all others,
+// and every negative answer, have scope 0 (RFC 7871, 7.2.1 and 7.4). Nothing is encoded here. SRV: RFC
+// 2782, HTTPS and SVCB: RFC 9460, negatives: RFC 2308, ANY: RFC 8482, stale: RFC 8767 and 8914.
+
+import { type Address, type Family, familyOf, parseAddress, sameAddress } from './address.ts'
+import type { AllDown, Basis } from './directory.ts'
+import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
+import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
+import { whyLines } from './explain.ts'
+import { locate } from './locate.ts'
+import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select } from './select.ts'
+import type { ServingMember, ServingService, Tables } from './tables.ts'
+
+/** The zone that we are authoritative for. */
+export interface Zone {
+  /** Lower case. */
+  readonly labels: Name
+  /** This core's member name in the service `core`. */
+  readonly core: string
+  /** SOA serial now, 0..2^32-1. */
+  readonly serial: number
+}
+
+export interface DnsAnswer {
+  readonly rcode: Rcode
+  readonly authoritative: boolean
+  readonly answers: readonly ResourceRecord[]
+  readonly authority: readonly ResourceRecord[]
+  readonly additional: readonly ResourceRecord[]
+  /** In bits of the 16-byte form; 0: the answer is everyone's. */
+  readonly scopeBits: number
+  readonly extendedError: EdnsOption | null
+  readonly service: string | null
+  /** Whom a selection was made for. */
+  readonly client: Address | null
+  readonly basis: Basis | null
+  readonly allDown: AllDown['mode'] | null
+}
+
+/** What answers read. */
+export interface Sources {
+  readonly tables: Tables
+  readonly zone: Zone
+  readonly rng: Rng
+}
+
+/** The service that a name belongs to, and the zone cut above it. */
+export interface ServiceName {
+  readonly serving: ServingService
+  readonly apex: Name
+}
+
+/** "No such thing" may be wrong as soon as a member joins, so it is kept this short, seconds (RFC 2308, 5). */
+const NEGATIVE_TTL_SEC = 10
+/** Cores change seldom; a resolver that keeps a dead one's name asks the next of the set, seconds. */
+const NS_TTL_SEC = 900
+/** ANY's HINFO never changes (RFC 8482, 4.2), seconds. */
+const ANY_TTL_SEC = 3600
+/** NS: this many near cores; and one far, so that one site's outage never takes the whole set (OASIS, 4.3). */
+const NEAR_CORES = 3
+/** SRV and HTTPS clients go down the list by themselves: more members than an address answer has are of use to them. */
+const LISTED_MEMBERS = 4
+const SRV_WEIGHT_MAX = 1000
+const CORE_SERVICE = 'core'
+
+const STALE = extendedError(3, 'no member is live: the least stale is named')
+const NOBODY = extendedError(0, 'no member is live')
+
+const EMPTY: DnsAnswer = {
+  rcode: RCODE.NOERROR,
+  authoritative: true,
+  answers: [],
+  authority: [],
+  additional: [],
+  scopeBits: 0,
+  extendedError: null,
+  service: null,
+  client: null,
+  basis: null,
+  allDown: null,
+}
+
+/** No records at all: what is not ours to answer, not understood or not allowed. */
+export function refusal(rcode: Rcode, error: EdnsOption | null = null): DnsAnswer {
+  return { ...EMPTY, rcode, authoritative: false, extendedError: error }
+}
+
+/** NXDOMAIN, or NODATA as NOERROR: with the SOA that says how long that holds. */
+export function negative(zone: Zone, apex: Name, rcode: Rcode): DnsAnswer {
+  return { ...EMPTY, rcode, authority: [startOfAuthority(zone, apex)] }
+}
+
+/** RFC 8482, 4.2: one small record instead of all. */
+export function answerAny(owner: Name): DnsAnswer {
+  return { ...EMPTY, answers: [{ owner, ttlSec: ANY_TTL_SEC, type: TYPE.HINFO, strings: ['RFC8482', ''] }] }
+}
+
+/** CH TXT version.bind, version.server, id.server and hostname.bind, as far as there is something to say. */
+export function answerChaos(owner: Name, type: number, version: string | null, id: string | null): DnsAnswer {
+  const name = owner.join('.')
+  const isVersion = name === 'version.bind' || name === 'version.server'
+  const isId = name === 'id.server' || name === 'hostname.bind'
+  const text = isVersion ? version : isId ? id : null
+  if (text === null || type !== TYPE.TXT) return refusal(RCODE.REFUSED)
+  return { ...EMPTY, answers: [{ owner, ttlSec: 0, type: TYPE.TXT, strings: [text] }] }
+}
+
+/** SOA and NS of a zone. Who the NS are depends on the resolver that asks, not on its clients. */
+export function answerApex(
+  { tables, zone, rng }: Sources,
+  owner: Name,
+  type: typeof TYPE.SOA | typeof TYPE.NS,
+  resolver: Address,
+): DnsAnswer {
+  if (type === TYPE.SOA) return { ...EMPTY, answers: [startOfAuthority(zone, owner)] }
+  const cores = tables.service(CORE_SERVICE)
+  const ask: Ask = { ...ANY_ASK, limit: 1000, policy: 'nearest' }
+  const picks = cores ? select(tables, cores, locate(tables, resolver), ask, rng).picks : []
+  const members = picks.filter((_, i) => i < NEAR_CORES || i === picks.length - 1).map((pick) => pick.member)
+  // A zone without NS is broken in the eyes of every resolver: at least we are there.
+  const names = members.length > 0 ? members.map(({ name }) => name) : [zone.core]
+  return {
+    ...EMPTY,
+    answers: names.map((name) => ({
+      owner,
+      ttlSec: NS_TTL_SEC,
+      type: TYPE.NS,
+      target: coreName(zone, name),
+    })),
+    additional: members.flatMap((member) =>
+      addressRecords(memberName(zone, member), NS_TTL_SEC, allAddresses(member)),
+    ),
+  }
+}
+
+/** SERVICE.ZONE: A, AAAA, HTTPS and SVCB. */
+export function answerService(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  type: number,
+  client: Address,
+): DnsAnswer {
+  if (type === TYPE.A || type === TYPE.AAAA)
+    return answerAddresses(sources, name, owner, type === TYPE.A ? 4 : 6, client)
+  if (type === TYPE.HTTPS || type === TYPE.SVCB) return answerBindings(sources, name, owner, type, client)
+  return ownNegative(sources.zone, name)
+}
+
+function answerAddresses(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  family: Family,
+  client: Address,
+): DnsAnswer {
+  const { service } = name.serving
+  const limit = Math.max(service.minAddrs, service.maxAddrs)
+  const selection = choose(sources, name, client, { ...ANY_ASK, family, limit })
+  const picks = selection.picks.slice(0, answerCount(selection, service))
+  const addresses =
+    selection.allDown?.mode === 'fallback'
+      ? parseAddresses(selection.allDown.addresses).filter((address) => familyOf(address) === family)
+      : picks.map(({ member }) => addressesOf(member, family)[0]!)
+  // Two members on one host have one address: a record set holds it once (RFC 2181, 5).
+  const distinct = addresses.filter((a, i) => addresses.findIndex((b) => sameAddress(a, b)) === i)
+  return selected(sources.zone, name, client, selection, addressRecords(owner, selection.ttlSec, distinct))
+}
+
+/** Members whose URL is https: an HTTPS record makes clients use TLS, which an http URL does not offer. */
+function answerBindings(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  type: typeof TYPE.HTTPS | typeof TYPE.SVCB,
+  client: Address,
+): DnsAnswer {
+  const selection = choose(sources, name, client, { ...ANY_ASK, want: 'url', limit: 1000 })
+  const records: ResourceRecord[] = []
+  for (const { member } of selection.picks) {
+    const url = URL.parse(member.url!)
+    if (url?.protocol !== 'https:' || records.length === LISTED_MEMBERS) continue
+    const service = {
+      port: url.port === '' ? null : Number(url.port),
+      ipv4Hints: member.addresses4,
+      ipv6Hints: member.addresses6,
+    }
+    const target = memberName(sources.zone, member)
+    records.push({ owner, ttlSec: selection.ttlSec, type, priority: records.length + 1, target, service })
+  }
+  return selected(sources.zone, name, client, selection, records)
+}
+
+/** _NAME._tcp.SERVICE.ZONE SRV: the equally good share one priority by capacity, the others come after in order. */
+export function answerServicePorts(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  type: number,
+  client: Address,
+): DnsAnswer {
+  if (type !== TYPE.SRV) return ownNegative(sources.zone, name)
+  const selection = choose(sources, name, client, { ...ANY_ASK, want: 'port', limit: LISTED_MEMBERS })
+  const members = selection.picks.map(({ member }) => member)
+  const mostCapacity = Math.max(...members.map(({ capacity }) => capacity))
+  const records = members.map(
+    (member, i): ResourceRecord => ({
+      owner,
+      ttlSec: selection.ttlSec,
+      type: TYPE.SRV,
+      priority: i < selection.ties ? 0 : i,
+      weight: Math.max(1, Math.round((SRV_WEIGHT_MAX * member.capacity) / mostCapacity)),
+      port: member.port!,
+      target: memberName(sources.zone, member),
+    }),
+  )
+  const additional = members.flatMap((member) =>
+    addressRecords(memberName(sources.zone, member), selection.ttlSec, allAddresses(member)),
+  )
+  return { ...selected(sources.zone, name, client, selection, records), additional }
+}
+
+/**
+ * MEMBER.SERVICE.ZONE: where it is, for everyone alike. A drained member keeps its name: it is only not
+ * chosen. A dead one loses it, unless the service, all down, sends clients there.
+ */
+export function answerMember(
+  sources: Sources,
+  name: ServiceName & { readonly member: ServingMember },
+  owner: Name,
+  type: number,
+  client: Address,
+): DnsAnswer {
+  const { serving, member } = name
+  const none = ownNegative(sources.zone, name)
+  if (type !== TYPE.A && type !== TYPE.AAAA) return none
+  const addresses = addressesOf(member, type === TYPE.A ? 4 : 6)
+  if (addresses.length === 0) return none
+  const answer: DnsAnswer = { ...EMPTY, service: serving.service.name }
+  if (member.state === 'live' || member.state === 'drained') {
+    return { ...answer, answers: addressRecords(owner, serving.service.ttlSec, addresses) }
+  }
+  const selection = choose(sources, name, client, { ...ANY_ASK, limit: LISTED_MEMBERS })
+  if (!selection.allDown || !selection.picks.some((pick) => pick.member === member)) return none
+  const answers = addressRecords(owner, selection.ttlSec, addresses)
+  return { ...answer, answers, extendedError: STALE, allDown: selection.allDown.mode }
+}
+
+/** _why.SERVICE.ZONE TXT: one line a string's record, never cached. */
+export function answerWhy(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  type: number,
+  client: Address,
+): DnsAnswer {
+  if (type !== TYPE.TXT) return ownNegative(sources.zone, name)
+  const { tables, rng } = sources
+  const locality = locate(tables, client)
+  const limit = name.serving.service.maxAddrs
+  const selection = select(tables, name.serving, locality, { ...ANY_ASK, limit }, rng)
+  const lines = whyLines(tables, name.serving, locality, selection)
+  return {
+    ...selected(sources.zone, name, client, selection, []),
+    answers: lines.map((line) => ({ owner, ttlSec: 0, type: TYPE.TXT, strings: [line] })),
+    authority: [],
+    scopeBits: selection.scopeBits,
+    extendedError: null,
+  }
+}
+
+function choose({ tables, rng }: Sources, { serving }: ServiceName, client: Address, ask: Ask): Selection {
+  return select(tables, serving, locate(tables, client), ask, rng)
+}
+
+/** The records that a selection led to; without any, NODATA, which holds for all clients. */
+function selected(
+  zone: Zone,
+  { serving, apex }: ServiceName,
+  client: Address,
+  selection: Selection,
+  answers: readonly ResourceRecord[],
+): DnsAnswer {
+  const isEmpty = answers.length === 0
+  const { allDown } = selection
+  const stale = allDown?.mode === 'stale' && !isEmpty ? STALE : null
+  return {
+    ...EMPTY,
+    answers,
+    authority: isEmpty ? [startOfAuthority(zone, apex)] : [],
+    scopeBits: isEmpty ? 0 : selection.scopeBits,
+    extendedError: allDown && isEmpty ? NOBODY : stale,
+    service: serving.service.name,
+    client,
+    basis: selection.basis,
+    allDown: allDown?.mode ?? null,
+  }
+}
+
+function ownNegative(zone: Zone, { serving, apex }: ServiceName): DnsAnswer {
+  return { ...negative(zone, apex, RCODE.NOERROR), service: serving.service.name }
+}
+
+function startOfAuthority(zone: Zone, owner: Name): ResourceRecord {
+  const soa: StartOfAuthority = {
+    primary: coreName(zone, zone.core),
+    mailbox: ['hostmaster', ...zone.labels],
+    serial: zone.serial,
+    // Nobody transfers this zone: the timers are usual values that checkers of zones don't complain of.
+    refreshSec: 7200,
+    retrySec: 900,
+    expireSec: 1_209_600,
+    minimumSec: NEGATIVE_TTL_SEC,
+  }
+  return { owner, ttlSec: NEGATIVE_TTL_SEC, type: TYPE.SOA, soa }
+}
+
+function coreName(zone: Zone, core: string): Name {
+  return [core, CORE_SERVICE, ...zone.labels]
+}
+
+function memberName(zone: Zone, member: ServingMember): Name {
+  return [member.name, member.service, ...zone.labels]
+}
+
+function addressesOf(member: ServingMember, family: Family): readonly Address[] {
+  return family === 4 ? member.addresses4 : member.addresses6
+}
+
+function parseAddresses(texts: readonly string[]): Address[] {
+  return texts.map(parseAddress).filter((address) => address !== null)
+}
+
+function allAddresses(member: ServingMember): readonly Address[] {
+  return [...member.addresses4, ...member.addresses6]
+}
+
+function addressRecords(owner: Name, ttlSec: number, addresses: readonly Address[]): ResourceRecord[] {
+  return addresses.map((address) => ({
+    owner,
+    ttlSec,
+    type: familyOf(address) === 4 ? TYPE.A : TYPE.AAAA,
+    address,
+  }))
+}

@@ -1,0 +1,186 @@
+// The sockets of the DNS server: UDP and TCP on the same ports, a thin shell over answerDns.
+//
+// Invariant: each packet received is counted under exactly one outcome, for each transport; no packet,
+// no send and no asker ends the process. Replies leave from the address that was asked: where the
+// wildcard is listened on, each address of this machine has a UDP socket of its own beside the wildcard's
+// (which is there for addresses that come later). Decides nothing about answers.
+
+import { networkInterfaces } from 'node:os'
+import {
+  type Asker,
+  answerDns,
+  answerFailure,
+  DNS_OUTCOMES,
+  type DnsContext,
+  type DnsFacts,
+  type DnsOutcome,
+  type DnsReply,
+  type PacketHandler,
+} from './dns-answer.ts'
+import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
+import { openDnsTcp, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
+import { openDnsUdp, type UdpServer } from './dns-udp.ts'
+
+export interface DnsListen {
+  /** An IP address; 0.0.0.0 is all of IPv4 and :: all of IPv6 only. */
+  readonly host: string
+  /** 0: any that is free for UDP and TCP. */
+  readonly port: number
+}
+
+export interface DnsServerOptions {
+  readonly listen: readonly DnsListen[]
+  /** Read anew for each query. */
+  readonly context: DnsContext
+  readonly tcp?: Partial<TcpLimits>
+  /** Of replies over UDP. */
+  readonly rate?: Partial<RateLimits>
+  /** Told of each packet just before its reply leaves. Must not throw. */
+  readonly onFacts?: (facts: DnsFacts, from: Asker) => void
+  /** Told of what should never happen: a failure inside answering, or of a socket. */
+  readonly onError?: (error: Error) => void
+}
+
+export interface DnsStats {
+  /** Packets by transport and outcome: their sum is all that was received. */
+  readonly udp: Readonly<Record<DnsOutcome, number>>
+  readonly tcp: Readonly<Record<DnsOutcome, number>>
+  readonly truncated: number
+  /** Replies that the system would not send. */
+  readonly sendErrors: number
+  readonly connections: TcpStats
+}
+
+export interface DnsServer {
+  /** Where it listens, ports as they came out, in the order of `listen`. */
+  readonly addresses: readonly DnsListen[]
+  /** Live: read it whenever it is wanted. */
+  readonly stats: DnsStats
+  /** Ends at once: open TCP connections are cut. Idempotent. */
+  close(): Promise<void>
+}
+
+/** The free UDP port that the system picks may be taken for TCP: so often another is tried. */
+const PORT_ATTEMPTS = 20
+
+/** Listens on all of `listen`, or throws an error that names the one that can't be had. */
+export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
+  const stats = {
+    udp: noOutcomes(),
+    tcp: noOutcomes(),
+    truncated: 0,
+    sendErrors: 0,
+    connections: { open: 0, accepted: 0, refused: 0, cut: 0 },
+  }
+  const onError = options.onError ?? (() => {})
+  const limiter = new RateLimiter({ ...RATE_LIMITS, ...options.rate })
+  const answer: PacketHandler = (packet, address, port, via) => {
+    const limited = via === 'udp' ? limiter.take(address, performance.now()) : null
+    const from = { address, port, via, limited }
+    const { reply, facts } = answerSafely(options.context, packet, from, onError)
+    stats[via][facts.outcome]++
+    if (facts.truncated) stats.truncated++
+    options.onFacts?.(facts, from)
+    return reply
+  }
+  const onSendError = () => {
+    stats.sendErrors++
+  }
+  const openUdp = (host: string, port: number, shared: boolean) =>
+    openDnsUdp({ host, port, shared, answer, onSendError })
+  const openTcp = (host: string, port: number) =>
+    openDnsTcp({ host, port, answer, stats: stats.connections, limits: options.tcp ?? {}, onError })
+
+  const opened: Sockets[] = []
+  const close = async () => {
+    await Promise.all(opened.splice(0).map((sockets) => sockets.close()))
+  }
+  const addresses: DnsListen[] = []
+  try {
+    for (const { host, port } of options.listen) {
+      const sockets = await openSockets(host, port, openUdp, openTcp)
+      opened.push(sockets)
+      addresses.push({ host, port: sockets.port })
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return { addresses, stats, close }
+}
+
+function answerSafely(
+  context: DnsContext,
+  packet: Uint8Array,
+  from: Asker,
+  onError: (error: Error) => void,
+): DnsReply {
+  try {
+    return answerDns(context, packet, from)
+  } catch (error) {
+    onError(error as Error)
+    return answerFailure(packet, from)
+  }
+}
+
+function noOutcomes(): Record<DnsOutcome, number> {
+  return Object.fromEntries(DNS_OUTCOMES.map((outcome) => [outcome, 0])) as Record<DnsOutcome, number>
+}
+
+interface Sockets {
+  readonly port: number
+  close(): Promise<void>
+}
+
+/** UDP and TCP on one port. TCP tells whether another server is there already: its sockets never share a port. */
+async function openSockets(
+  host: string,
+  port: number,
+  openUdp: (host: string, port: number, shared: boolean) => Promise<UdpServer>,
+  openTcp: (host: string, port: number) => Promise<TcpServer>,
+): Promise<Sockets> {
+  const shared = isWildcard(host)
+  for (let attempt = 1; ; attempt++) {
+    const opened: (UdpServer | TcpServer)[] = []
+    const close = async () => {
+      await Promise.all(opened.map((socket) => socket.close()))
+    }
+    try {
+      const udp = await openUdp(host, port, shared)
+      opened.push(udp)
+      opened.push(await openTcp(host, udp.port))
+      if (shared) for (const own of ownAddresses(host)) opened.push(await openUdp(own, udp.port, true))
+      return { port: udp.port, close }
+    } catch (error) {
+      await close()
+      const { code } = error as NodeJS.ErrnoException
+      if (port !== 0 || code !== 'EADDRINUSE' || attempt === PORT_ATTEMPTS) {
+        throw listenError(host, port, error as NodeJS.ErrnoException)
+      }
+    }
+  }
+}
+
+function listenError(host: string, port: number, error: NodeJS.ErrnoException): Error {
+  const hints: Record<string, string> = {
+    EADDRINUSE: 'another program listens there: stop it or choose another port',
+    EACCES: 'not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE',
+    EADDRNOTAVAIL: 'this machine does not have that address',
+    EINVAL: 'expected an IP address of this machine',
+  }
+  const hint = hints[error.code ?? ''] ?? error.message
+  return new Error(`dns: can't listen on ${host.includes(':') ? `[${host}]` : host}:${port}: ${hint}`, {
+    cause: error,
+  })
+}
+
+function isWildcard(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+/** This machine's addresses of the wildcard's family. Link-local ones need a zone: the wildcard serves them. */
+function ownAddresses(wildcard: string): string[] {
+  const family = wildcard === '::' ? 'IPv6' : 'IPv4'
+  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
+  return all.filter((a) => a.family === family && !a.address.startsWith('fe80')).map((a) => a.address)
+}

@@ -1,0 +1,389 @@
+// Select: locality + service -> the members chosen, in order, with the reason for each passed over.
+// Filter (live, drained, family, predicate, exclude) -> score (predicted RTT + cost of load) -> pick (policy, ties).
+//
+// Pure: what chance it needs is an argument, and only the policies random and weighted use it; the
+// rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
+
+import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import type { AllDown, Basis, Policy, Predicate, Service } from './directory.ts'
+import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
+import { type Locality, predict } from './locate.ts'
+import type { MemberState, ServingMember, ServingService, Tables } from './tables.ts'
+
+/** Why a member was passed over. */
+export type DropReason =
+  | Exclude<MemberState, 'live'>
+  | 'family' // has no address of the family asked for
+  | 'no-port'
+  | 'no-url'
+  | 'where' // lacks an attribute
+  | 'excluded' // the asker named it
+  | 'self' // it is the asker
+  | 'unreachable' // behind NAT, and reachable=true was asked
+  | 'too-near' // under minMs
+  | 'too-far' // over maxMs
+  | 'full' // sheds this client prefix
+  | 'farther' // fit, but others are better and the limit was reached
+
+export interface Ask {
+  readonly family: Family | null
+  /** What a pick must have to be of use. */
+  readonly want: 'address' | 'port' | 'url'
+  /** At most so many picks, 1..1000. */
+  readonly limit: number
+  /** On top of the service's own predicate. */
+  readonly where: Predicate
+  readonly exclude: ReadonlySet<string>
+  /** Row of the asker's own host, never picked; -1: nobody. */
+  readonly self: number
+  /** A ring of distances; 0 and Infinity: no ring. */
+  readonly minMs: number
+  readonly maxMs: number
+  readonly reachableOnly: boolean
+  /** Instead of the service's own. */
+  readonly policy: Policy | null
+}
+
+/** Asks for any address, with no wish of its own: spread it and change what differs. */
+export const ANY_ASK: Ask = {
+  family: null,
+  want: 'address',
+  limit: 16,
+  where: {},
+  exclude: new Set(),
+  self: -1,
+  minMs: 0,
+  maxMs: Number.POSITIVE_INFINITY,
+  reachableOnly: false,
+  policy: null,
+}
+
+export interface Weighed {
+  readonly member: ServingMember
+  /** Predicted RTT; NaN where nothing is known. */
+  readonly ms: number
+  readonly basis: Basis
+  readonly errorMs: number
+  /** What the order goes by: ms plus the cost of load. */
+  readonly cost: number
+}
+
+export interface Dropped extends Weighed {
+  readonly reason: DropReason
+}
+
+export interface Selection {
+  /** In order of preference. Empty: nobody fits, or all are down and the service says `empty` or `fallback`. */
+  readonly picks: readonly Weighed[]
+  /** How many of the first picks are as good as the first (within max(tieMs, 20%)): DNS may name them all. */
+  readonly ties: number
+  readonly dropped: readonly Dropped[]
+  readonly basis: Basis
+  /** Bits of the 16-byte form inside which every client gets the same; 0 where the answer ignores location. */
+  readonly scopeBits: number
+  readonly ttlSec: number
+  /** Set where no member is live: what was done about it. */
+  readonly allDown: AllDown | null
+}
+
+/** Numbers in [0, 1), from whoever calls. */
+export type Rng = () => number
+
+/** An answer that names members known to be down must be asked again soon, seconds. */
+const STALE_TTL_SEC = 5
+/** A second address is as good as the first when it costs the client at most this share more (the product's word). */
+const TIE_SHARE = 0.2
+/** What being turned away costs at relative load 1, ms: above any RTT, so that the full come after all others, the fullest last. */
+const FULL_COST_MS = 20_000
+/** Keeps the shares of clients turned away apart from the shares that ties are settled by. */
+const SHED_SALT = hashText('shed')
+
+/** Members in order, before the limit, and what that order depends on. */
+interface Order {
+  readonly ordered: readonly Weighed[]
+  readonly full: readonly Weighed[]
+  readonly ties: number
+  /** Where the client is decided it. */
+  readonly byLocation: boolean
+  /** A hash of the client's /24 or /48 decided it. */
+  readonly byPrefix: boolean
+}
+
+/** Chooses members of `serving` for a client. The order is stated in the file's head; no member is unaccounted for. */
+export function select(
+  tables: Tables,
+  serving: ServingService,
+  locality: Locality,
+  ask: Ask,
+  rng: Rng,
+): Selection {
+  const { service } = serving
+  const policy = ask.policy ?? service.policy
+  const weigh = weigher(tables, locality)
+  const isRing = ask.minMs > 0 || ask.maxMs < Number.POSITIVE_INFINITY
+  const needsMs = isRing || policy === 'nearest' || policy === 'failover'
+
+  const fit: Weighed[] = []
+  const dropped: Dropped[] = []
+  let live = 0
+  let dependsOnAsker = isRing
+  for (const member of serving.members) {
+    const weighed = needsMs ? weigh(member) : unweighed(member)
+    const unfit = unfitness(service, ask, member)
+    if (member.state === 'live' && unfit !== 'where') live++
+    if (unfit === 'self') dependsOnAsker = true
+    const reason = unfit ?? (isRing ? outOfRing(ask, weighed.ms) : null)
+    if (reason) dropped.push({ ...weighed, reason })
+    else fit.push(weighed)
+  }
+  if (live === 0) return selectAllDown(service, ask, dropped, weigh)
+
+  const order = orderBy(policy, service, fit, locality, incumbentOf(tables, locality, service), ask, rng)
+  const picks = order.ordered.slice(0, ask.limit).map((w) => (needsMs ? w : weigh(w.member)))
+  for (const weighed of order.full) dropped.push({ ...weighed, reason: 'full' })
+  for (const weighed of order.ordered.slice(ask.limit)) dropped.push({ ...weighed, reason: 'farther' })
+  return {
+    picks,
+    ties: Math.min(order.ties, picks.length),
+    dropped,
+    basis: needsMs ? (picks[0]?.basis ?? 'none') : 'none',
+    scopeBits: scopeOf(order, locality, dependsOnAsker),
+    ttlSec: service.ttlSec,
+    allDown: null,
+  }
+}
+
+/** How many of the picks a DNS answer names: those as good as the first, within minAddrs..maxAddrs. */
+export function answerCount(selection: Selection, service: Service): number {
+  const good = Math.max(selection.ties, service.minAddrs)
+  return Math.min(good, service.maxAddrs, selection.picks.length)
+}
+
+// Filter.
+
+/** Why a member can't be chosen whatever its distance; null: it can. */
+function unfitness(
+  service: Service,
+  ask: Ask,
+  member: ServingMember,
+): Exclude<DropReason, 'farther' | 'full'> | null {
+  if (!hasAttributes(member, service.where) || !hasAttributes(member, ask.where)) return 'where'
+  if (member.state !== 'live') return member.state
+  return unsuited(ask, member)
+}
+
+/** Why a member is of no use to this asker, dead or alive. */
+function unsuited(
+  ask: Ask,
+  member: ServingMember,
+): 'family' | 'no-port' | 'no-url' | 'excluded' | 'self' | 'unreachable' | null {
+  if (member.host === ask.self) return 'self'
+  if (ask.exclude.has(member.name)) return 'excluded'
+  if (ask.want === 'url') {
+    if (member.url === null) return 'no-url'
+  } else if (!hasAddress(member, ask.family)) return 'family'
+  if (ask.want === 'port' && member.port === null) return 'no-port'
+  return ask.reachableOnly && member.reachable !== true ? 'unreachable' : null
+}
+
+function hasAttributes(member: ServingMember, where: Predicate): boolean {
+  for (const key in where) if (member.attributes[key] !== where[key]) return false
+  return true
+}
+
+function hasAddress(member: ServingMember, family: Family | null): boolean {
+  if (family === 4) return member.addresses4.length > 0
+  if (family === 6) return member.addresses6.length > 0
+  return member.addresses4.length + member.addresses6.length > 0
+}
+
+/** A distance that is not known can't be shown to be within a ring. */
+function outOfRing(ask: Ask, ms: number): 'too-near' | 'too-far' | null {
+  if (ms < ask.minMs) return 'too-near'
+  return ms <= ask.maxMs ? null : 'too-far'
+}
+
+// Score.
+
+function weigher(tables: Tables, locality: Locality): (member: ServingMember) => Weighed {
+  return (member) => {
+    const { ms, basis, errorMs } = predict(tables, locality, member.host)
+    return { member, ms, basis, errorMs, cost: ms }
+  }
+}
+
+/** For policies that ignore distance, and so don't pay for predicting it for every member. */
+function unweighed(member: ServingMember): Weighed {
+  return { member, ms: Number.NaN, basis: 'none', errorMs: Number.POSITIVE_INFINITY, cost: Number.NaN }
+}
+
+function withLoadCost(weighed: Weighed): Weighed {
+  const { load, capacity } = weighed.member
+  const ms = Number.isNaN(weighed.ms) ? 0 : weighed.ms
+  return { ...weighed, cost: ms + (FULL_COST_MS * (load ?? 0)) / capacity }
+}
+
+// Pick.
+
+function orderBy(
+  policy: Policy,
+  service: Service,
+  fit: readonly Weighed[],
+  locality: Locality,
+  incumbent: string | null,
+  ask: Ask,
+  rng: Rng,
+): Order {
+  const client = hashClient(locality.client)
+  if (policy === 'nearest' || policy === 'failover') {
+    const { open, full, byPrefix } = shed(fit, client)
+    if (open.length === 0) return { ordered: full, full: [], ties: 1, byLocation: fit.length > 1, byPrefix }
+    const order =
+      policy === 'nearest'
+        ? orderByDistance(service, open, client, incumbent)
+        : orderByTier(service, open, client, incumbent, ask.limit)
+    return { ...order, full, byPrefix: order.byPrefix || byPrefix }
+  }
+  if (policy === 'hash') {
+    const ordered = sortBy(fit, (w) => -rendezvousScore(client, w.member.hash, w.member.weight))
+    return { ordered, full: [], ties: 1, byLocation: false, byPrefix: fit.length > 1 }
+  }
+  const byChance = { full: [], byLocation: false, byPrefix: false }
+  // Equally likely, so DNS may name several; by weight, naming a second would blunt the weights.
+  if (policy === 'random') return { ...byChance, ordered: sortBy(fit, rng), ties: fit.length }
+  return { ...byChance, ordered: sortBy(fit, (w) => -Math.log(1 - rng()) / w.member.weight), ties: 1 }
+}
+
+/** Who turns this client away for being full, least relative load first; and whether it is the client's prefix that decided. */
+function shed(
+  fit: readonly Weighed[],
+  client: number,
+): { open: Weighed[]; full: Weighed[]; byPrefix: boolean } {
+  const isFull = ({ member }: Weighed) =>
+    member.shedShare > 0 && hashShare(client ^ SHED_SALT, member.hash) < member.shedShare
+  return {
+    open: fit.filter((w) => !isFull(w)),
+    full: sortBy(fit.filter(isFull).map(withLoadCost), (w) => w.cost),
+    byPrefix: fit.length > 1 && fit.some((w) => w.member.shedShare > 0),
+  }
+}
+
+/** The policy `nearest`: sort by cost, share ties out by capacity, keep the incumbent. */
+function orderByDistance(
+  service: Service,
+  open: readonly Weighed[],
+  client: number,
+  incumbent: string | null,
+): Omit<Order, 'full'> {
+  const byCost = sortBy(open, (w) => (Number.isNaN(w.cost) ? Number.POSITIVE_INFINITY : w.cost))
+  const tied = countWithin(byCost, byCost[0]!.ms, service.tieMs)
+  const score = (w: Weighed) => -rendezvousScore(client, w.member.hash, w.member.capacity)
+  const shared = [...sortBy(byCost.slice(0, tied), score), ...byCost.slice(tied)]
+  const ordered = keepIncumbent(service, shared, incumbent)
+  const best = ordered[0]!.ms
+  const ties = countWithin(ordered, best, Math.max(service.tieMs, best * TIE_SHARE))
+  return { ordered, ties, byLocation: open.length > 1, byPrefix: tied > 1 }
+}
+
+/** The policy `failover`: tiers in order, each as `nearest`. Location matters only where a tier within the limit has several. */
+function orderByTier(
+  service: Service,
+  open: readonly Weighed[],
+  client: number,
+  incumbent: string | null,
+  limit: number,
+): Omit<Order, 'full'> {
+  const tiers = [...new Set(open.map((w) => w.member.tier))].sort((a, b) => a - b)
+  const ordered: Weighed[] = []
+  let ties = 0
+  let byLocation = false
+  let byPrefix = false
+  for (const tier of tiers) {
+    const order = orderByDistance(
+      service,
+      open.filter((w) => w.member.tier === tier),
+      client,
+      incumbent,
+    )
+    if (ordered.length === 0) ties = order.ties
+    if (ordered.length < limit) {
+      byLocation ||= order.byLocation
+      byPrefix ||= order.byPrefix
+    }
+    ordered.push(...order.ordered)
+  }
+  return { ordered, ties, byLocation, byPrefix }
+}
+
+/** How many of the first are within `withinMs` of `ms`. Where nothing is known (NaN), all of which nothing is known are equals. */
+function countWithin(ordered: readonly Weighed[], ms: number, withinMs: number): number {
+  const isEqual = (w: Weighed) => (Number.isNaN(ms) ? Number.isNaN(w.ms) : w.ms <= ms + withinMs)
+  const end = ordered.findIndex((w) => !isEqual(w))
+  return end < 0 ? ordered.length : end
+}
+
+/** A locality leaves its member only for one that is nearer by stickyMs and takes at most stickyRatio of its time. */
+function keepIncumbent(
+  service: Service,
+  ordered: readonly Weighed[],
+  incumbent: string | null,
+): readonly Weighed[] {
+  const index = incumbent === null ? -1 : ordered.findIndex((w) => w.member.name === incumbent)
+  if (index <= 0) return ordered
+  const old = ordered[index]!
+  const best = ordered[0]!
+  const isClearGain = best.ms <= old.ms - service.stickyMs && best.ms <= old.ms * service.stickyRatio
+  if (isClearGain || Number.isNaN(old.ms)) return ordered
+  return [old, ...ordered.slice(0, index), ...ordered.slice(index + 1)]
+}
+
+/** Sorted by a number, equal ones by name, so that every core gives the same order. The key is taken once an item. */
+function sortBy(items: readonly Weighed[], key: (w: Weighed) => number): Weighed[] {
+  const keyed = items.map((item) => ({ item, key: key(item) }))
+  keyed.sort((a, b) => (a.key === b.key ? (a.item.member.name < b.item.member.name ? -1 : 1) : a.key - b.key))
+  return keyed.map(({ item }) => item)
+}
+
+function incumbentOf(tables: Tables, locality: Locality, service: Service): string | null {
+  return tables.locality(locality.row)?.record.incumbents[service.name] ?? null
+}
+
+function scopeOf(order: Order, locality: Locality, dependsOnAsker: boolean): number {
+  if (order.byPrefix) return Math.max(grainBits(locality.client), locality.scopeBits)
+  return order.byLocation || dependsOnAsker ? locality.scopeBits : 0
+}
+
+function grainBits(client: Address): number {
+  return familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
+}
+
+// When nobody is live.
+
+/**
+ * What a service does without a live member. `stale`: those that were last known to be well, first: the
+ * ones whose host is still heard, then by when it fell silent. Who left, was drained by the operator or
+ * never proved its address is not brought back.
+ */
+function selectAllDown(
+  service: Service,
+  ask: Ask,
+  unfit: readonly Dropped[],
+  weigh: (member: ServingMember) => Weighed,
+): Selection {
+  const isStale = (d: Dropped) =>
+    (d.reason === 'down' || d.reason === 'silent') && unsuited(ask, d.member) === null
+  const stalenessMs = ({ member }: Weighed) =>
+    member.state === 'down' ? Number.NEGATIVE_INFINITY : -member.sinceMs
+  const stale = service.allDown.mode === 'stale' ? sortBy(unfit.filter(isStale), stalenessMs) : []
+  const picks = stale.slice(0, ask.limit).map((d) => weigh(d.member))
+  const picked = new Set(picks.map((w) => w.member))
+  return {
+    picks,
+    ties: Math.min(1, picks.length),
+    dropped: unfit.filter((d) => !picked.has(d.member)),
+    basis: 'none',
+    scopeBits: 0,
+    ttlSec: Math.min(service.ttlSec, STALE_TTL_SEC),
+    allDown: service.allDown,
+  }
+}

@@ -1,0 +1,835 @@
+// Where hosts and clients are: coordinates (Serf's scenarios, restated as numbers), folding of RTTs,
+// the planner of probes and of echoes, and demand. Seeded chance, a clock of numbers, no I/O.
+
+import t from 'tap'
+import {
+  applyForce,
+  type CoordinateState,
+  directionFrom,
+  filterRtt,
+  forgetPeer,
+  KNOBS,
+  type Knobs,
+  observe,
+  startCoordinate,
+} from '../../core-node/coordinates.ts'
+import { Demand } from '../../core-node/demand.ts'
+import { EchoPlanner } from '../../core-node/echo-planner.ts'
+import { Localities, quartileMs, settleIncumbents } from '../../core-node/localities.ts'
+import { ProbePlanner, type ProbeRules } from '../../core-node/planner.ts'
+import {
+  type Address,
+  formatAddress,
+  localityPrefix,
+  parseAddress,
+  parsePrefix,
+} from '../../resolver/address.ts'
+import { distanceMs, isSaneCoordinate, rawDistanceMs } from '../../resolver/coordinate.ts'
+import type { Change, Coordinate, Host, LocalityRecord, Member, Service } from '../../resolver/directory.ts'
+import { locate } from '../../resolver/locate.ts'
+import { ANY_ASK, select } from '../../resolver/select.ts'
+import { Tables } from '../../resolver/tables.ts'
+import { seededRng } from '../support/seeded-rng.ts'
+
+// Coordinates. Numbers of the scenarios: HashiCorp Serf, coordinate/*_test.go, in seconds there, ms here.
+
+const c = (vec: readonly number[], heightMs = 0, adjustmentMs = 0): Coordinate => ({
+  vec,
+  heightMs,
+  adjustmentMs,
+  error: 1.5,
+})
+const near = (
+  t: { ok(value: boolean, message: string): unknown },
+  a: number,
+  b: number,
+  within: number,
+  message?: string,
+) => t.ok(Math.abs(a - b) <= within, message ?? `${a} is not ${b}`)
+
+/** Each cycle every host observes one drawn at random. */
+const simulate = (
+  truthMs: (i: number, j: number) => number,
+  states: CoordinateState[],
+  cycles: number,
+  rng: () => number,
+  knobs: Knobs,
+) => {
+  for (let cycle = 0; cycle < cycles; cycle++) {
+    for (let i = 0; i < states.length; i++) {
+      const j = Math.floor(rng() * states.length)
+      if (j === i) continue
+      states[i] = observe(states[i]!, `h${j}`, states[j]!.coordinate, truthMs(i, j), rng, knobs).state
+    }
+  }
+}
+
+const relativeErrors = (
+  truthMs: (i: number, j: number) => number,
+  states: readonly CoordinateState[],
+): number[] => {
+  const errors: number[] = []
+  for (let i = 0; i < states.length; i++) {
+    for (let j = i + 1; j < states.length; j++) {
+      const ms = distanceMs(states[i]!.coordinate, states[j]!.coordinate)
+      errors.push(Math.abs(ms - truthMs(i, j)) / truthMs(i, j))
+    }
+  }
+  return errors
+}
+
+const fresh = (n: number, knobs: Knobs = KNOBS) =>
+  Array.from({ length: n }, () => startCoordinate(null, knobs))
+const mean = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0) / numbers.length
+
+t.test('coordinates reach the accuracy of Serf’s scenarios', async (t) => {
+  const normal = new Map<string, number>()
+  const draw = seededRng(3)
+  const randomTruth = (i: number, j: number) => {
+    const key = i < j ? `${i},${j}` : `${j},${i}`
+    if (!normal.has(key)) {
+      normal.set(key, 100 + 10 * Math.sqrt(-2 * Math.log(1 - draw())) * Math.cos(2 * Math.PI * draw()))
+    }
+    return normal.get(key)!
+  }
+  const circle = (i: number) =>
+    [100 * Math.cos((2 * Math.PI * i) / 25), 100 * Math.sin((2 * Math.PI * i) / 25)] as const
+  const rows: [string, number, number, (i: number, j: number) => number, number, number][] = [
+    ['line', 10, 8, (i, j) => Math.abs(j - i) * 10, 0.0031, 0.013],
+    [
+      'grid',
+      25,
+      8,
+      (i, j) => 10 * Math.hypot((i % 5) - (j % 5), Math.floor(i / 5) - Math.floor(j / 5)),
+      0.0016,
+      0.023,
+    ],
+    ['split', 25, 8, (i, j) => (i <= 12 === j <= 12 ? 1 : 11), 6e-5, 4.8e-4],
+    [
+      'height',
+      25,
+      2,
+      (i, j) =>
+        i === 0 || j === 0 ? 200 : Math.hypot(circle(i)[0] - circle(j)[0], circle(i)[1] - circle(j)[1]),
+      0.0028,
+      0.064,
+    ],
+    ['random', 25, 8, randomTruth, 0.075, 0.33],
+  ]
+  for (const [name, n, dimensions, truth, averageMax, worstMax] of rows) {
+    const knobs = { ...KNOBS, dimensions }
+    const states = fresh(n, knobs)
+    // Serf's limits are those of one seed as well; others come out up to twice as high, there as here.
+    simulate(truth, states, 1000, seededRng(7), knobs)
+    const errors = relativeErrors(truth, states)
+    t.ok(mean(errors) <= averageMax, `${name}: mean error ${mean(errors)} of ${averageMax}`)
+    t.ok(Math.max(...errors) <= worstMax, `${name}: worst error ${Math.max(...errors)} of ${worstMax}`)
+    if (name !== 'height') continue
+    t.ok(states[0]!.coordinate.heightMs >= 97, 'who is far from all stands high')
+    for (const { coordinate } of states.slice(1)) t.ok(coordinate.heightMs <= 3, 'and the others low')
+  }
+})
+
+t.test('gravity pulls a space that was begun off centre towards the origin', async (t) => {
+  const knobs = { ...KNOBS, dimensions: 2 }
+  const truth = (i: number, j: number) =>
+    (i === 0 && j === 2) || (i === 2 && j === 0) ? 500 * Math.SQRT2 : 500
+  const starts = [
+    [0, 0],
+    [0, 500],
+    [500, 500],
+    [500, 500],
+  ]
+  const states = starts.map((vec) => startCoordinate(c(vec, 0.01), knobs))
+  const offCentre = () => {
+    const centre = [0, 1].map((axis) => {
+      const all = states.map((s) => s.coordinate.vec[axis]!)
+      return (Math.min(...all) + Math.max(...all)) / 2
+    })
+    return Math.hypot(...centre)
+  }
+  const rng = seededRng(8)
+  simulate(truth, states, 1000, rng, knobs)
+  const before = offCentre()
+  simulate(truth, states, 10_000, rng, knobs)
+  t.ok(offCentre() <= 0.8 * before, `${before} -> ${offCentre()}`)
+})
+
+t.test('distances add heights and adjustments, and never go negative', async (t) => {
+  const a = [-500, 1300, 2400]
+  const b = [1200, -2300, 3400]
+  near(t, distanceMs(c(a), c(b)), 4104.875150354758, 1e-9)
+  near(t, distanceMs(c(a, 0, -1e9), c(b)), 4104.875150354758, 1e-9)
+  near(t, distanceMs(c(a, 0, 100), c(b, 0, 200)), 4404.875150354758, 1e-9)
+  near(t, distanceMs(c(a, 700, 100), c(b, 100, 200)), 5204.875150354758, 1e-9)
+  near(t, rawDistanceMs(c(a, 700, 1e9), c(b, 100)), 4904.875150354758, 1e-9)
+})
+
+t.test('a force pushes away in proportion, and up', async (t) => {
+  const rng = seededRng(1)
+  const free = { ...KNOBS, maxStepMs: Number.POSITIVE_INFINITY, heightMinMs: 0 }
+  const { unit } = directionFrom([500, 600, 700], [1000, 2000, 3000], rng)
+  for (const [i, x] of [0.18257418583505536, 0.511207720338155, 0.8398412548412546].entries())
+    near(t, unit[i]!, x, 1e-12)
+  const pushed = applyForce(c([0, 0, 0]), 5300, c([0, 0, 2900]), rng, free)
+  t.same(pushed.vec, [0, 0, -5300])
+  t.same(applyForce(pushed, 2000, c([3400, 0, -5300]), rng, free).vec, [-2000, 0, -5300])
+  near(
+    t,
+    Math.hypot(...applyForce(c([0, 0, 0]), 1000, c([0, 0, 0]), rng, free).vec),
+    1000,
+    1e-9,
+    'at one spot: any way',
+  )
+  t.same(directionFrom([1, 1], [1, 1], () => 0.5).unit, [1, 0], 'even when chance gives no direction')
+  const knobs = { ...free, heightMinMs: 0.01 }
+  const lifted = applyForce(c([0, 0, 0], 0.01), 5300, c([0, 0, 2900], 0), rng, knobs)
+  near(t, lifted.heightMs, 0.01 + (5.3 * 0.01) / 2.9, 1e-12)
+  const pulled = applyForce(lifted, -5300, c([0, 0, 2900], 0), rng, knobs)
+  near(t, pulled.heightMs, 0.01, 1e-12, 'never under the least height')
+  t.same(applyForce(c([0, 0, 0]), 5300, c([0, 0, 2900]), rng, KNOBS).vec, [0, 0, -KNOBS.maxStepMs])
+})
+
+t.test('a pair’s RTT is the median of the last three, the upper one of two', async (t) => {
+  let window: readonly number[] = []
+  for (const [rttMs, expected] of [
+    [201, 201],
+    [200, 201],
+    [207, 201],
+    [1900, 207],
+    [203, 207],
+    [199, 203],
+    [211, 203],
+  ] as const) {
+    const filtered = filterRtt(window, rttMs, 3)
+    window = filtered.windowMs
+    t.equal(filtered.medianMs, expected)
+  }
+  const rng = seededRng(1)
+  let state = observe(startCoordinate(), 'alice', startCoordinate().coordinate, 201, rng).state
+  state = observe(state, 'bob', startCoordinate().coordinate, 310, rng).state
+  t.same(
+    [...state.windowsMs],
+    [
+      ['alice', [201]],
+      ['bob', [310]],
+    ],
+    'each peer has its own',
+  )
+  t.same([...forgetPeer(state, 'alice').windowsMs.keys()], ['bob'])
+  for (let i = 0; i < 200; i++) {
+    const observed = observe(state, `p${i}`, startCoordinate().coordinate, 10, rng)
+    state = observed.state
+  }
+  t.equal(state.windowsMs.size, KNOBS.maxPeers, 'bounded')
+})
+
+t.test('what no network gives is refused and changes nothing', async (t) => {
+  const rng = seededRng(1)
+  const origin = startCoordinate().coordinate
+  const { state } = observe(startCoordinate(), 'a', { ...origin, vec: [1, 2, 3, 4, 5, 6, 7, 8] }, 40, rng)
+  for (const rttMs of [-1, 10_000.1, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+    t.same(observe(state, 'a', origin, rttMs, rng), { state, refused: 'bad-rtt' }, `${rttMs}`)
+  }
+  const bad = [
+    { ...origin, vec: [0, 0, 0, 0, 0, 0, 0, Number.NaN] },
+    { ...origin, vec: [0, 0, 0, 0, 0, 0, 0, Number.POSITIVE_INFINITY] },
+    { ...origin, vec: [0, 0, 0] },
+    { ...origin, heightMs: Number.NaN },
+    { ...origin, heightMs: -1 },
+    { ...origin, adjustmentMs: Number.NEGATIVE_INFINITY },
+    { ...origin, error: Number.NaN },
+  ]
+  for (const peer of bad) t.same(observe(state, 'a', peer, 10, rng), { state, refused: 'bad-peer' })
+  const broken = {
+    ...state,
+    coordinate: { ...state.coordinate, vec: state.coordinate.vec.map(() => Number.NaN) },
+  }
+  const reset = observe(broken, 'a', origin, 10, rng)
+  t.equal(reset.refused, null)
+  t.equal(reset.state.resets, 1)
+  t.ok(isSaneCoordinate(reset.state.coordinate), 'a senseless state begins anew')
+})
+
+t.test('a liar moves nobody else by more than a bound', async (t) => {
+  const truth = (i: number, j: number) => 20 + 10 * Math.abs(i - j)
+  const rng = seededRng(5)
+  const states = fresh(12)
+  simulate(truth, states, 400, rng, KNOBS)
+  const before = states.map((s) => s.coordinate)
+  // One sample of the worst kind: 10 s, after the filter has been filled with the same.
+  for (const i of [1, 5, 11]) {
+    let state = states[i]!
+    for (let lie = 1; lie <= 3; lie++) {
+      const moved = observe(state, 'h0', { ...before[0]!, error: 0 }, 10_000, rng).state
+      const step = Math.hypot(...moved.coordinate.vec.map((x, k) => x - state.coordinate.vec[k]!))
+      t.ok(step <= KNOBS.maxStepMs + 1, `one lie moves ${step} ms`)
+      state = moved
+    }
+  }
+  // Among honest ones host 0 claims RTTs at random for a hundred rounds; only its own coordinate suffers much.
+  for (let round = 0; round < 100; round++) {
+    for (let i = 0; i < states.length; i++) {
+      const j = Math.floor(rng() * states.length)
+      if (j === i) continue
+      const rttMs = i === 0 ? 10_000 * rng() : truth(i, j)
+      states[i] = observe(states[i]!, `h${j}`, states[j]!.coordinate, rttMs, rng).state
+    }
+  }
+  const honest = states.slice(1)
+  const errors = relativeErrors((i, j) => truth(i + 1, j + 1), honest)
+  t.ok(mean(errors) < 0.25, `the others still know their distances: ${mean(errors)}`)
+})
+
+// Localities.
+
+const prefix = (text: string) => parsePrefix(text)!
+const P = '203.0.113.0/24'
+const fold = (
+  localities: Localities,
+  host: string,
+  rttsMs: number[],
+  nowMs = 0,
+  kind: 'active' | 'passive' | 'client' = 'active',
+  at = P,
+) => localities.fold({ prefix: prefix(at), host, rttsMs, kind }, nowMs)
+const aRecord = (wish: Partial<LocalityRecord>): LocalityRecord => ({
+  prefix: P,
+  evidence: [],
+  place: null,
+  source: null,
+  incumbents: {},
+  ...wish,
+})
+
+/** Publishes as a core does: what comes out is what all know next time. */
+class Published {
+  readonly records = new Map<string, LocalityRecord>()
+  take(localities: Localities, nowMs = 0): string[] {
+    const changes = localities.publish(this.records, nowMs)
+    for (const { key, value } of changes) {
+      if (value) this.records.set(key, value as LocalityRecord)
+      else this.records.delete(key)
+    }
+    return changes.map((change) => change.key)
+  }
+  evidence(at = P) {
+    return this.records.get(at)?.evidence ?? []
+  }
+}
+
+t.test('of a pair’s last samples the lower quartile counts', async (t) => {
+  const rows: [number[], number][] = [
+    [[5], 5],
+    [[9, 5, 7], 5],
+    [[0.1, 20, 21, 22], 20], // one lie too low
+    [[20, 500, 21, 800, 22, 900, 23, 1000], 22], // queues
+  ]
+  for (const [samples, expected] of rows) t.equal(quartileMs(samples), expected)
+  const localities = new Localities()
+  const published = new Published()
+  fold(localities, 'a', [50, 51, 52])
+  published.take(localities)
+  t.match(published.evidence(), [{ host: 'a', rttMs: 50, count: 3, kind: 'active' }])
+  for (let i = 1; i <= 8; i++) fold(localities, 'a', [80], i)
+  published.take(localities, 8)
+  t.match(published.evidence(), [{ rttMs: 80, count: 11 }], 'a new path is followed')
+})
+
+t.test('only what changed enough is published', async (t) => {
+  const localities = new Localities()
+  const published = new Published()
+  fold(localities, 'a', [50, 50, 50])
+  t.same(published.take(localities), [P])
+  t.same(published.take(localities), [], 'nothing new')
+  fold(localities, 'a', [49, 49, 49], 1)
+  t.same(published.take(localities, 1), [], '1 ms is not worth telling')
+  fold(localities, 'a', [49], 7 * 3_600_000)
+  t.same(published.take(localities, 7 * 3_600_000), [P], 'a fresh time stamp is, after hours')
+  fold(localities, 'a', [30, 30, 30], 7 * 3_600_000)
+  t.same(published.take(localities, 7 * 3_600_000), [P])
+  fold(localities, 'b', [10], 7 * 3_600_000)
+  t.same(published.take(localities, 7 * 3_600_000), [P], 'a new host is')
+  localities.forgetHost('a')
+  t.same(published.take(localities, 7 * 3_600_000), [P])
+  t.match(published.evidence(), [{ host: 'b' }])
+  localities.forgetHost('b')
+  published.take(localities)
+  t.same([...published.records], [], 'a record without anything is removed')
+})
+
+t.test('a record keeps its place and incumbents when its evidence changes', async (t) => {
+  const localities = new Localities()
+  const published = new Published()
+  const place = { lat: 1, lon: 2, accuracyKm: 3 }
+  published.records.set(P, aRecord({ place, source: 'list', incumbents: { web: 'a' } }))
+  fold(localities, 'a', [5])
+  published.take(localities)
+  t.match(published.records.get(P), {
+    place,
+    source: 'list',
+    incumbents: { web: 'a' },
+    evidence: [{ host: 'a' }],
+  })
+  localities.forgetHost('a')
+  published.take(localities)
+  t.match(published.records.get(P), { place, evidence: [] }, 'and an imported place outlives it')
+})
+
+t.test('absurd RTTs and a client’s word against a host’s are refused', async (t) => {
+  const localities = new Localities()
+  const published = new Published()
+  for (const bad of [Number.NaN, -1, 10_001, Number.POSITIVE_INFINITY])
+    t.equal(fold(localities, 'a', [bad]), 'bad-rtt')
+  t.equal(localities.size, 0, 'and leave nothing behind')
+  t.equal(fold(localities, 'a', [Number.NaN, 40]), null)
+  t.equal(fold(localities, 'a', [1], 1, 'client'), 'outranked')
+  t.equal(fold(localities, 'a', [1], 1, 'passive'), 'outranked')
+  t.equal(fold(localities, 'a', [1], 2 * 86_400_000, 'passive'), null, 'unless the better word is old')
+  fold(localities, 'b', [9, 9, 9, 9, 9, 9], 0, 'client')
+  published.take(localities)
+  t.match(
+    published.evidence().find((e) => e.host === 'b'),
+    { count: 1, kind: 'client' },
+    'one report, one sample',
+  )
+})
+
+t.test('memory is bounded: the prefix longest neither measured nor asked from goes first', async (t) => {
+  const localities = new Localities(3)
+  const published = new Published()
+  for (const i of [1, 2, 3]) fold(localities, 'a', [5], 0, 'active', `10.0.${i}.0/24`)
+  localities.touch('10.0.1.0/24')
+  fold(localities, 'a', [5], 0, 'active', '10.9.9.0/24')
+  published.take(localities)
+  t.same([...published.records.keys()].sort(), ['10.0.1.0/24', '10.0.3.0/24', '10.9.9.0/24'])
+  for (let i = 0; i < 40; i++) fold(localities, `h${i}`, [5])
+  published.take(localities)
+  t.equal(published.evidence().length, 32, 'and so are the hosts of one')
+  t.notOk(
+    published.evidence().some((e) => e.host === 'h0'),
+    'the oldest went',
+  )
+})
+
+t.test('a silent prefix lives on what its best measured relative knows, until it has its own', async (t) => {
+  const localities = new Localities()
+  const published = new Published()
+  t.notOk(localities.inherit(prefix('10.0.1.0/24')))
+  fold(localities, 'a', [5, 5], 0, 'active', '10.0.2.0/24')
+  fold(localities, 'a', [6, 6], 0, 'active', '10.0.3.0/24')
+  fold(localities, 'b', [7, 7], 0, 'active', '10.0.3.0/24')
+  fold(localities, 'z', [1], 0, 'active', '10.200.0.0/24')
+  t.ok(localities.inherit(prefix('10.0.1.0/24')))
+  published.take(localities)
+  t.match(published.evidence('10.0.1.0/24'), [
+    { host: 'a', rttMs: 6, count: 0 },
+    { host: 'b', rttMs: 7, count: 0 },
+  ])
+  for (const host of ['c', 'd', 'e']) fold(localities, host, [9], 0, 'active', '10.0.1.0/24')
+  published.take(localities)
+  t.same(
+    published.evidence('10.0.1.0/24').map((e) => e.host),
+    ['c', 'd', 'e'],
+  )
+  t.notOk(localities.inherit(prefix('10.0.1.0/24')))
+})
+
+t.test('what a store knew is taken up again', async (t) => {
+  const localities = new Localities()
+  const published = new Published()
+  fold(localities, 'a', [5, 5, 5], 1000)
+  published.take(localities)
+  const restarted = new Localities()
+  for (const record of published.records.values()) restarted.load(record)
+  t.same(published.take(restarted), [], 'nothing to tell')
+  fold(restarted, 'a', [5], 2000)
+  t.same(published.take(restarted, 2000), [])
+})
+
+// A world of hosts and clients on a plane, with a detour for each pair so that triangles break.
+
+const HOSTS = 20
+const world = (seed: number) => {
+  const rng = seededRng(seed)
+  const spot = () => [150 * rng(), 150 * rng()] as const
+  const hosts = Array.from({ length: HOSTS }, spot)
+  const clients = Array.from({ length: 40 }, spot)
+  const detour = hosts.map(() => clients.map(() => 1 + 0.2 * rng()))
+  const rttMs = (h: number, client: number) =>
+    2 +
+    detour[h]![client]! * Math.hypot(hosts[h]![0] - clients[client]![0], hosts[h]![1] - clients[client]![1])
+  return { hosts, rttMs, clients }
+}
+
+const aHost = (name: string, wish: Partial<Host> = {}): Host => ({
+  name,
+  agent: true,
+  addresses: [],
+  proofs: {},
+  echo: { address: '192.0.2.1', port: 7 },
+  echoKey: '00',
+  publicAddress: null,
+  publicPort: null,
+  reachable: true,
+  home: 'c1',
+  leaseSec: 8,
+  presence: 'live',
+  presenceSinceMs: 0,
+  coordinate: null,
+  place: null,
+  credentialHash: null,
+  tokenId: null,
+  ...wish,
+})
+const v4 = (n: number) => `198.51.100.${n + 1}`
+const SERVICE: Service = {
+  name: 'web',
+  policy: 'nearest',
+  ttlSec: 30,
+  minAddrs: 1,
+  maxAddrs: 2,
+  tieMs: 0,
+  stickyMs: 10,
+  stickyRatio: 0.8,
+  where: {},
+  aliases: [],
+  urlHosts: [],
+  join: 'token',
+  maxPerPrefix: 0,
+  verify: 'none',
+  allDown: { mode: 'stale' },
+}
+const aMember = (name: string): Member => ({
+  service: 'web',
+  name,
+  host: name,
+  addresses: [],
+  port: null,
+  url: null,
+  attributes: {},
+  weight: 1,
+  capacity: 1,
+  load: null,
+  health: 'up',
+  drained: false,
+  left: false,
+  check: null,
+})
+const hostChange = (value: Host): Change => ({ kind: 'hosts', key: value.name, value })
+const joins = (n: number, spot: readonly [number, number] | null): Change[] => {
+  const coordinate: Coordinate | null = spot && {
+    vec: [...spot, 0, 0, 0, 0, 0, 0],
+    heightMs: 1,
+    adjustmentMs: 0,
+    error: 0.1,
+  }
+  return [
+    hostChange(aHost(`h${n}`, { addresses: [v4(n)], coordinate })),
+    { kind: 'members', key: `web/h${n}`, value: aMember(`h${n}`) },
+  ]
+}
+const tablesOf = (hosts: readonly (readonly [number, number] | null)[]): Tables => {
+  const tables = new Tables()
+  tables.apply([
+    { kind: 'services', key: 'web', value: SERVICE },
+    ...hosts.flatMap((spot, n) => joins(n, spot)),
+  ])
+  return tables
+}
+const RULES: ProbeRules = { probesPerMinute: 1e6, probesPerHostPerMinute: 1e6, optOut: [], allowPrivate: [] }
+const ip = (text: string): Address => parseAddress(text)!
+const clientAddress = (i: number) => ip(`11.${i}.0.7`)
+
+t.test(
+  'the planner finds the nearest of 20 for nearly every client with at most 9 probes, one at a time',
+  async (t) => {
+    const { hosts, rttMs, clients } = world(4)
+    const tables = tablesOf(hosts)
+    const [localities, published, demand, planner] = [
+      new Localities(),
+      new Published(),
+      new Demand(),
+      new ProbePlanner(RULES),
+    ]
+    const prefixes = clients.map((_, i) => `11.${i}.0.0/24`)
+    let probes = 0
+    let rested: string[] = []
+    for (let round = 0; round < 12; round++) {
+      const nowMs = round * 4000
+      for (const i of clients.keys()) demand.note(clientAddress(i), 'web', clientAddress(i), nowMs)
+      const plan = planner.plan(tables, demand, nowMs)
+      t.equal(new Set(plan.map((p) => p.prefix)).size, plan.length, 'one at a time for each prefix')
+      t.same(planner.plan(tables, demand, nowMs), [], 'and none while one is out')
+      for (const probe of plan) {
+        const h = Number(probe.host.slice(1))
+        const ms = rttMs(h, prefixes.indexOf(probe.prefix))
+        localities.fold(
+          {
+            prefix: localityPrefix(probe.address),
+            host: probe.host,
+            rttsMs: [ms, ms + 3, ms + 1],
+            kind: 'active',
+          },
+          nowMs,
+        )
+        planner.hear(probe.prefix, probe.host, true, nowMs)
+      }
+      probes += plan.length
+      published.take(localities, nowMs)
+      tables.apply(
+        [...published.records.values()].map((value) => ({ kind: 'localities', key: value.prefix, value })),
+      )
+      rested = [...rested, ...planner.takeRested()]
+    }
+    t.ok(probes <= 9 * clients.length && probes >= 3 * clients.length, `${probes} probes`)
+    t.same(rested.sort(), [...prefixes].sort(), 'each came to rest once')
+    let best = 0
+    for (const i of clients.keys()) {
+      const selection = select(
+        tables,
+        tables.service('web')!,
+        locate(tables, clientAddress(i)),
+        ANY_ASK,
+        () => 0,
+      )
+      const all = hosts.map((_, h) => rttMs(h, i))
+      if (selection.picks[0]!.member.name === `h${all.indexOf(Math.min(...all))}`) best++
+    }
+    t.ok(best >= 0.9 * clients.length, `${best} of ${clients.length}`)
+
+    const change = settleIncumbents(tables, published.records.get(prefixes[0]!)!, ['web', 'nothing'])
+    const first = select(tables, tables.service('web')!, locate(tables, clientAddress(0)), ANY_ASK, () => 0)
+      .picks[0]!
+    t.match(change, {
+      kind: 'localities',
+      key: prefixes[0],
+      value: { incumbents: { web: first.member.name } },
+    })
+    t.equal(settleIncumbents(tables, change!.value as LocalityRecord, ['web']), null, 'settled')
+  },
+)
+
+/** A planner with one client that asks from `client`. */
+const planning = (client = '11.0.0.7', rules: Partial<ProbeRules> = {}, spots = world(4).hosts) => {
+  const tables = tablesOf(spots)
+  const [demand, planner] = [new Demand(), new ProbePlanner({ ...RULES, ...rules })]
+  demand.note(ip(client), 'web', ip(client), 0)
+  return { tables, demand, planner, plan: (nowMs: number) => planner.plan(tables, demand, nowMs) }
+}
+
+t.test('who must not be probed is not', async (t) => {
+  t.equal(planning().plan(0).length, 1)
+  t.same(planning('11.0.0.7', { optOut: [prefix('11.0.0.0/16')] }).plan(0), [])
+  for (const special of [
+    '10.0.0.1',
+    '127.0.0.1',
+    '192.168.1.1',
+    '169.254.1.1',
+    '224.0.0.1',
+    '0.0.0.0',
+    'fe80::1',
+  ]) {
+    t.same(planning(special).plan(0), [], special)
+  }
+  t.equal(
+    planning('10.0.0.1', { allowPrivate: [prefix('10.0.0.0/8')] }).plan(0).length,
+    1,
+    'but where it is configured',
+  )
+  const aboutOthers = planning()
+  aboutOthers.demand.note(ip('12.0.0.0'), 'web', null, 0)
+  t.same(
+    aboutOthers.plan(0).map((p) => formatAddress(p.address)),
+    ['11.0.0.7'],
+    'only addresses that asked themselves',
+  )
+  t.same(planning('2600::1').plan(0), [], 'not by hosts without an address of that family')
+  t.same(
+    planning('11.0.0.7', { optOut: [prefix('11.0.0.0/16')] }).planner.nextProbes(
+      new Tables(),
+      ip('11.0.0.7'),
+      ['web'],
+    ),
+    [],
+  )
+})
+
+t.test('budgets hold in total, for a host and for a prefix’s neighbourhood', async (t) => {
+  const many = (rules: Partial<ProbeRules>, address: (i: number) => string) => {
+    const { tables, demand, planner } = planning(address(0), rules)
+    for (let i = 0; i < 200; i++) demand.note(ip(address(i)), 'web', ip(address(i)), 0)
+    return [0, 2000, 4000].flatMap((nowMs) => planner.plan(tables, demand, nowMs))
+  }
+  const spread = (i: number) => `11.${i}.0.1`
+  t.equal(many({ probesPerMinute: 7 }, spread).length, 7)
+  const perHost = new Map<string, number>()
+  for (const { host } of many({ probesPerHostPerMinute: 3 }, spread))
+    perHost.set(host, (perHost.get(host) ?? 0) + 1)
+  t.ok(Math.max(...perHost.values()) <= 3)
+  t.equal(many({}, (i) => `11.5.${i}.1`).length, 60, 'one /16')
+  t.equal(many({}, spread).length, 200)
+})
+
+t.test('a silent prefix is left alone for a day, even when hosts join', async (t) => {
+  const { tables, planner, plan } = planning()
+  const asked: string[] = []
+  for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
+    for (const probe of plan(nowMs)) {
+      asked.push(probe.host)
+      planner.hear(probe.prefix, probe.host, false, nowMs)
+    }
+  }
+  t.equal(asked.length, 3)
+  t.equal(new Set(asked).size, 3, 'three hosts tried')
+  t.ok(planner.isSilent('11.0.0.0/24'))
+  tables.apply(joins(90, [1, 1]))
+  t.same(plan(3_600_000), [])
+  t.equal(plan(25 * 3_600_000).length, 1)
+})
+
+t.test('a result that never comes holds a prefix up only for a while', async (t) => {
+  const { plan } = planning()
+  const [first] = plan(0)
+  t.same(plan(30_000), [])
+  t.not(plan(45_000)[0]?.host, first!.host)
+})
+
+t.test('a prefix at rest is looked at again when a host joins that may be nearer', async (t) => {
+  const { tables, planner, plan } = planning('11.0.0.7', {}, [
+    [0, 0],
+    [50, 0],
+  ])
+  const localities = new Localities()
+  const published = new Published()
+  const rttOf: Record<string, number> = { h0: 60, h1: 20, h2: 5, h3: 400 }
+  const run = (fromMs: number) => {
+    const asked: string[] = []
+    for (let nowMs = fromMs; nowMs < fromMs + 20_000; nowMs += 2000) {
+      for (const probe of plan(nowMs)) {
+        asked.push(probe.host)
+        localities.fold(
+          {
+            prefix: localityPrefix(probe.address),
+            host: probe.host,
+            rttsMs: [rttOf[probe.host]!, rttOf[probe.host]!],
+            kind: 'active',
+          },
+          nowMs,
+        )
+        planner.hear(probe.prefix, probe.host, true, nowMs)
+      }
+      published.take(localities, nowMs)
+      tables.apply(
+        [...published.records.values()].map((value) => ({ kind: 'localities', key: value.prefix, value })),
+      )
+    }
+    return asked
+  }
+  t.same(run(0).sort(), ['h0', 'h1'])
+  t.same(run(30_000), [], 'at rest')
+  tables.apply(joins(2, [65, 5]))
+  t.same(planner.nextProbes(tables, ip('11.0.0.9'), ['web'])[0], 'h2', 'explain says so')
+  t.same(run(60_000), ['h2'])
+  tables.apply(joins(3, [450, 0]))
+  t.same(run(90_000), [], 'one that can’t be nearer is not asked')
+})
+
+// Echoes between hosts.
+
+t.test(
+  'newcomers have a coordinate within a minute, and echoes a minute are bounded however many hosts there are',
+  async (t) => {
+    const rng = seededRng(6)
+    const { hosts: spots } = world(4)
+    const truth = (a: number, b: number) =>
+      2 + Math.hypot(spots[a]![0] - spots[b]![0], spots[a]![1] - spots[b]![1])
+    const tables = tablesOf(spots.map(() => null))
+    const states = fresh(spots.length)
+    const planner = new EchoPlanner()
+    const hosts = () => spots.map((_, n) => tables.host(tables.hostRow(`h${n}`))!)
+    for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
+      for (const { from, to } of planner.plan({ tables, hosts: hosts(), home: 'c1' }, nowMs, rng)) {
+        const [a, b] = [Number(from.slice(1)), Number(to.slice(1))]
+        states[a] = observe(
+          states[a]!,
+          to,
+          states[b]!.coordinate,
+          truth(a, b) * (1 + 0.05 * rng()),
+          rng,
+        ).state
+      }
+      for (const host of hosts())
+        tables.apply([hostChange({ ...host, coordinate: states[Number(host.name.slice(1))]!.coordinate })])
+    }
+    const errors = relativeErrors(truth, states).sort((a, b) => a - b)
+    t.ok(errors[errors.length >> 1]! < 0.1, `median error ${errors[errors.length >> 1]}`)
+
+    const settled = new Map<string, number>()
+    for (let nowMs = 60_000; nowMs < 660_000; nowMs += 2000) {
+      for (const { from, to } of planner.plan({ tables, hosts: hosts(), home: 'c1' }, nowMs, rng)) {
+        t.not(from, to)
+        if (from === 'h0') settled.set(to, (settled.get(to) ?? 0) + 1)
+      }
+    }
+    t.ok(settled.size <= 8 && settled.size >= 4, `a few near, a few far: ${settled.size}`)
+    const nearest = spots
+      .map((_, n) => n)
+      .slice(1)
+      .sort(
+        (a, b) =>
+          distanceMs(states[0]!.coordinate, states[a]!.coordinate) -
+          distanceMs(states[0]!.coordinate, states[b]!.coordinate),
+      )
+    t.ok(settled.has(`h${nearest[0]}`), 'the nearest is among them')
+  },
+)
+
+t.test('echo plans keep to the home, the family, the reachable and the bound', async (t) => {
+  const rng = seededRng(6)
+  const planner = new EchoPlanner(600)
+  const many = Array.from({ length: 1000 }, (_, n) => aHost(`h${n}`, { addresses: [`192.0.2.1`] }))
+  const tables = new Tables()
+  let count = 0
+  const froms = new Set<string>()
+  for (let nowMs = 0; nowMs < 300_000; nowMs += 2000) {
+    for (const { from } of planner.plan({ tables, hosts: many, home: 'c1' }, nowMs, rng)) {
+      count++
+      froms.add(from)
+    }
+  }
+  t.ok(count <= 5 * 600 + 60, `${count} in five minutes`)
+  t.ok(froms.size > 700, `the longest unmeasured first: ${froms.size}`)
+
+  const odd = [
+    aHost('a', { addresses: ['192.0.2.1'] }),
+    aHost('elsewhere', { addresses: ['192.0.2.2'], home: 'c2' }),
+    aHost('nat', { addresses: ['192.0.2.3'], reachable: false }),
+    aHost('mute', { addresses: ['192.0.2.4'], echo: null }),
+    aHost('six', { addresses: ['2001:db8::1'], echo: { address: '2001:db8::1', port: 7 } }),
+    aHost('bare', { addresses: ['192.0.2.5'], agent: false, echo: null }),
+  ]
+  const plans = new EchoPlanner().plan({ tables, hosts: odd, home: 'c1' }, 0, rng)
+  const pairs = plans.map(({ from, to }) => `${from}>${to}`).sort()
+  t.same(pairs, ['a>elsewhere', 'mute>a', 'mute>elsewhere', 'nat>a', 'nat>elsewhere'])
+})
+
+// Demand.
+
+t.test('demand counts prefixes and services in bounded memory, and the frequent stay', async (t) => {
+  const demand = new Demand(100)
+  const busy = ip('11.0.0.9')
+  for (let i = 0; i < 20_000; i++) {
+    demand.note(ip(`12.${i >> 8}.${i & 255}.1`), 'web', null, 0)
+    if (i % 20 === 0) demand.note(busy, i % 40 === 0 ? 'web' : 'db', busy, 0)
+  }
+  t.ok(demand.size <= 100)
+  t.ok((demand.get('11.0.0.0/24')?.count ?? 0) > 5, 'one in twenty stays among thousands')
+  t.same([...demand.get('11.0.0.0/24')!.services.keys()].sort(), ['db', 'web'])
+  t.equal(demand.get('11.0.0.0/24')!.target, busy)
+  for (let i = 0; i < 100; i++) demand.note(busy, `s${i}`, null, 0)
+  t.ok(demand.get('11.0.0.0/24')!.services.size <= 16)
+  t.equal(demand.get('11.0.0.0/24')!.target, busy, 'kept though others asked on its behalf')
+  for (let hour = 1; hour < 20; hour++) demand.note(ip('13.0.0.1'), 'web', null, hour * 3_600_000)
+  t.equal(demand.get('11.0.0.0/24'), null, 'who asks no more is forgotten')
+})

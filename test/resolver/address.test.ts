@@ -1,0 +1,287 @@
+// Addresses, prefixes and the prefix table. The table is held against a slow twin: a linear scan for the
+// match, and for the scope a walk over every address of a space small enough to enumerate.
+
+import t from 'tap'
+import {
+  type Address,
+  addressFromBytes,
+  contains,
+  familyOf,
+  formatAddress,
+  formatPrefix,
+  localityPrefix,
+  type Prefix,
+  parseAddress,
+  parsePeerAddress,
+  parsePrefix,
+  prefixOf,
+  sameAddress,
+  specialKind,
+} from '../../resolver/address.ts'
+import { PrefixTable } from '../../resolver/prefix-table.ts'
+
+/** A small seeded generator (mulberry32), so that a failure can be run again. */
+function seededRng(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let x = Math.imul(state ^ (state >>> 15), 1 | state)
+    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+const address = (text: string): Address => {
+  const parsed = parseAddress(text)
+  if (parsed === null) throw new Error(`no address: ${text}`)
+  return parsed
+}
+const prefix = (text: string): Prefix => {
+  const parsed = parsePrefix(text)
+  if (parsed === null) throw new Error(`no prefix: ${text}`)
+  return parsed
+}
+
+t.test('an address has one text, whatever form it came in', async (t) => {
+  const forms: readonly (readonly [string, string])[] = [
+    ['192.0.2.1', '192.0.2.1'],
+    ['0.0.0.0', '0.0.0.0'],
+    ['255.255.255.255', '255.255.255.255'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['::FFFF:c000:201', '192.0.2.1'],
+    ['::', '::'],
+    ['::1', '::1'],
+    ['1::', '1::'],
+    ['2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
+    ['2001:0db8::0001', '2001:db8::1'],
+    // RFC 5952, 4.2.2: one group of zeros is not shortened; 4.2.3: the longest run, of equals the first.
+    ['2001:db8:0:1:1:1:1:1', '2001:db8:0:1:1:1:1:1'],
+    ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
+    ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+    ['1:2:3:4:5:6:7::', '1:2:3:4:5:6:7:0'],
+    ['::2:3:4:5:6:7:8', '0:2:3:4:5:6:7:8'],
+    ['64:ff9b::192.0.2.33', '64:ff9b::c000:221'],
+    ['1:2:3:4:5:6:7.8.9.10', '1:2:3:4:5:6:708:90a'],
+  ]
+  for (const [given, canonical] of forms) {
+    t.equal(formatAddress(address(given)), canonical, given)
+    t.ok(sameAddress(address(given), address(canonical)), `${given} reads back`)
+  }
+})
+
+t.test('what is no address is null', async (t) => {
+  const bad =
+    ' |1|1.2.3|1.2.3.4.5|1.2.3.256|01.2.3.4|1.2.3.-4|1.2.3.4 |1.2.3.0x4|:|:::|1:|:1|1:2:3:4:5:6:7|1:2:3:4:5:6:7:8:9|' +
+    '1::2::3|1:2:3:4::5:6:7:8|12345::|g::|fe80::1%eth0|[::1]|1.2.3.4::|::1.2.3|::1.2.3.4:5|1.2.3.4:53|::ffff:1.2.3.400'
+  for (const text of ['', ...bad.split('|')]) t.equal(parseAddress(text), null, JSON.stringify(text))
+})
+
+t.test('every address reads back from its own text', async (t) => {
+  const rng = seededRng(1)
+  for (let i = 0; i < 2000; i++) {
+    const bytes = Uint8Array.from({ length: 16 }, () => (rng() < 0.6 ? 0 : Math.floor(rng() * 256)))
+    if (i % 4 === 0) bytes.set([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+    if (!sameAddress(address(formatAddress(bytes)), bytes)) t.fail(formatAddress(bytes))
+  }
+  t.pass('2000 addresses')
+})
+
+t.test('a family is told from the bytes, and bytes from a family', async (t) => {
+  t.equal(familyOf(address('192.0.2.1')), 4)
+  t.equal(familyOf(address('::ffff:1.2.3.4')), 4)
+  t.equal(familyOf(address('::fffe:1.2.3.4')), 6)
+  t.equal(familyOf(address('1::ffff:1.2.3.4')), 6)
+  t.equal(formatAddress(addressFromBytes(4, Uint8Array.of(192, 0, 2))!), '192.0.2.0')
+  t.equal(formatAddress(addressFromBytes(6, Uint8Array.of(0x20, 1, 0xd, 0xb8))!), '2001:db8::')
+  t.equal(formatAddress(addressFromBytes(4, new Uint8Array())!), '0.0.0.0')
+  t.equal(addressFromBytes(4, new Uint8Array(5)), null)
+  t.equal(addressFromBytes(6, new Uint8Array(17)), null)
+  t.equal(formatAddress(parsePeerAddress('fe80::1%eth0')!), 'fe80::1')
+  t.equal(parsePeerAddress('eth0'), null)
+})
+
+t.test('a prefix counts bits of the 16-byte form and is written in its family’s own', async (t) => {
+  t.match(prefix('192.0.2.0/24'), { bits: 120 })
+  t.match(prefix('192.0.2.7'), { bits: 128 })
+  t.match(prefix('0.0.0.0/0'), { bits: 96 })
+  t.match(prefix('2001:db8::/32'), { bits: 32 })
+  for (const text of ['192.0.2.0/24', '0.0.0.0/0', '10.0.0.1/32', '::/0', '2001:db8::/47', '::1/128']) {
+    t.equal(formatPrefix(prefix(text)), text)
+  }
+  t.equal(formatPrefix(prefix('2001:db8::1')), '2001:db8::1/128')
+  const bad = [
+    '192.0.2.1/24',
+    '2001:db8::1/32',
+    '1.2.3.4/33',
+    '::/129',
+    '1.2.3.0/',
+    '1.2.3.0/-1',
+    '1.2.3.0/024',
+    '/8',
+    '1.2.3.0/24/1',
+  ]
+  for (const text of bad) t.equal(parsePrefix(text), null, text)
+  t.equal(formatPrefix(localityPrefix(address('203.0.113.77'))), '203.0.113.0/24')
+  t.equal(formatPrefix(localityPrefix(address('2001:db8:1:2::3'))), '2001:db8:1::/48')
+})
+
+t.test('contains and prefixOf agree at every length', async (t) => {
+  const inside = address('2001:db8:a5a5:5a5a:ffff:0:1234:8001')
+  for (let bits = 0; bits <= 128; bits++) {
+    const around = prefixOf(inside, bits)
+    t.ok(contains(around, inside), `/${bits}`)
+    if (bits === 0) continue
+    const outside = inside.slice()
+    outside[(bits - 1) >> 3]! ^= 0x80 >> ((bits - 1) & 7)
+    t.notOk(contains(around, outside), `/${bits} ends where it says`)
+  }
+})
+
+t.test('special-purpose addresses are named, ordinary ones are not', async (t) => {
+  const kinds: readonly (readonly [string, string | null])[] = [
+    ['127.0.0.1', 'loopback'],
+    ['10.1.2.3', 'private'],
+    ['172.31.255.255', 'private'],
+    ['172.32.0.0', null],
+    ['192.168.1.1', 'private'],
+    ['169.254.1.1', 'link-local'],
+    ['100.64.0.1', 'shared'],
+    ['100.128.0.1', null],
+    ['198.19.0.1', 'benchmark'],
+    ['192.0.2.1', 'documentation'],
+    ['224.0.0.1', 'multicast'],
+    ['240.0.0.1', 'reserved'],
+    ['255.255.255.255', 'broadcast'],
+    ['0.0.0.0', 'unspecified'],
+    ['0.0.0.1', 'reserved'],
+    ['8.8.8.8', null],
+    ['::', 'unspecified'],
+    ['::1', 'loopback'],
+    ['::ffff:127.0.0.1', 'loopback'],
+    ['fe80::1', 'link-local'],
+    ['fd00::1', 'unique-local'],
+    ['ff02::1', 'multicast'],
+    ['2001:db8::1', 'documentation'],
+    ['2001:500::1', null],
+    ['2001:1ff::1', 'reserved'],
+    ['2001:4860:4860::8888', null],
+    ['4000::1', 'reserved'],
+    ['::2', 'reserved'],
+  ]
+  for (const [text, kind] of kinds) t.equal(specialKind(address(text)), kind, text)
+})
+
+/** The slow twin: every prefix is looked at; a scope is tried from the widest, over every address of it. */
+class SlowTable {
+  readonly entries = new Map<string, { prefix: Prefix; value: number }>()
+
+  find(sought: Address): { value: number; bits: number } {
+    let best = { value: -1, bits: 0 }
+    for (const { prefix, value } of this.entries.values()) {
+      if (contains(prefix, sought) && (best.value < 0 || prefix.bits >= best.bits))
+        best = { value, bits: prefix.bits }
+    }
+    return best
+  }
+
+  /** `space`: all the addresses there are, under `spaceBits` common bits. */
+  scopeBits(sought: Address, space: readonly Address[], spaceBits: number): number {
+    const own = this.find(sought)
+    for (let bits = spaceBits; bits < 128; bits++) {
+      const around = prefixOf(sought, bits)
+      const differs = space.some((other) => contains(around, other) && !sameMatch(this.find(other), own))
+      if (!differs) return bits
+    }
+    return 128
+  }
+}
+
+function sameMatch(a: { value: number; bits: number }, b: { value: number; bits: number }): boolean {
+  return a.value === b.value && a.bits === b.bits
+}
+
+t.test('a table finds what a linear scan finds, through sets, replacements and deletions', async (t) => {
+  const rng = seededRng(2)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const root of ['192.0.2.0', '2001:db8::8000']) {
+    const fast = new PrefixTable()
+    const slow = new SlowTable()
+    // Few distinct bytes, so that prefixes nest, collide and part at every depth.
+    const randomAddress = () => {
+      const bytes = address(root).slice()
+      for (let i = root.includes(':') ? 4 : 12; i < 16; i++) bytes[i] = [0, 1, 128, 255][pick(4)]!
+      return bytes
+    }
+    for (let step = 0; step < 3000; step++) {
+      const bits = root.includes(':') ? pick(129) : 96 + pick(33)
+      const at = prefixOf(randomAddress(), bits)
+      const key = formatPrefix(at)
+      if (rng() < 0.55) {
+        fast.set(at, step)
+        slow.entries.set(key, { prefix: at, value: step })
+      } else if (fast.delete(at) !== slow.entries.delete(key)) t.fail(`delete ${key}`)
+      const sought = randomAddress()
+      const found = fast.find(sought)
+      if (!sameMatch(found, slow.find(sought))) t.fail(`step ${step}: ${formatAddress(sought)}`)
+      if (found.scopeBits < found.bits) t.fail(`step ${step}: a scope wider than its match`)
+    }
+    t.equal(fast.size, slow.entries.size)
+    for (const { prefix } of slow.entries.values()) if (!fast.delete(prefix)) t.fail(formatPrefix(prefix))
+    t.equal(fast.size, 0)
+    t.match(
+      fast.find(address('2001::')),
+      { value: -1, bits: 0, scopeBits: 0 },
+      'empty again, and nothing is left in the way',
+    )
+  }
+})
+
+t.test('a scope is the largest prefix in which every address finds the same entry', async (t) => {
+  const rng = seededRng(3)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const [base, spaceBits] of [
+    ['0.0.0.0', 96],
+    ['::', 0],
+  ] as const) {
+    // Only the first 6 bits of the family vary: 64 addresses stand for the whole space.
+    const space = Array.from({ length: 64 }, (_, i) => {
+      const bytes = address(base).slice()
+      bytes[spaceBits / 8] = i << 2
+      return bytes
+    })
+    for (let round = 0; round < 60; round++) {
+      const fast = new PrefixTable()
+      const slow = new SlowTable()
+      for (let i = pick(12); i >= 0; i--) {
+        const at = prefixOf(space[pick(64)]!, spaceBits + pick(7))
+        fast.set(at, i)
+        slow.entries.set(formatPrefix(at), { prefix: at, value: i })
+        if (rng() < 0.3) {
+          fast.delete(at)
+          slow.entries.delete(formatPrefix(at))
+        }
+      }
+      for (const sought of space) {
+        const scopeBits = slow.scopeBits(sought, space, spaceBits)
+        if (fast.find(sought).scopeBits !== scopeBits)
+          t.fail(`round ${round} ${formatAddress(sought)}: ${scopeBits}`)
+      }
+    }
+  }
+  t.pass('60 tables in each family')
+})
+
+t.test('an IPv4 scope never leaves IPv4, and a more specific entry shortens nothing wrongly', async (t) => {
+  const table = new PrefixTable()
+  t.equal(table.find(address('192.0.2.1')).scopeBits, 96)
+  table.set(prefix('2001:db8::/32'), 1)
+  t.equal(table.find(address('192.0.2.1')).scopeBits, 96)
+  table.set(prefix('192.0.2.0/24'), 2)
+  table.set(prefix('192.0.2.128/25'), 3)
+  t.match(table.find(address('192.0.2.1')), { value: 2, bits: 120, scopeBits: 121 })
+  t.match(table.find(address('192.0.2.200')), { value: 3, bits: 121, scopeBits: 121 })
+  t.match(table.find(address('192.0.3.1')), { value: -1, bits: 0, scopeBits: 120 })
+  t.match(table.find(address('10.0.0.1')), { value: -1, scopeBits: 97 })
+  t.throws(() => table.set(prefix('10.0.0.0/8'), -1), RangeError)
+  t.throws(() => table.set(prefix('10.0.0.0/8'), 1.5), RangeError)
+})
