@@ -103,13 +103,6 @@ export function observe(
   return { state: { ...state, coordinate, residualsMs, nextResidual, windowsMs }, refused: null }
 }
 
-/** Forgets a peer's RTTs: it is gone, or has moved. */
-export function forgetPeer(state: CoordinateState, peer: string): CoordinateState {
-  const windowsMs = new Map(state.windowsMs)
-  windowsMs.delete(peer)
-  return { ...state, windowsMs }
-}
-
 /** Adds an RTT to a pair's window and gives the median of it (of an even number: the upper), so that one outlier moves nothing. */
 export function filterRtt(
   windowMs: readonly number[],
@@ -121,7 +114,7 @@ export function filterRtt(
   return { windowMs: window, medianMs: sorted[sorted.length >> 1]! }
 }
 
-/** Below this a distance is taken for none, ms (Serf: a microsecond... of seconds). */
+/** Below this a distance is taken for none, ms (Serf's 1e-6 s). */
 const ZERO_MS = 1e-3
 
 /** A push of `forceMs` (negative: a pull) away from `other`, by at most maxStepMs in the plane and in height. */

@@ -431,6 +431,7 @@ export class Core {
       else this.#log.warn({ host: fact.host }, 'not heard here, but other hosts reach it: kept')
     }
     this.#publishMeasured(this.#measuring.tick(nowMs, this.#clock.nowMs()))
+    this.#publishMeasured(this.#measuring.settleRested())
     this.#proveAgain(nowMs)
     if (nowMs >= this.#keepDueMs) {
       this.#keepDueMs = nowMs + KEEP_MEASURED_MS

@@ -104,7 +104,7 @@ function chooseOthers(
   const others = targets.filter((other) => other.name !== host.name && sharesFamily(host, other))
   if (isNew) return drawSome(others, count, rng)
   const row = tables.hostRow(host.name)
-  const nearMs = (other: Host) => tables.distanceBetweenHostsMs(row, tables.hostRow(other.name))
+  const nearMs = (other: Host) => tables.hosts.distanceBetweenMs(row, tables.hostRow(other.name))
   // By hash, so that the far ones stay the same while hosts come and go.
   const seed = hashText(host.name)
   const near = lowest(others, NEAR, row < 0 ? () => Number.NaN : nearMs)

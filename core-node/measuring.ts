@@ -225,14 +225,31 @@ export class Measuring {
     return this.#localities.publish(this.#directory.localities, epochMs)
   }
 
-  /** Which members the clients of localities stay with, after `changes` were published. */
+  /**
+   * Which members the clients of changed localities stay with from now on, once the changes are published.
+   * A prefix that is being probed waits until that rests, else its first probe would decide.
+   */
   settle(changes: readonly Change[]): Change[] {
+    const prefixes = changes.filter(({ kind, key }) => kind === 'localities' && !this.#isProbed(key))
+    return this.#settle(prefixes.map(({ key }) => key))
+  }
+
+  /** The same for the prefixes whose probing came to rest. */
+  settleRested(): Change[] {
+    return this.#settle(this.#probes?.takeRested() ?? [])
+  }
+
+  #isProbed(prefix: string): boolean {
+    return this.#probes !== null && (this.#demand.get(prefix)?.target ?? null) !== null
+  }
+
+  #settle(prefixes: readonly string[]): Change[] {
     const settled: Change[] = []
-    for (const change of changes) {
-      if (change.kind !== 'localities' || change.value === null) continue
-      const services = this.#demand.get(change.key)?.services.keys() ?? []
-      const incumbents = settleIncumbents(this.#tables, change.value, services)
-      if (incumbents !== null) settled.push(incumbents)
+    for (const prefix of prefixes) {
+      const record = this.#directory.localities.get(prefix)
+      const services = this.#demand.get(prefix)?.services.keys() ?? []
+      const change = record === undefined ? null : settleIncumbents(this.#tables, record, services)
+      if (change !== null) settled.push(change)
     }
     return settled
   }

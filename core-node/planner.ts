@@ -13,6 +13,7 @@ import {
   familyOf,
   formatPrefix,
   IPV4_OFFSET_BITS,
+  localityPrefix,
   type Prefix,
   prefixOf,
   specialKind,
@@ -124,14 +125,15 @@ export class ProbePlanner {
     return (this.#memory.get(prefix)?.unanswered ?? 0) >= SILENT_AFTER
   }
 
-  /** Hosts that would be asked next for a client, most promising first, and whether or not there is demand. */
+  /** Hosts not asked yet that would be asked next for a client, most promising first, whether or not it is in demand. */
   nextProbes(tables: Tables, client: Address, services: Iterable<string>): string[] {
     if (!this.#mayProbe(tables, client)) return []
-    const ranked = rankCandidates(
-      tables,
-      locate(tables, client),
-      candidateRows(tables, services, familyOf(client)),
-    )
+    const prefix = formatPrefix(localityPrefix(client))
+    if (this.isSilent(prefix)) return []
+    const asked = this.#memory.get(prefix)?.askedMs
+    const candidates = candidateRows(tables, services, familyOf(client))
+    const isOpen = (row: number) => !asked?.has(tables.hostName(row))
+    const ranked = rankCandidates(tables, locate(tables, client), candidates, isOpen)
     return ranked.slice(0, TOLD_PROBES).map((candidate) => tables.hostName(candidate.row))
   }
 
@@ -139,7 +141,7 @@ export class ProbePlanner {
     if (!target) return false
     const memory = this.#memory.get(prefix)
     if (!memory || memory.restUntilMs <= nowMs) return true
-    return memory.wakeSerial !== null && memory.wakeSerial !== tables.mapSerial
+    return memory.wakeSerial !== null && memory.wakeSerial !== tables.hosts.mapSerial
   }
 
   #probeFor(tables: Tables, { prefix, target, services }: PrefixDemand, nowMs: number): ClientProbe | null {
@@ -152,7 +154,7 @@ export class ProbePlanner {
       memory.waitingFor = null
       if (memory.wakeSerial === null && memory.askedMs.size > 0) this.#rested.push(prefix)
       memory.restUntilMs = nowMs + REST_MS
-      memory.wakeSerial = tables.mapSerial
+      memory.wakeSerial = tables.hosts.mapSerial
       return null
     }
     const host = tables.hostName(row)
@@ -175,10 +177,10 @@ export class ProbePlanner {
     let asked = 0
     for (const atMs of memory.askedMs.values()) if (nowMs - atMs < ROUND_MS) asked++
     if (asked >= ROUND_PROBES) return -1
-    const rows = candidateRows(tables, services, familyOf(address)).filter(
-      (row) => nowMs - (memory.askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS,
-    )
-    return rankCandidates(tables, locate(tables, address), rows)[0]?.row ?? -1
+    const candidates = candidateRows(tables, services, familyOf(address))
+    const isOpen = (row: number) =>
+      nowMs - (memory.askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS
+    return rankCandidates(tables, locate(tables, address), candidates, isOpen)[0]?.row ?? -1
   }
 
   #mayProbe(tables: Tables, address: Address): boolean {
@@ -247,7 +249,7 @@ function candidateRows(tables: Tables, services: Iterable<string>, family: 4 | 6
     for (const { host, state } of serving.members) if (state === 'live') rows.add(host)
   }
   return [...rows].filter((row) => {
-    const host = tables.host(row)
+    const host = tables.hosts.recordOf(row)
     return host?.agent && host.addresses.some((address) => address.includes(':') === (family === 6))
   })
 }
@@ -258,16 +260,26 @@ interface Candidate {
   readonly ms: number
 }
 
-/** Candidates that may yet be nearer than what was measured, most promising first. */
-function rankCandidates(tables: Tables, locality: Locality, rows: readonly number[]): Candidate[] {
+/** Those of the candidates that `isOpen` says may be asked and that may yet be nearer than all measured, most promising first. */
+function rankCandidates(
+  tables: Tables,
+  locality: Locality,
+  candidates: readonly number[],
+  isOpen: (row: number) => boolean,
+): Candidate[] {
+  const rows = candidates.filter(isOpen)
   const known = tables.locality(locality.row)
   const measured: Candidate[] = []
   known?.evidence.forEach(({ count, rttMs, kind }, i) => {
     const row = known.evidenceHosts[i]!
-    if (count > 0 && kind !== 'client' && tables.hasCoordinate(row)) measured.push({ row, ms: rttMs })
+    if (count > 0 && kind !== 'client' && tables.hosts.hasCoordinate(row)) measured.push({ row, ms: rttMs })
   })
+  // What hosts saw that serve no more still tells where the client is, but is nothing to be better than.
+  const bestMs = Math.min(...measured.filter((m) => candidates.includes(m.row)).map((m) => m.ms))
   const ranked =
-    measured.length > 0 ? rankByTriangles(tables, measured, rows) : rankByPrior(tables, locality, rows)
+    measured.length > 0
+      ? rankByTriangles(tables, measured, bestMs, rows)
+      : rankByPrior(tables, locality, rows)
   return ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
 }
 
@@ -275,19 +287,19 @@ function rankCandidates(tables: Tables, locality: Locality, rows: readonly numbe
 function rankByTriangles(
   tables: Tables,
   measured: readonly Candidate[],
+  bestMs: number,
   rows: readonly number[],
 ): Candidate[] {
-  const bestMs = Math.min(...measured.map((m) => m.ms))
   const ranked: Candidate[] = []
   for (const row of rows) {
-    if (!tables.hasCoordinate(row)) {
+    if (!tables.hosts.hasCoordinate(row)) {
       ranked.push({ row, ms: 0 })
       continue
     }
     let lowerMs = 0
     let upperMs = Number.POSITIVE_INFINITY
     for (const m of measured) {
-      const apartMs = m.row === row ? 0 : tables.distanceBetweenHostsMs(m.row, row)
+      const apartMs = m.row === row ? 0 : tables.hosts.distanceBetweenMs(m.row, row)
       lowerMs = Math.max(lowerMs, Math.abs(apartMs - m.ms))
       upperMs = Math.min(upperMs, apartMs + m.ms)
     }
@@ -304,7 +316,7 @@ function rankByPrior(tables: Tables, locality: Locality, rows: readonly number[]
     const { ms } = predict(tables, locality, row)
     if (!Number.isNaN(ms)) return { row, ms }
     let sum = 0
-    for (const other of sample) if (other !== row) sum += tables.distanceBetweenHostsMs(row, other)
+    for (const other of sample) if (other !== row) sum += tables.hosts.distanceBetweenMs(row, other)
     // Behind all of which the map knows something.
     return { row, ms: Number.isNaN(sum) ? Number.MAX_VALUE : MAX_RTT_MS + sum / sample.length }
   })

@@ -61,18 +61,19 @@ const MAP_WEIGHT = 3
 
 /** What is known of where a client is. */
 export function locate(tables: Tables, client: Address): Locality {
-  const { value: host, scopeBits: hostScope } = tables.findHost(client)
+  const { value: host, scopeBits: hostScope } = tables.hosts.findAt(client)
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
   const { value: placeRow, scopeBits: placeScope } = tables.findPlace(client)
   const known = tables.locality(row)
   let scopeBits = Math.max(hostScope, evidenceScope, placeScope)
-  let place = (host >= 0 ? tables.placeOf(host) : null) ?? tables.locality(placeRow)?.record.place ?? null
+  let place =
+    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.locality(placeRow)?.record.place ?? null
   if (!place && tables.geography) {
     // One question for the whole grain, so that no address inside it is placed differently.
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)
     place = tables.geography.lookup(localityPrefix(client).address)
   }
-  const own = host >= 0 ? tables.coordinateOf(host) : null
+  const own = host >= 0 ? tables.hosts.coordinateOf(host) : null
   const coordinate = own ?? (known && placed(tables, known).coordinate)
   const basis = basisOf(host, known, coordinate, place)
   return {
@@ -115,13 +116,13 @@ function predictUnmeasured(
   hostRow: number,
 ): Prediction {
   const { coordinate, host, place } = locality
-  if (coordinate && tables.hasCoordinate(hostRow)) {
-    const ms = tables.distanceToHostMs(coordinate, hostRow)
+  if (coordinate && tables.hosts.hasCoordinate(hostRow)) {
+    const ms = tables.hosts.distanceToMs(coordinate, hostRow)
     if (host >= 0) return { ms, basis: 'member', errorMs: coordinateErrorMs(coordinate, ms) }
     const corrected = Math.max(0, ms + residualAt(tables, known!, hostRow))
     return { ms: corrected, basis: 'coordinate', errorMs: coordinateErrorMs(coordinate, corrected) }
   }
-  const hostPlace = place && tables.placeOf(hostRow)
+  const hostPlace = place && tables.hosts.placeOf(hostRow)
   if (!place || !hostPlace) return UNKNOWN
   const ms = predictByMap(tables, place, hostPlace, hostRow)
   return { ms, basis: 'geo', errorMs: geoErrorMs(place, ms) }
@@ -133,16 +134,16 @@ function predictUnmeasured(
  */
 function predictByMap(tables: Tables, place: Place, hostPlace: Place, hostRow: number): number {
   const guessMs = geoRttMs(greatCircleKm(place, hostPlace))
-  if (!tables.hasCoordinate(hostRow)) return guessMs
-  const near = tables.nearHosts(place, NEAR_HOSTS)
+  if (!tables.hosts.hasCoordinate(hostRow)) return guessMs
+  const near = tables.hosts.near(place, NEAR_HOSTS)
   let sum = 0
   let total = MAP_WEIGHT
   for (let i = 0; i < near.rows.length; i++) {
     const row = near.rows[i]!
     if (row === hostRow) continue
     const weight = Math.exp(-((near.km[i]! / NEAR_REACH_KM) ** 2))
-    const seenMs = tables.distanceBetweenHostsMs(row, hostRow)
-    sum += weight * (seenMs - geoRttMs(greatCircleKm(tables.placeOf(row)!, hostPlace)))
+    const seenMs = tables.hosts.distanceBetweenMs(row, hostRow)
+    sum += weight * (seenMs - geoRttMs(greatCircleKm(tables.hosts.placeOf(row)!, hostPlace)))
     total += weight
   }
   return Math.max(fibreFloorMs(greatCircleKm(place, hostPlace)), guessMs + sum / total)
@@ -151,15 +152,15 @@ function predictByMap(tables: Tables, place: Place, hostPlace: Place, hostRow: n
 /** A row's place in the space with what the fit leaves over at each of its hosts; worked out when first asked for. */
 function placed(tables: Tables, known: LocalityRow): LocalityRow['memo'] {
   const { memo } = known
-  if (memo.coordinatesSerial === tables.coordinatesSerial) return memo
+  if (memo.coordinatesSerial === tables.hosts.coordinatesSerial) return memo
   const proven = sightingsOf(tables, known, (e) => e.kind !== 'client')
   const sightings = proven.length >= MIN_SIGHTINGS ? proven : sightingsOf(tables, known, () => true)
   const coordinate = sightings.length >= MIN_SIGHTINGS ? placeBySightings(sightings) : null
-  memo.coordinatesSerial = tables.coordinatesSerial
+  memo.coordinatesSerial = tables.hosts.coordinatesSerial
   memo.coordinate = coordinate
   memo.residuals = coordinate
     ? sightings.map(({ row, rttMs, weight }) => {
-        return { row, weight, ms: rttMs - tables.distanceToHostMs(coordinate, row) }
+        return { row, weight, ms: rttMs - tables.hosts.distanceToMs(coordinate, row) }
       })
     : []
   return memo
@@ -174,7 +175,7 @@ function sightingsOf(
   const sightings: (Sighting & { row: number })[] = []
   evidence.forEach((e, i) => {
     const row = evidenceHosts[i]!
-    const coordinate = counts(e) ? tables.coordinateOf(row) : null
+    const coordinate = counts(e) ? tables.hosts.coordinateOf(row) : null
     if (coordinate) sightings.push({ row, coordinate, rttMs: e.rttMs, weight: trustOf(e) })
   })
   return sightings
@@ -185,7 +186,7 @@ function residualAt(tables: Tables, known: LocalityRow, hostRow: number): number
   let sum = 0
   let total = RESIDUAL_DOUBT
   for (const residual of known.memo.residuals) {
-    const apartMs = tables.distanceBetweenHostsMs(residual.row, hostRow)
+    const apartMs = tables.hosts.distanceBetweenMs(residual.row, hostRow)
     const weight = residual.weight * Math.exp(-((apartMs / RESIDUAL_REACH_MS) ** 2))
     sum += weight * residual.ms
     total += weight

@@ -109,7 +109,7 @@ interface Order {
   readonly byPrefix: boolean
 }
 
-/** Chooses members of `serving` for a client. The order is stated in the file's head; no member is unaccounted for. */
+/** Chooses members of `serving` for a client: each member is either picked or dropped with a reason. Pure; O(members log members). */
 export function select(
   tables: Tables,
   serving: ServingService,
@@ -130,7 +130,7 @@ export function select(
   for (const member of serving.members) {
     const weighed = needsMs ? weigh(member) : unweighed(member)
     const unfit = unfitness(service, ask, member)
-    if (member.state === 'live' && unfit !== 'where') live++
+    if (member.state === 'live' && hasAttributes(member, service.where)) live++
     if (unfit === 'self') dependsOnAsker = true
     const reason = unfit ?? (isRing ? outOfRing(ask, weighed.ms) : null)
     if (reason) dropped.push({ ...weighed, reason })

@@ -18,7 +18,8 @@ import { hashClient, hashShare, hashText } from '../../resolver/hash.ts'
 import { locate, predict } from '../../resolver/locate.ts'
 import { placeBySightings } from '../../resolver/placement.ts'
 import { ANY_ASK, type Ask, answerCount, type Selection, select } from '../../resolver/select.ts'
-import { type Geography, isProofEnough, memberState, nextShedShare, Tables } from '../../resolver/tables.ts'
+import { isProofEnough, memberState, nextShedShare } from '../../resolver/serving.ts'
+import { type Geography, Tables } from '../../resolver/tables.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 const aService = (wish: Partial<Service> = {}): Service => ({
@@ -395,8 +396,8 @@ t.test('geography moves a prefix by its /24 or /48 as one, and a place on record
   t.match(locate(tables, ip('203.0.113.200')), { basis: 'geo', scopeBits: 120, place: { lat: 50 } })
   t.match(locate(tables, ip('2001:db8:1:2::3')), { basis: 'geo', scopeBits: 48, place: { lat: 40 } })
   t.match(locate(tables, ip('198.19.7.7')), { scopeBits: 112, place: { lat: 1 } })
-  t.match(tables.placeOf(tables.hostRow('a')), { lat: 48 }, 'hosts without a place get theirs')
-  t.equal(tables.placeOf(999), null)
+  t.match(tables.hosts.placeOf(tables.hostRow('a')), { lat: 48 }, 'hosts without a place get theirs')
+  t.equal(tables.hosts.placeOf(999), null)
 })
 
 t.test('a client is placed where its RTTs put it', async (t) => {

@@ -1,0 +1,272 @@
+// The host table: hosts as rows of flat typed arrays, found by name and by address.
+//
+// A row's number stays the same while a record or a reference (a member, evidence) needs it, so that
+// references may come before the record and outlive it. Knows distances between hosts, in the coordinate
+// space and on the map; knows nothing of services. Written by Tables alone.
+
+import { type Address, parseAddress } from './address.ts'
+import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
+import type { Coordinate, Host, Place } from './directory.ts'
+import { greatCircleKm } from './geo.ts'
+import { PrefixTable } from './prefix-table.ts'
+import type { Geography } from './tables.ts'
+
+interface Slot {
+  readonly name: string
+  /** null: only referred to, by members or evidence, and not (or no longer) a record. */
+  host: Host | null
+  /** Members, evidence entries and the record itself that keep the row. */
+  references: number
+  /** Keys of its members. */
+  readonly members: Set<string>
+  /** Addresses at which the row is found now, canonical text. */
+  indexed: readonly string[]
+}
+
+/** Numbers a row has in `coordinates`: vec, height, adjustment, error. NaN first: no coordinate. */
+const COORDINATE_STRIDE = DIMENSIONS + 3
+/** Numbers a row has in `places`: lat, lon, accuracyKm. NaN first: no place. */
+const PLACE_STRIDE = 3
+
+/** Places whose near hosts are remembered: a map database knows some 100,000 cities, few of them ask. */
+const NEAR_MEMO_SIZE = 20_000
+
+export class HostTable {
+  readonly #slots: (Slot | null)[] = []
+  readonly #rowOf = new Map<string, number>()
+  readonly #freeRows: number[] = []
+  #coordinates = new Float64Array(16 * COORDINATE_STRIDE).fill(Number.NaN)
+  #places = new Float64Array(16 * PLACE_STRIDE).fill(Number.NaN)
+  readonly #addresses = new PrefixTable()
+  readonly #hostsAtAddress = new Map<string, number[]>()
+  #geography: Geography | null = null
+  #coordinatesSerial = 0
+  #mapSerial = 0
+  readonly #nearMemo = new Map<string, { rows: Int32Array; km: Float64Array }>()
+  #nearMemoSerial = -1
+
+  /** Grows when any host's coordinate changes. */
+  get coordinatesSerial(): number {
+    return this.#coordinatesSerial
+  }
+
+  /** Grows when a host appears on, moves on or leaves the map of hosts with place and coordinate. */
+  get mapSerial(): number {
+    return this.#mapSerial
+  }
+
+  /** Row of the live host that proved this address (of several, the first by name; -1: none), and how wide that answer holds. */
+  findAt(address: Address): { value: number; scopeBits: number } {
+    return this.#addresses.find(address)
+  }
+
+  /** Row of a host by name; -1: neither a record nor referred to. */
+  rowOf(name: string): number {
+    return this.#rowOf.get(name) ?? -1
+  }
+
+  nameOf(row: number): string {
+    return this.#slots[row]?.name ?? ''
+  }
+
+  /** The record of a row; null: only referred to. */
+  recordOf(row: number): Host | null {
+    return this.#slots[row]?.host ?? null
+  }
+
+  /** Keys of the members that a host has, in no order. */
+  membersOf(row: number): Iterable<string> {
+    return this.#slots[row]?.members ?? []
+  }
+
+  hasCoordinate(row: number): boolean {
+    const first = this.#coordinates[row * COORDINATE_STRIDE]
+    return first !== undefined && !Number.isNaN(first)
+  }
+
+  coordinateOf(row: number): Coordinate | null {
+    if (!this.hasCoordinate(row)) return null
+    const at = row * COORDINATE_STRIDE
+    const numbers = this.#coordinates
+    return {
+      vec: Array.from(numbers.subarray(at, at + DIMENSIONS)),
+      heightMs: numbers[at + DIMENSIONS]!,
+      adjustmentMs: numbers[at + DIMENSIONS + 1]!,
+      error: numbers[at + DIMENSIONS + 2]!,
+    }
+  }
+
+  /** As coordinate.ts' distanceMs from a coordinate to a host's, without making an object. NaN: it has none. */
+  distanceToMs(from: Coordinate, row: number): number {
+    const numbers = this.#coordinates
+    const at = row * COORDINATE_STRIDE
+    let sum = 0
+    for (let i = 0; i < DIMENSIONS; i++) {
+      const d = from.vec[i]! - numbers[at + i]!
+      sum += d * d
+    }
+    return this.#withHeights(Math.sqrt(sum), from.heightMs, from.adjustmentMs, at)
+  }
+
+  /** Predicted RTT between two hosts, ms. NaN: one of them has no coordinate. */
+  distanceBetweenMs(a: number, b: number): number {
+    const numbers = this.#coordinates
+    const atA = a * COORDINATE_STRIDE
+    const atB = b * COORDINATE_STRIDE
+    let sum = 0
+    for (let i = 0; i < DIMENSIONS; i++) {
+      const d = numbers[atA + i]! - numbers[atB + i]!
+      sum += d * d
+    }
+    return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
+  }
+
+  #withHeights(straightMs: number, heightMs: number, adjustmentMs: number, at: number): number {
+    const raw = straightMs + heightMs + this.#coordinates[at + DIMENSIONS]!
+    const adjusted = raw + adjustmentMs + this.#coordinates[at + DIMENSIONS + 1]!
+    return adjusted > 0 ? adjusted : raw
+  }
+
+  /** Where a host is: as its operator says, else by the geography of its first address; null: unknown. */
+  placeOf(row: number): Place | null {
+    const at = row * PLACE_STRIDE
+    const lat = this.#places[at]
+    if (lat === undefined || Number.isNaN(lat)) return null
+    return { lat, lon: this.#places[at + 1]!, accuracyKm: this.#places[at + 2]! }
+  }
+
+  /**
+   * The `count` hosts nearest to a place, of those with a place and a coordinate, nearest first, with
+   * their distances. Kept for places asked before until the map changes; O(hosts) for a new one.
+   */
+  near(place: Place, count: number): { rows: Int32Array; km: Float64Array } {
+    const key = `${place.lat},${place.lon},${count}`
+    if (this.#nearMemoSerial !== this.#mapSerial || this.#nearMemo.size >= NEAR_MEMO_SIZE)
+      this.#nearMemo.clear()
+    this.#nearMemoSerial = this.#mapSerial
+    let near = this.#nearMemo.get(key)
+    if (!near) {
+      const found: { row: number; km: number }[] = []
+      for (let row = 0; row < this.#slots.length; row++) {
+        const at = this.hasCoordinate(row) ? this.placeOf(row) : null
+        if (at) found.push({ row, km: greatCircleKm(place, at) })
+      }
+      found.sort((a, b) => a.km - b.km || (this.nameOf(a.row) < this.nameOf(b.row) ? -1 : 1))
+      found.length = Math.min(count, found.length)
+      near = { rows: Int32Array.from(found, (f) => f.row), km: Float64Array.from(found, (f) => f.km) }
+      this.#nearMemo.set(key, near)
+    }
+    return near
+  }
+
+  // Writing.
+
+  /** A row for a host that a record refers to, made if need be; kept until it is released as often. */
+  keep(name: string): number {
+    let row = this.#rowOf.get(name)
+    if (row === undefined) {
+      row = this.#freeRows.pop() ?? this.#slots.length
+      this.#rowOf.set(name, row)
+      this.#slots[row] = { name, host: null, references: 0, members: new Set(), indexed: [] }
+      this.#coordinates = roomFor(this.#coordinates, (row + 1) * COORDINATE_STRIDE)
+      this.#places = roomFor(this.#places, (row + 1) * PLACE_STRIDE)
+    }
+    this.#slots[row]!.references++
+    return row
+  }
+
+  release(row: number): void {
+    const slot = this.#slots[row]!
+    if (--slot.references > 0) return
+    this.#slots[row] = null
+    this.#rowOf.delete(slot.name)
+    this.#freeRows.push(row)
+  }
+
+  /** Sets a host's record, or with null removes it. Its row, if it (still) has one; -1: it was not known. */
+  set(name: string, host: Host | null): number {
+    const isKnown = this.recordOf(this.rowOf(name)) !== null
+    if (!host && !isKnown) return -1
+    const row = isKnown ? this.rowOf(name) : this.keep(name)
+    this.#slots[row]!.host = host
+    this.#indexAddresses(row)
+    this.#writeCoordinate(row)
+    this.#writePlace(row)
+    if (!host) this.release(row)
+    return row
+  }
+
+  addMember(row: number, key: string): void {
+    this.#slots[row]!.members.add(key)
+  }
+
+  removeMember(row: number, key: string): void {
+    this.#slots[row]!.members.delete(key)
+  }
+
+  /** Hosts without a place of their own get theirs from it, anew. */
+  setGeography(geography: Geography | null): void {
+    this.#geography = geography
+    for (let row = 0; row < this.#slots.length; row++) if (this.#slots[row]) this.#writePlace(row)
+  }
+
+  /** Brings the address table up to the host's proven addresses; only live hosts are found by address. */
+  #indexAddresses(row: number): void {
+    const slot = this.#slots[row]!
+    const host = slot.host
+    const wanted = host?.presence === 'live' ? host.addresses.filter((a) => host.proofs[a] !== undefined) : []
+    for (const text of slot.indexed) if (!wanted.includes(text)) this.#moveAddress(text, row, false)
+    for (const text of wanted) if (!slot.indexed.includes(text)) this.#moveAddress(text, row, true)
+    slot.indexed = wanted
+  }
+
+  /** Several hosts may share an address (behind NAT, or on one machine): the first by name is found, on every core alike. */
+  #moveAddress(text: string, row: number, present: boolean): void {
+    const address = parseAddress(text)
+    if (!address) return
+    const prefix = { address, bits: 128 }
+    const rows = (this.#hostsAtAddress.get(text) ?? []).filter((other) => other !== row)
+    if (present) rows.push(row)
+    rows.sort((a, b) => (this.nameOf(a) < this.nameOf(b) ? -1 : 1))
+    if (rows.length === 0) {
+      this.#hostsAtAddress.delete(text)
+      this.#addresses.delete(prefix)
+    } else {
+      this.#hostsAtAddress.set(text, rows)
+      this.#addresses.set(prefix, rows[0]!)
+    }
+  }
+
+  #writeCoordinate(row: number): void {
+    const coordinate = this.#slots[row]!.host?.coordinate
+    const at = row * COORDINATE_STRIDE
+    if (coordinate && coordinate.error < MAX_USABLE_ERROR) {
+      if (!this.hasCoordinate(row)) this.#mapSerial++
+      this.#coordinates.set(coordinate.vec, at)
+      this.#coordinates.set([coordinate.heightMs, coordinate.adjustmentMs, coordinate.error], at + DIMENSIONS)
+    } else {
+      if (this.hasCoordinate(row)) this.#mapSerial++
+      this.#coordinates.fill(Number.NaN, at, at + COORDINATE_STRIDE)
+    }
+    this.#coordinatesSerial++
+  }
+
+  #writePlace(row: number): void {
+    const host = this.#slots[row]!.host
+    const first = host?.place ? null : parseAddress(host?.addresses[0] ?? '')
+    const place = host?.place ?? (first && this.#geography?.lookup(first)) ?? null
+    const at = row * PLACE_STRIDE
+    const before = this.placeOf(row)
+    if (place) this.#places.set([place.lat, place.lon, place.accuracyKm], at)
+    else this.#places.fill(Number.NaN, at, at + PLACE_STRIDE)
+    if (before?.lat !== place?.lat || before?.lon !== place?.lon) this.#mapSerial++
+  }
+}
+
+/** The same numbers in an array at least so long, doubled when it must grow; new room is NaN. */
+function roomFor(numbers: Float64Array<ArrayBuffer>, length: number): Float64Array<ArrayBuffer> {
+  if (numbers.length >= length) return numbers
+  const grown = new Float64Array(Math.max(length, 2 * numbers.length)).fill(Number.NaN)
+  grown.set(numbers)
+  return grown
+}

@@ -1,0 +1,80 @@
+// Serving: a member's record, with its host's and its service's, becomes what answers read.
+//
+// Pure: the one place where a member's state, the addresses that may be served and the share of clients
+// that it sheds are decided. The tables call it when a record changes; no answer computes any of it.
+
+import { familyOf, parseAddress } from './address.ts'
+import { type Host, type Member, memberKey, type Proof, type Service } from './directory.ts'
+import { hashText } from './hash.ts'
+import type { MemberState, ServingMember } from './tables.ts'
+
+/** The state of a member: the first that applies of left, silent, drained, down, unverified; else live. */
+export function memberState(member: Member, host: Host | null, hasProvenAddress: boolean): MemberState {
+  if (host?.presence === 'left' || member.left) return 'left'
+  if (!host || host.presence === 'silent') return 'silent'
+  if (member.drained) return 'drained'
+  if (member.health === 'down') return 'down'
+  return hasProvenAddress ? 'live' : 'unverified'
+}
+
+/** Whether a proof (undefined: none) is enough for what the service asks. */
+export function isProofEnough(verify: Service['verify'], proof: Proof | undefined): boolean {
+  if (verify === 'none') return true
+  if (verify === 'seen') return proof !== undefined
+  return proof === 'echo' || proof === 'vouched'
+}
+
+/** Where a member's load should settle once it has begun to shed: between the end (80%) and the start (100%). */
+const SHED_AIM = 0.9
+const SHED_END = 0.8
+/** Clients follow a new share only after a TTL (30 s), about 16 reports of load: within that it no more than doubles. */
+const SHED_REPORTS = 16
+
+/**
+ * The share of client prefixes that a member turns away from now on. Shedding starts when load reaches
+ * capacity, with the excess over 90% of it; grows a little with each report that is still as high; is
+ * held in between; ends under 80%.
+ */
+export function nextShedShare(share: number, load: number | null, capacity: number): number {
+  if (load === null || load < SHED_END * capacity) return 0
+  if (load < capacity) return share
+  const excess = 1 - (SHED_AIM * capacity) / load
+  return Math.min(1, Math.max(excess, share + excess / SHED_REPORTS))
+}
+
+/** `row`: of its host; `service` and `host` null: no such record (yet), then its state says so. */
+export function compileMember(
+  member: Member,
+  service: Service | null,
+  host: Host | null,
+  row: number,
+  shedShare: number,
+): ServingMember {
+  const verify = service?.verify ?? 'echo'
+  const texts = member.addresses.length > 0 ? member.addresses : (host?.addresses ?? [])
+  const addresses = texts
+    .filter((text) => isProofEnough(verify, host?.proofs[text]))
+    .map(parseAddress)
+    .filter((address) => address !== null)
+  const tier = Number(member.attributes.tier ?? 0)
+  return {
+    service: member.service,
+    name: member.name,
+    host: row,
+    hostName: member.host,
+    state: memberState(member, host, addresses.length > 0),
+    addresses4: addresses.filter((a) => familyOf(a) === 4),
+    addresses6: addresses.filter((a) => familyOf(a) === 6),
+    port: member.port,
+    url: member.url,
+    attributes: member.attributes,
+    weight: member.weight,
+    capacity: member.capacity,
+    load: member.load,
+    shedShare,
+    tier: Number.isFinite(tier) ? tier : 0,
+    reachable: host?.reachable ?? null,
+    sinceMs: host?.presenceSinceMs ?? 0,
+    hash: hashText(memberKey(member.service, member.name)),
+  }
+}
