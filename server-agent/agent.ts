@@ -1,0 +1,403 @@
+// The agent: one host of Nearcast. Registers it and its members with a core, keeps the lease by
+// heartbeats, reports health and load, carries out the core's orders, and says goodbye.
+//
+// One loop does all the talking: join, then heartbeats, and after two failures in a row the next core in
+// the list. Invariant: nothing a core says or fails to say ends the loop; only stop() does. What makes
+// no sense at the first join (a wrong token, a service that does not exist) makes start() fail instead.
+
+import { EventEmitter } from 'node:events'
+import { hostname } from 'node:os'
+import { AgentError, reasonOf } from './agent-error.ts'
+import {
+  type AskOptions,
+  ask,
+  type Bootstrap,
+  BootstrapShape,
+  type MemberList,
+  MemberListShape,
+} from './answers.ts'
+import type { Health } from './check.ts'
+import { backoffMs } from './core-client.ts'
+import { pause } from './deadline.ts'
+import { MemberWatch } from './member-watch.ts'
+import {
+  type AgentOptions,
+  type MemberOptions,
+  type ResolvedMember,
+  type ResolvedOptions,
+  resolveMember,
+  resolveOptions,
+} from './options.ts'
+import { Prober, type ProberStats } from './prober.ts'
+import { type EchoSocket, type EchoStats, openEcho } from './protocol/echo-socket.ts'
+import type { MemberReply, Order, OrderResult } from './protocol/messages.ts'
+import { type BeatReply, changesOf, type WatchedMember } from './requests.ts'
+import { Session } from './session.ts'
+
+export { AgentError, type AgentErrorCode } from './agent-error.ts'
+export type { AskOptions, Bootstrap, MemberList, NearMember } from './answers.ts'
+export type { AgentOptions, MemberOptions } from './options.ts'
+
+/** A restarted agent that lost its credential waits so long for its own old lease to end; then the name is another's. */
+const RECLAIM_MS = 30_000
+/** Between tries to register members that a core refused while the agent runs. */
+const MEMBER_RETRY_MS = 15_000
+/** No heartbeats faster or slower than this, whatever a core asks for: the longest lease is 300 s. */
+const MIN_HEARTBEAT_MS = 100
+const MAX_HEARTBEAT_MS = 150_000
+/** As many results as one heartbeat may carry, and how many are kept while no core answers. */
+const RESULTS_PER_BEAT = 256
+const MAX_RESULTS = 1024
+
+/** What joining told. */
+export interface Joined {
+  /** URL of the core. */
+  readonly core: string
+  /** Name of that core, which holds the lease. */
+  readonly home: string
+  readonly host: string
+  readonly addresses: readonly string[]
+  readonly publicAddress: string
+  readonly publicPort: number
+  /** Whether the echo answers from outside; null: not known yet. */
+  readonly reachable: boolean | null
+  readonly members: readonly MemberReply[]
+}
+
+export interface AgentEvents {
+  joined: [Joined]
+  /** No core answers as it should; `core` is the one left. Another `joined` follows when one does. */
+  lost: [{ readonly core: string; readonly reason: string }]
+  health: [
+    { readonly service: string; readonly member: string; readonly health: Health; readonly detail: string },
+  ]
+  /** An order was carried out. */
+  order: [{ readonly order: Order; readonly result: OrderResult }]
+  /** Something an operator should know; the agent goes on. */
+  warning: [string]
+}
+
+export class Agent extends EventEmitter<AgentEvents> {
+  readonly name: string
+  /** What the last join told, kept up to date; null before it. */
+  joined: Joined | null = null
+  readonly #options: ResolvedOptions
+  readonly #session: Session
+  /** By SERVICE/NAME. */
+  readonly #members = new Map<string, WatchedMember>()
+  /** Of orders, not yet told to a core. */
+  readonly #results: OrderResult[] = []
+  readonly #stopping = new AbortController()
+  #echo: EchoSocket | null = null
+  #prober: Prober | null = null
+  /** The current core knows this host. */
+  #registered = false
+  #heartbeatMs = MIN_HEARTBEAT_MS
+  #membersTriedMs = 0
+  /** Ends the wait for the next heartbeat. */
+  #hurry = new AbortController()
+  #loop: Promise<void> | null = null
+  #stopped: Promise<void> | null = null
+
+  /** Throws AgentError `bad-option`, which names key, value and expectation. */
+  constructor(options: AgentOptions) {
+    super()
+    this.#options = resolveOptions(options, hostname())
+    this.name = this.#options.name
+    this.#session = new Session(this.#options)
+    for (const member of this.#options.members) this.#watch(member)
+  }
+
+  /** The UDP port where the echo listens; null before start(). */
+  get echoPort(): number | null {
+    return this.#echo?.port ?? null
+  }
+
+  /** What came of echoes and orders so far; null before start(). */
+  get stats(): { readonly echo: EchoStats; readonly orders: ProberStats } | null {
+    if (this.#echo === null || this.#prober === null) return null
+    return { echo: this.#echo.stats, orders: this.#prober.stats }
+  }
+
+  /**
+   * Joins; resolves when the host and its members are registered, however long it takes to find a core.
+   * Rejects with AgentError `refused` where a core says no, `bad-option` where the echo can't listen,
+   * `stopped` where stop() comes first; nothing is left running then. Once only.
+   */
+  async start(): Promise<Joined> {
+    if (this.#loop !== null || this.#stopped !== null) throw new Error('an Agent starts once')
+    try {
+      return await new Promise<Joined>((resolve, reject) => {
+        this.#loop = this.#run(resolve, reject)
+      })
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  /** Leaves: when this resolves, the members are gone from answers (or no core could be told, within 5 s). */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#end()
+    return this.#stopped
+  }
+
+  /**
+   * Takes part in one more service. Resolves with what the core says of it; with null where no core
+   * knows this host now: the next join brings the member along. Rejects with AgentError, and is no
+   * member then.
+   */
+  async join(service: string, member: Omit<MemberOptions, 'service'> = {}): Promise<MemberReply | null> {
+    const watched = this.#watch(resolveMember({ ...member, service }, this.name))
+    if (this.#loop === null) return null
+    await watched.watch.start()
+    if (!this.#registered) return null
+    try {
+      return await this.#session.putMember(watched)
+    } catch (error) {
+      await this.#forget(watched)
+      throw error
+    }
+  }
+
+  /** Leaves one service; resolves when the core knows. */
+  async leave(service: string, name: string = this.name): Promise<void> {
+    const watched = this.#find(service, name)
+    await this.#forget(watched)
+    if (this.#registered) await this.#session.removeMember(watched.member)
+  }
+
+  /** Takes a member out of answers, or back in, while it stays registered. */
+  drain(service: string, drained = true, name: string = this.name): Promise<void> {
+    return this.#session.drainMember(this.#find(service, name).member, drained)
+  }
+
+  /** The best members for this host: what a client here would get. */
+  nearest(service: string, options: AskOptions = {}): Promise<MemberList> {
+    return this.#session.call(ask(service, 'nearest', options, MemberListShape))
+  }
+
+  /** Many near members, or those in a ring of distances; never this host. */
+  neighbors(service: string, options: AskOptions = {}): Promise<MemberList> {
+    return this.#session.call(ask(service, 'neighbors', options, MemberListShape))
+  }
+
+  /** Random live members. */
+  random(service: string, options: AskOptions = {}): Promise<MemberList> {
+    return this.#session.call(ask(service, 'random', options, MemberListShape))
+  }
+
+  /** Near and random members at once. */
+  bootstrap(service: string, options: AskOptions = {}): Promise<Bootstrap> {
+    return this.#session.call(ask(service, 'bootstrap', options, BootstrapShape))
+  }
+
+  /** The loop. Ends when stop() is called, or after telling `refuse` why the first join can't be. */
+  async #run(accept: (joined: Joined) => void, refuse: (error: unknown) => void): Promise<void> {
+    const { signal } = this.#stopping
+    const startedMs = performance.now()
+    let failures = 0
+    try {
+      await this.#open()
+      while (!signal.aborted) {
+        try {
+          if (this.#registered) await this.#beat()
+          else accept(await this.#joinCore())
+          failures = 0
+          if (this.#registered) await this.#untilNextBeat()
+        } catch (error) {
+          if (signal.aborted) break
+          if (this.joined === null && isFinal(error, performance.now() - startedMs)) throw error
+          this.#fail(error, ++failures)
+          await pause(backoffMs(failures, this.#options.random), signal)
+        }
+      }
+      refuse(new AgentError('stopped', 'stopped before it had joined'))
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  /** Opens the echo, and waits for the first try of every check: no member is announced before it is known. */
+  async #open(): Promise<void> {
+    await this.#session.open()
+    this.#echo = await this.#openEcho()
+    this.#prober = new Prober({
+      echo: this.#echo,
+      perMinute: this.#options.maxProbesPerMinute,
+      report: (result, order) => this.#report(result, order),
+    })
+    await Promise.all([...this.#members.values()].map(({ watch }) => watch.start()))
+  }
+
+  async #openEcho(): Promise<EchoSocket> {
+    const { echo, echoGiven } = this.#options
+    const key = (): Uint8Array | null => this.#session.echoKey
+    try {
+      return await openEcho({ ...echo, key })
+    } catch (error) {
+      const busy = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      if (busy && !echoGiven) return openEcho({ host: echo.host, port: 0, key })
+      const where = `${echo.host} port ${echo.port} (UDP)`
+      throw new AgentError('bad-option', `echo: can't listen on ${where}: ${reasonOf(error)}`, {
+        key: 'echo',
+        cause: error,
+      })
+    }
+  }
+
+  async #joinCore(): Promise<Joined> {
+    this.#hurry = new AbortController()
+    const { addresses, reply } = await this.#session.putHost(this.#echo!, (text) =>
+      this.emit('warning', text),
+    )
+    const members = await this.#putMembers([...this.#members.values()])
+    this.#heartbeatMs = Math.min(Math.max(MIN_HEARTBEAT_MS, reply.heartbeatSec * 1000), MAX_HEARTBEAT_MS)
+    this.#registered = true
+    const { core: home, publicAddress, publicPort, reachable } = reply
+    const core = this.#session.cores.current
+    this.joined = { core, home, host: this.name, addresses, publicAddress, publicPort, reachable, members }
+    this.emit('joined', this.joined)
+    return this.joined
+  }
+
+  /** Registers members. One that a core refuses later than at the first join takes no other out. */
+  async #putMembers(members: readonly WatchedMember[]): Promise<MemberReply[]> {
+    this.#membersTriedMs = performance.now()
+    const replies: MemberReply[] = []
+    for (const watched of members) {
+      watched.told = null
+      try {
+        replies.push(await this.#session.putMember(watched))
+      } catch (error) {
+        const refused = error instanceof AgentError && error.code === 'refused'
+        if (!refused || this.joined === null) throw error
+        this.emit('warning', `${watched.member.service}/${watched.member.name}: ${error.message}`)
+      }
+    }
+    return replies
+  }
+
+  async #beat(): Promise<void> {
+    this.#hurry = new AbortController()
+    const unknown = [...this.#members.values()].filter(({ told }) => told === null)
+    if (performance.now() - this.#membersTriedMs > MEMBER_RETRY_MS) await this.#putMembers(unknown)
+    const members = changesOf(this.#members.values())
+    const results = this.#results.splice(0, RESULTS_PER_BEAT)
+    let reply: BeatReply
+    try {
+      reply = await this.#session.beat({ members, results }, this.#stopping.signal)
+    } catch (error) {
+      this.#results.unshift(...results)
+      throw error
+    }
+    if (reply.status === 'unknown') {
+      this.#registered = false
+      return
+    }
+    for (const { service, name, ...news } of members) {
+      const watched = this.#members.get(`${service}/${name}`)
+      if (watched?.told) watched.told = { ...watched.told, ...news }
+    }
+    this.#noteReachable(reply.reachable)
+    this.#prober!.accept(reply.orders)
+  }
+
+  #noteReachable(reachable: boolean | null | undefined): void {
+    if (reachable === undefined || this.joined === null || reachable === this.joined.reachable) return
+    this.joined = { ...this.joined, reachable }
+    if (reachable !== false) return
+    const what = `the echo on UDP port ${this.echoPort} is not reachable from outside`
+    this.emit('warning', `${what}: open that port, or say by echoAdvertise where it is`)
+  }
+
+  /** The first heartbeat that fails may be a lost packet; the second in a row is a lost core. */
+  #fail(error: unknown, failures: number): void {
+    const { cores } = this.#session
+    const refused = error instanceof AgentError && error.code === 'refused'
+    if (this.#registered && refused) {
+      this.#registered = false
+    } else if (!this.#registered || failures >= 2) {
+      if (this.#registered) this.emit('lost', { core: cores.current, reason: reasonOf(error) })
+      else this.#warnNowAndThen(error, failures)
+      this.#registered = false
+      cores.next()
+    }
+  }
+
+  #warnNowAndThen(error: unknown, failures: number): void {
+    if (failures <= this.#session.cores.count || failures % 10 === 0) {
+      this.emit('warning', `${reasonOf(error)}; trying again`)
+    }
+  }
+
+  async #untilNextBeat(): Promise<void> {
+    const hurry = this.#hurry
+    const stop = (): void => hurry.abort()
+    this.#stopping.signal.addEventListener('abort', stop)
+    if (this.#results.length >= RESULTS_PER_BEAT) stop()
+    await pause(this.#heartbeatMs, hurry.signal)
+    this.#stopping.signal.removeEventListener('abort', stop)
+  }
+
+  #report(result: OrderResult, order: Order): void {
+    this.#results.push(result)
+    if (this.#results.length > MAX_RESULTS) this.#results.shift()
+    this.emit('order', { order, result })
+    if (order.kind === 'echo' && order.urgent) this.#hurry.abort()
+  }
+
+  #watch(member: ResolvedMember): WatchedMember {
+    const { service, name, check, load } = member
+    const full = `${service}/${name}`
+    if (this.#members.has(full)) {
+      throw new AgentError('bad-option', `members: ${full} is there twice; expected one of each`, {
+        key: 'members',
+      })
+    }
+    const watch = new MemberWatch({
+      check,
+      load,
+      pace: this.#options.pace,
+      onHealth: (health, detail) => {
+        this.emit('health', { service, member: name, health, detail })
+        this.#hurry.abort()
+      },
+      onLoadError: (reason) => this.emit('warning', `the load of ${full} is not known: ${reason}`),
+    })
+    const watched: WatchedMember = { member, watch, told: null }
+    this.#members.set(full, watched)
+    return watched
+  }
+
+  async #forget({ member, watch }: WatchedMember): Promise<void> {
+    this.#members.delete(`${member.service}/${member.name}`)
+    await watch.stop()
+  }
+
+  #find(service: string, name: string): WatchedMember {
+    const watched = this.#members.get(`${service}/${name}`)
+    if (watched === undefined)
+      throw new AgentError('bad-option', `this agent has no member ${service}/${name}`)
+    return watched
+  }
+
+  /** What stop() does: ends the loop and all probes and checks, says goodbye, and closes the echo last. */
+  async #end(): Promise<void> {
+    this.#stopping.abort(new Error('stopped'))
+    await Promise.all([...this.#members.values()].map(({ watch }) => watch.stop()))
+    // A join under way is let finish: it must not reach the core after the goodbye.
+    await this.#loop
+    await this.#prober?.stop()
+    if (!(await this.#session.goodbye())) {
+      this.emit('warning', 'no core could be told; the members stay in answers until the lease ends')
+    }
+    await this.#echo?.close()
+  }
+}
+
+/** At the first join, what no waiting will mend. A name that is taken may be this host's own old lease. */
+function isFinal(error: unknown, waitedMs: number): boolean {
+  if (!(error instanceof AgentError) || error.code !== 'refused') return false
+  return error.status !== 409 || waitedMs > RECLAIM_MS
+}

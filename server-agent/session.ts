@@ -1,0 +1,172 @@
+// The host's standing with the cores: its registration, credential and key, and the calls that it makes
+// in its own name. When to make them, and what to do when they fail, is the agent's loop.
+//
+// Invariant: only this host's own credential ever removes it, so that an agent which was refused a name
+// can't take the one who holds it out of answers.
+
+import { isIP } from 'node:net'
+import { AgentError, reasonOf } from './agent-error.ts'
+import { type Call, CoreClient } from './core-client.ts'
+import { CredentialFile } from './credential-file.ts'
+import type { ResolvedMember, ResolvedOptions } from './options.ts'
+import type { Beat, HostReply, MemberReply } from './protocol/messages.ts'
+import {
+  type BeatReply,
+  BeatsReplyShape,
+  HostReplyShape,
+  hostRequest,
+  localAddressTo,
+  MemberReplyShape,
+  memberRequest,
+  type WatchedMember,
+} from './requests.ts'
+
+/** A core answers in milliseconds; one that takes this long is as good as gone, and a lease is only 8 s. */
+const CALL_MS = 2000
+/** No goodbye takes longer: the lease ends by itself soon after. */
+const GOODBYE_MS = 5000
+
+type OwnCall<T> = Pick<Call<T>, 'method' | 'path' | 'reply'> & Partial<Call<T>>
+
+export class Session {
+  readonly cores: CoreClient
+  /** Checks the MACs of echo requests; null before the first join. */
+  echoKey: Uint8Array | null = null
+  readonly #options: ResolvedOptions
+  readonly #file: CredentialFile | null
+  #credential: string | null = null
+  /** Some core may know this host. */
+  #announced = false
+
+  constructor(options: ResolvedOptions) {
+    this.#options = options
+    this.cores = new CoreClient(options.cores)
+    this.#file = options.stateDir === null ? null : new CredentialFile(options.stateDir, options.name)
+  }
+
+  /** Reads the credential that an earlier run kept. */
+  async open(): Promise<void> {
+    this.#credential = (await this.#file?.load()) ?? null
+  }
+
+  /**
+   * Registers the host; where no addresses were given, by the one that the core sees. `listening` is
+   * its echo. `warn` is told where the credential can't be kept.
+   */
+  async putHost(
+    listening: { readonly address: string; readonly port: number },
+    warn: (text: string) => void,
+  ): Promise<{ readonly addresses: readonly string[]; readonly reply: HostReply }> {
+    const put = async (addresses: readonly string[]): Promise<HostReply> => {
+      const reply = await this.#putHost(hostRequest(this.#options, listening, addresses))
+      this.echoKey = Buffer.from(reply.echoKey, 'hex')
+      if (reply.credential !== undefined) await this.#keep(reply.credential, warn)
+      return reply
+    }
+    const given = this.#options.addresses
+    if (given.length > 0) return { addresses: given, reply: await put(given) }
+    const local = await localAddressTo(new URL(this.cores.current))
+    const reply = await put([local])
+    const seen = reply.publicAddress
+    if (isIP(seen) === 0 || seen === local) return { addresses: [local], reply }
+    return { addresses: [seen], reply: await put([seen]) }
+  }
+
+  /** Registers a member as it is now. */
+  async putMember(watched: WatchedMember): Promise<MemberReply> {
+    const body = memberRequest(watched)
+    const reply = await this.call({
+      method: 'PUT',
+      path: memberPath(watched.member),
+      body,
+      reply: MemberReplyShape,
+    })
+    watched.told = { health: body.health ?? 'unknown', load: body.load ?? null }
+    return reply
+  }
+
+  async removeMember(member: ResolvedMember): Promise<void> {
+    await this.call({ method: 'DELETE', path: memberPath(member), reply: null })
+  }
+
+  async drainMember(member: ResolvedMember, drained: boolean): Promise<void> {
+    await this.call({ method: drained ? 'PUT' : 'DELETE', path: `${memberPath(member)}/drain`, reply: null })
+  }
+
+  /** One heartbeat. */
+  async beat(news: Pick<Beat, 'members' | 'results'>, stop: AbortSignal): Promise<BeatReply> {
+    const host = this.#options.name
+    const { beats } = await this.call({
+      method: 'POST',
+      path: '/v1/heartbeats',
+      bearer: null,
+      body: { beats: [{ host, credential: this.#credential ?? '', ...news }] },
+      reply: BeatsReplyShape,
+      stop,
+    })
+    const mine = beats.find((beat) => beat.host === host)
+    if (mine === undefined) {
+      throw new AgentError('bad-reply', `${this.cores.current} answers some other host's heartbeat`)
+    }
+    return mine
+  }
+
+  /** Removes the host with all its members, at whichever core answers. False: none could be told. */
+  async goodbye(): Promise<boolean> {
+    if (!this.#announced || this.#credential === null) return true
+    const endMs = performance.now() + GOODBYE_MS
+    for (let tried = 0; tried < this.cores.count; tried++) {
+      const timeoutMs = Math.min(CALL_MS, endMs - performance.now())
+      if (timeoutMs <= 0) return false
+      try {
+        await this.call({ method: 'DELETE', path: this.#hostPath(), reply: null, timeoutMs })
+        return true
+      } catch (error) {
+        // Refused: that core does not know the host any more, which is what was wanted.
+        if (error instanceof AgentError && error.code === 'refused') return true
+        this.cores.next()
+      }
+    }
+    return false
+  }
+
+  /** Any call in the host's own name. */
+  call<T>(call: OwnCall<T>): Promise<T> {
+    return this.cores.call({ bearer: this.#credential ?? this.#options.token, timeoutMs: CALL_MS, ...call })
+  }
+
+  #hostPath(): string {
+    return `/v1/hosts/${this.#options.name}`
+  }
+
+  async #putHost(body: unknown): Promise<HostReply> {
+    const { token } = this.#options
+    const put = { method: 'PUT', path: this.#hostPath(), body, reply: HostReplyShape } as const
+    this.#announced = true
+    try {
+      return await this.call(put)
+    } catch (error) {
+      // A credential that no core knows any more, as when their data was lost: the token may help.
+      const refused = error instanceof AgentError && error.code === 'refused'
+      if (!refused || this.#credential === null || token === null) throw error
+      const reply = await this.call({ ...put, bearer: token })
+      this.#credential = null
+      return reply
+    }
+  }
+
+  async #keep(credential: string, warn: (text: string) => void): Promise<void> {
+    this.#credential = credential
+    try {
+      await this.#file?.save(credential)
+    } catch (error) {
+      warn(
+        `the host's credential is not kept, so a restart waits for its old lease to end: ${reasonOf(error)}`,
+      )
+    }
+  }
+}
+
+function memberPath(member: ResolvedMember): string {
+  return `/v1/services/${member.service}/members/${member.name}`
+}
