@@ -83,17 +83,6 @@ export function oneOf<W extends string>(...words: readonly W[]): (text: string) 
   return (text) => words.find((word) => word === text)
 }
 
-/** `sqlite`, or `etcd://HOST:PORT[,HOST:PORT]` where a host may be a name. */
-export function parseStore(text: string): string | undefined {
-  if (text === 'sqlite') return text
-  const hosts = /^etcd:\/\/(.+)$/.exec(text)?.[1]?.split(',')
-  const good = hosts?.every((host) => {
-    const port = Number(/^(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+):(\d{1,5})$/i.exec(host)?.[1])
-    return port >= 1 && port <= 65535
-  })
-  return good ? text : undefined
-}
-
 /** Any text but an empty one. */
 export function parseText(text: string): string | undefined {
   return text === '' ? undefined : text

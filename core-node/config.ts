@@ -25,7 +25,6 @@ import {
   parseLabel,
   parseRange,
   parseReachable,
-  parseStore,
   parseSwitch,
   parseText,
   parseZone,
@@ -47,7 +46,7 @@ export interface Config {
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
   readonly data: string
-  readonly store: string
+  readonly store: 'sqlite'
   readonly tlsCert: string | null
   readonly tlsKey: string | null
   /** Where the core's own echo listens; port 0: any. */
@@ -164,10 +163,10 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   },
   store: {
     takes: 'STORE',
-    expected: 'sqlite or etcd://HOST:PORT[,HOST:PORT]',
-    help: 'Where the directory is kept: embedded (one core) or in etcd (several)',
+    expected: 'sqlite: this version has no other',
+    help: 'What the directory is kept in: sqlite, embedded in the one core, is all there is so far',
     default: 'sqlite',
-    ...one(parseStore),
+    ...one(oneOf('sqlite')),
   },
   tlsCert: {
     takes: 'FILE',

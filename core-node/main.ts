@@ -11,7 +11,6 @@ import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Logger, pino } from 'pino'
 import { openSqlite } from '../db/sqlite.ts'
-import { StoreError } from '../db/store.ts'
 import { contains } from '../resolver/address.ts'
 import type { Asker, DnsContext, DnsFacts } from '../resolver/dns-answer.ts'
 import { type DnsServer, openDns } from '../resolver/dns-server.ts'
@@ -98,12 +97,6 @@ export async function runCore(config: Config): Promise<void> {
 }
 
 function openStore(config: Config) {
-  if (config.store !== 'sqlite') {
-    throw new StoreError(
-      'unavailable',
-      `this version keeps its directory in sqlite only, not in ${config.store}`,
-    )
-  }
   mkdirSync(config.data, { recursive: true, mode: 0o700 })
   return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
 }

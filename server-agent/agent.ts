@@ -71,8 +71,8 @@ export interface AgentEvents {
   health: [
     { readonly service: string; readonly member: string; readonly health: Health; readonly detail: string },
   ]
-  /** An order was carried out. */
-  order: [{ readonly order: Order; readonly result: OrderResult }]
+  /** An order was carried out, or refused; `target` is an address or, of a check, its text. */
+  order: [{ readonly kind: Order['kind']; readonly target: string; readonly result: OrderResult }]
   /** Something an operator should know; the agent goes on. */
   warning: [string]
 }
@@ -343,7 +343,11 @@ export class Agent extends EventEmitter<AgentEvents> {
   #report(result: OrderResult, order: Order): void {
     this.#results.push(result)
     if (this.#results.length > MAX_RESULTS) this.#results.shift()
-    this.emit('order', { order, result })
+    this.emit('order', {
+      kind: order.kind,
+      target: order.kind === 'check' ? order.check : order.address,
+      result,
+    })
     if (order.kind === 'echo' && order.urgent) this.#hurry.abort()
   }
 

@@ -16,7 +16,7 @@ const STARTING_AT_ONCE = 4
 const JOIN_MS_PER_HOST = 5000
 const COORDINATES_WITHIN_MS = 30_000
 const CLIENTS_WITHIN_MS = 90_000
-/** An order waits up to 2 s for its host's heartbeat, and its result comes with the next: by then there is news or none. */
+/** An order waits up to 2 s for its host's heartbeat, and its result for the next: longer than that without news. */
 const SETTLED_AFTER_MS = 6000
 /** Clients ask again so often until they are measured: a core measures who asks. */
 const ASK_EVERY_MS = 2000
@@ -72,13 +72,13 @@ export async function measureAll(stage: Stage, say: Say, signal: AbortSignal): P
     await sleep(ASK_EVERY_MS, undefined, { signal })
     const localities = await Promise.all(clients.map((client) => localityOf(stage, client)))
     const measured = localities.filter(({ basis }) => basis === 'measured').length
-    const rtts = localities.reduce((sum, { evidence }) => sum + evidence.length, 0)
+    const paths = localities.reduce((sum, { evidence }) => sum + evidence.length, 0)
     const nowMs = performance.now()
-    if (rtts !== before) newsMs = nowMs
-    before = rtts
+    if (paths !== before) newsMs = nowMs
+    before = paths
     const settled = measured === clients.length && nowMs - newsMs >= SETTLED_AFTER_MS
     const ended = settled || nowMs > deadlineMs
-    told.tell(`${measured}/${clients.length} clients measured, from ${rtts} hosts in all`, ended)
+    told.tell(`measured ${measured}/${clients.length} clients, ${paths} paths in all`, ended)
     if (ended) return
   }
 }

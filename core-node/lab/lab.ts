@@ -6,6 +6,7 @@
 // dies. Invariant: the core learns of distances by what the agents measured and by nothing else: no
 // agent is told where it is and there is no geography. Whatever ends the lab, nothing of it stays.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { watchDeath } from './death.ts'
 import { joinAll, measureAll, placeAll } from './growth.ts'
 import { errorOfCoordinates, judge } from './judgement.ts'
@@ -23,13 +24,16 @@ export interface LabOptions {
   readonly json: boolean
   /** Clients, 1..MAX_CLIENTS; 12 where it is not said. */
   readonly clients?: number
-  /** Keep the agents from measuring clients, and end before the kill: to see what choices are worth without. */
+  /** Keep the agents from measuring clients, and end before the kill: shows what choices are worth then. */
   readonly withholdMeasurements?: boolean
   /** Ends the lab early, as Ctrl-C does. */
   readonly signal?: AbortSignal
   /** Takes a line, without its end. */
   readonly out: (line: string) => void
 }
+
+/** From the end of a process's last connection to the end of the process. */
+const ENDING_MS = 300
 
 /** Runs the lab. Resolves to the exit code: 0 where all of it worked, else 1, and the reason was told. */
 export async function runLab(options: LabOptions): Promise<number> {
@@ -68,6 +72,11 @@ async function play(options: LabOptions, signal: AbortSignal): Promise<number> {
   try {
     say(`core is ready: ${stage.api.url}, DNS ${stage.dns.address} port ${stage.dns.port}`)
     found = await perform(stage, options, say, signal)
+  } catch (error) {
+    // A process that ended is the reason for whatever else failed; its sockets go before it does.
+    await sleep(ENDING_MS)
+    stage.checkProcesses()
+    throw error
   } finally {
     await stage.close()
     say('all processes ended, nothing is left of them')

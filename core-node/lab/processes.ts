@@ -16,6 +16,7 @@ export class LabProcess {
   readonly #child: ChildProcess
   #lines: string[] = []
   #isGone = false
+  #isKilled = false
 
   /** Starts `script` under the Node that runs us. */
   constructor(name: string, script: string, args: readonly string[], env: Readonly<Record<string, string>>) {
@@ -37,8 +38,9 @@ export class LabProcess {
     })
   }
 
-  get isGone(): boolean {
-    return this.#isGone
+  /** Whether it ended though nobody here killed it. */
+  get endedByItself(): boolean {
+    return this.#isGone && !this.#isKilled
   }
 
   /** What it printed last. */
@@ -50,6 +52,7 @@ export class LabProcess {
   kill(): void {
     const { pid } = this.#child
     if (pid === undefined || this.#isGone) return
+    this.#isKilled = true
     try {
       process.kill(-pid, 'SIGKILL')
     } catch (error) {

@@ -71,33 +71,21 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     const claimed = await claimSlot(options)
     network = claimed.network
     const { world } = claimed
-    const http = { address: world.core.address, port: CORE_HTTP_PORT }
-    const dns = { address: world.core.address, port: CORE_DNS_PORT }
-    const data = join(folder, 'core')
-    const core = new LabProcess('core', CORE_SCRIPT, coreArguments(world, data, options), {})
-    processes.push(core)
-    const url = `http://${http.address}:${http.port}`
-    await untilReady(core, url, options.signal)
-    const api = openClient(
-      { core: url, data },
-      { print: () => {}, warn: () => {}, width: null, colour: false, env: {} },
-    )
-    await api.request('PUT', `/v1/services/${SERVICE}`, DEMO_SERVICE)
-    const { secret } = await api.request<{ secret: string }>('POST', '/v1/tokens', { services: [SERVICE] })
+    const { api, token } = await startCore(world, join(folder, 'core'), options, processes)
     return {
       world,
       network,
-      http,
-      dns,
+      http: { address: world.core.address, port: CORE_HTTP_PORT },
+      dns: { address: world.core.address, port: CORE_DNS_PORT },
       api,
       startAgent(host) {
-        const args = [...agentArguments(host, url), '--state', join(folder, host.name)]
-        const agent = new LabProcess(host.name, AGENT_SCRIPT, args, { NEARCAST_TOKEN: secret })
+        const args = [...agentArguments(host, api.url), '--state', join(folder, host.name)]
+        const agent = new LabProcess(host.name, AGENT_SCRIPT, args, { NEARCAST_TOKEN: token })
         processes.push(agent)
         return agent
       },
       checkProcesses() {
-        const ended = processes.find((one) => one.isGone)
+        const ended = processes.find((one) => one.endedByItself)
         if (ended !== undefined)
           throw new Error(`${ended.name} ended by itself; it said last:\n${ended.tail}`)
       },
@@ -107,6 +95,24 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     await close()
     throw error
   }
+}
+
+/** A core that is ready, with the service, and a token to join it. */
+async function startCore(
+  world: World,
+  data: string,
+  options: StageOptions,
+  processes: LabProcess[],
+): Promise<{ api: CoreClient; token: string }> {
+  const core = new LabProcess('core', CORE_SCRIPT, coreArguments(world, data, options), {})
+  processes.push(core)
+  const url = `http://${world.core.address}:${CORE_HTTP_PORT}`
+  await untilReady(core, url, options.signal)
+  const nobody = { print: () => {}, warn: () => {}, width: null, colour: false, env: {} }
+  const api = openClient({ core: url, data }, nobody)
+  await api.request('PUT', `/v1/services/${SERVICE}`, DEMO_SERVICE)
+  const { secret } = await api.request<{ secret: string }>('POST', '/v1/tokens', { services: [SERVICE] })
+  return { api, token: secret }
 }
 
 /** Takes the first loopback addresses that no other lab holds. */
@@ -170,7 +176,7 @@ function agentArguments({ name, address, echo, door }: LabHost, core: string): s
 
 async function untilReady(core: LabProcess, url: string, signal: AbortSignal): Promise<void> {
   const deadlineMs = performance.now() + READY_WITHIN_MS
-  while (performance.now() < deadlineMs && !core.isGone) {
+  while (performance.now() < deadlineMs && !core.endedByItself) {
     const reply = await fetch(`${url}/readyz`, { signal }).catch(() => null)
     if (reply?.ok) return
     await sleep(100, undefined, { signal })

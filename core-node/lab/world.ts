@@ -35,7 +35,7 @@ export interface World {
   readonly clients: readonly Client[]
 }
 
-/** Hosts take cities from the front of the seed's order and clients from its end: more hosts change no client. */
+/** Hosts take the first cities in the seed's order and clients the last: more hosts change no client. */
 export function makeWorld(seed: number, hosts: number, clients: number, slot: number): World {
   const cities = shuffledCities(seed)
   return {

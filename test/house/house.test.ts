@@ -7,6 +7,7 @@ import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { dirname, join, posix } from 'node:path'
 import t from 'tap'
+import { CONFIG_KEYS } from '../../core-node/config.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const ROOMS = ['resolver', 'db', 'core-node', 'server-agent', 'test'] as const
@@ -392,4 +393,11 @@ t.test('what README.md and docs/ name is there', async (t) => {
       t.ok(isThere, `${page} names ${path}`)
     }
   }
+})
+
+t.test('the table of settings in README.md is what the program takes', async (t) => {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  const table = readme.split('<!-- settings:')[1]!.split('\n\n')[0]!.split('\n').slice(3)
+  const rows = CONFIG_KEYS.map((key) => `| \`${key.name}\` | ${key.default} | ${key.help} |`)
+  t.strictSame(table, rows)
 })

@@ -5,13 +5,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { Compile } from 'typebox/compile'
 import { Agent, type AgentOptions } from '../../server-agent/agent.ts'
 import { countTry, type Health, parseCheck, runCheck, UNTRIED } from '../../server-agent/check.ts'
 import { answersQuery, parsePing, rootQuery } from '../../server-agent/client-probe.ts'
@@ -28,15 +27,11 @@ import {
   writeEchoRequest,
 } from '../../server-agent/protocol/echo.ts'
 import { type EchoSocket, openEcho } from '../../server-agent/protocol/echo-socket.ts'
-import {
-  HeartbeatRequest,
-  HostRequest,
-  MemberRequest,
-  type OrderResult,
-} from '../../server-agent/protocol/messages.ts'
+import type { OrderResult } from '../../server-agent/protocol/messages.ts'
 import { TokenBuckets } from '../../server-agent/protocol/token-bucket.ts'
 import { withSettings } from '../../server-agent/settings.ts'
 import { seededRng } from '../support/seeded-rng.ts'
+import { FakeCore, problem } from './fake-core.ts'
 
 const HOUR_MS = 3_600_000
 const hostKey = new Uint8Array(32).fill(7)
@@ -440,153 +435,7 @@ t.test('retries wait from an eighth of a second up to 8 seconds, never in step',
   t.equal(backoffMs(50, () => 0.999_999) > 7999, true)
 })
 
-// ---- the fake core ----
-
-const requestShapes = {
-  host: Compile(HostRequest),
-  member: Compile(MemberRequest),
-  beat: Compile(HeartbeatRequest),
-}
-
-interface Heard {
-  readonly method: string
-  readonly path: string
-  readonly bearer: string | null
-  // biome-ignore lint/suspicious/noExplicitAny: a request's JSON, of whatever shape
-  readonly body: any
-  readonly atMs: number
-}
-
-/** A core as agents see it: knows hosts by their credentials, hands out orders, keeps what it heard. */
-class FakeCore {
-  readonly heard: Heard[] = []
-  readonly invalid: unknown[] = []
-  /** Host -> credential. */
-  readonly hosts = new Map<string, string>()
-  readonly members = new Set<string>()
-  orders: unknown[] = []
-  token = 'good-token'
-  publicAddress = '127.0.0.1'
-  heartbeatSec = 0.1
-  /** Instead of the usual answer; true: answered. */
-  override: (request: Heard, response: ServerResponse) => boolean = () => false
-  readonly #server = createServer((request, response) => void this.#serve(request, response))
-  port = 0
-
-  async open(port = 0): Promise<this> {
-    this.#server.listen(port, '127.0.0.1')
-    await once(this.#server, 'listening')
-    this.port = (this.#server.address() as AddressInfo).port
-    return this
-  }
-
-  close(): void {
-    this.#server.close()
-    this.#server.closeAllConnections()
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.port}`
-  }
-
-  get beats() {
-    return this.heard.filter(({ path }) => path === '/v1/heartbeats').map(({ body }) => body.beats[0])
-  }
-
-  get results(): OrderResult[] {
-    return this.beats.flatMap((beat) => beat.results ?? [])
-  }
-
-  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    let text = ''
-    for await (const chunk of request) text += chunk
-    const heard: Heard = {
-      method: request.method!,
-      path: request.url!,
-      bearer: request.headers.authorization?.replace('Bearer ', '') ?? null,
-      body: text === '' ? null : JSON.parse(text),
-      atMs: performance.now(),
-    }
-    this.heard.push(heard)
-    if (this.override(heard, response)) return
-    const [status, body] = this.#answer(heard)
-    response.writeHead(status, {
-      'content-type': status < 400 ? 'application/json' : 'application/problem+json',
-    })
-    response.end(JSON.stringify(body))
-  }
-
-  #answer({ method, path, bearer, body }: Heard): [number, unknown] {
-    const [, , kind, name, , member] = path.split('?', 1)[0]!.split('/')
-    if (kind === 'heartbeats') return this.#beat(body)
-    const knows = [...this.hosts.values()].includes(bearer ?? '')
-    if (kind === 'hosts' && method === 'PUT') return this.#putHost(name!, bearer, body)
-    if (!knows) return [401, problem(401, 'nobody has this credential')]
-    if (kind === 'hosts') {
-      if (this.hosts.get(name!) === bearer) this.hosts.delete(name!)
-      return [200, {}]
-    }
-    if (method === 'GET')
-      return [
-        200,
-        {
-          service: name,
-          client: '127.0.0.1',
-          basis: 'member',
-          ttlSec: 30,
-          members: [],
-          near: [],
-          random: [],
-        },
-      ]
-    if (name === 'nosuch') return [404, problem(404, 'there is no service nosuch')]
-    if (!path.endsWith('/drain')) this.members[method === 'PUT' ? 'add' : 'delete'](`${name}/${member}`)
-    if (method === 'DELETE' || path.endsWith('/drain')) return [200, {}]
-    if (!requestShapes.member.Check(body)) this.invalid.push(body)
-    return [200, { service: name, member, host: 'x', state: 'unverified', hint: 'wait for its echo' }]
-  }
-
-  #putHost(name: string, bearer: string | null, body: unknown): [number, unknown] {
-    if (!requestShapes.host.Check(body)) this.invalid.push(body)
-    const own = this.hosts.get(name)
-    if (bearer !== this.token && (own === undefined || bearer !== own))
-      return [401, problem(401, 'nobody has this credential')]
-    if (own !== undefined && bearer === this.token)
-      return [409, problem(409, `${name} is held by another host`)]
-    const fresh =
-      own === undefined ? { credential: `own-${name}-${this.hosts.size}-${this.heard.length}` } : {}
-    this.hosts.set(name, own ?? fresh.credential!)
-    return [
-      200,
-      {
-        host: name,
-        ...fresh,
-        core: 'fake',
-        leaseSec: 8,
-        heartbeatSec: this.heartbeatSec,
-        echoKey: Buffer.from(hostKey).toString('hex'),
-        publicAddress: this.publicAddress,
-        publicPort: 4,
-        reachable: null,
-        proofs: {},
-        newer: 'ignored',
-      },
-    ]
-  }
-
-  #beat(body: { beats: { host: string; credential: string }[] }): [number, unknown] {
-    if (!requestShapes.beat.Check(body)) this.invalid.push(body)
-    const beats = body.beats.map(({ host, credential }) => {
-      const status = this.hosts.get(host) === credential ? 'ok' : 'unknown'
-      return { host, status, orders: status === 'ok' ? this.orders.splice(0) : [] }
-    })
-    return [200, { beats }]
-  }
-}
-
-function problem(status: number, detail: string) {
-  return { type: 'urn:nearcast:problem:x', title: 'No', status, detail }
-}
+// ---- the agent ----
 
 async function openCore(t: Test): Promise<FakeCore> {
   const core = await new FakeCore().open()
@@ -608,8 +457,6 @@ function newAgent(t: Test, core: FakeCore | readonly FakeCore[], options: Partia
   t.teardown(() => agent.stop())
   return agent
 }
-
-// ---- the agent ----
 
 t.test('an agent joins, tells what changed and only that, and leaves', async (t) => {
   const core = await openCore(t)
