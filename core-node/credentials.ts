@@ -48,7 +48,7 @@ export class CredentialIndex {
         this.#set(
           `token ${change.key}`,
           token?.hash,
-          token && (token.scope.admin ? { kind: 'admin' } : { kind: 'token', token }),
+          token && { kind: token.scope.admin ? 'admin' : 'token', token },
         )
       } else if (change.kind === 'hosts') {
         this.#set(`host ${change.key}`, change.value?.credentialHash, { kind: 'host', host: change.key })

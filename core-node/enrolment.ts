@@ -95,7 +95,7 @@ export function putHost(
       ? { lat: request.place.lat, lon: request.place.lon, accuracyKm: DECLARED_PLACE_KM }
       : by.placeOf(addresses[0]!),
     credentialHash: kept?.credentialHash ?? by.credentialHash,
-    tokenId: caller.kind === 'token' ? caller.token.id : (kept?.tokenId ?? null),
+    tokenId: tokenOf(caller)?.id ?? kept?.tokenId ?? null,
   }
   // The port that a connection came from says nothing new of the host: alone it is no reason to write.
   const same = before !== undefined && sameRecord({ ...before, publicPort: 0 }, { ...host, publicPort: 0 })
@@ -103,6 +103,10 @@ export function putHost(
     changes: same ? [] : [{ kind: 'hosts', key: name, value: host }],
     result: { host: same ? before : host, credential: renews ? by.credential : null },
   }
+}
+
+function tokenOf(caller: Caller): Token | undefined {
+  return caller.kind === 'token' || caller.kind === 'admin' ? caller.token : undefined
 }
 
 /** What an operator declares of a place is taken to be right within this, km: a city. */

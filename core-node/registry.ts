@@ -24,7 +24,7 @@ export const CORE_SERVICE = 'core'
 
 /** Who asks, as far as its credential says. */
 export type Caller =
-  | { readonly kind: 'admin' }
+  | { readonly kind: 'admin'; readonly token?: Token }
   | { readonly kind: 'token'; readonly token: Token }
   | { readonly kind: 'host'; readonly host: string }
   | { readonly kind: 'anonymous' }

@@ -8,6 +8,7 @@
 import { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
 import { AgentError, reasonOf } from './agent-error.ts'
+import type { AgentEvents, Joined } from './agent-events.ts'
 import {
   type AskOptions,
   ask,
@@ -16,7 +17,6 @@ import {
   type MemberList,
   MemberListShape,
 } from './answers.ts'
-import type { Health } from './check.ts'
 import { backoffMs } from './core-client.ts'
 import { pause } from './deadline.ts'
 import { MemberWatch } from './member-watch.ts'
@@ -35,6 +35,7 @@ import { type BeatReply, changesOf, type WatchedMember } from './requests.ts'
 import { Session } from './session.ts'
 
 export { AgentError, type AgentErrorCode } from './agent-error.ts'
+export type { AgentEvents, Joined } from './agent-events.ts'
 export type { AskOptions, Bootstrap, MemberList, NearMember } from './answers.ts'
 export type { AgentOptions, MemberOptions } from './options.ts'
 
@@ -48,34 +49,6 @@ const MAX_HEARTBEAT_MS = 150_000
 /** As many results as one heartbeat may carry, and how many are kept while no core answers. */
 const RESULTS_PER_BEAT = 256
 const MAX_RESULTS = 1024
-
-/** What joining told. */
-export interface Joined {
-  /** URL of the core. */
-  readonly core: string
-  /** Name of that core, which holds the lease. */
-  readonly home: string
-  readonly host: string
-  readonly addresses: readonly string[]
-  readonly publicAddress: string
-  readonly publicPort: number
-  /** Whether the echo answers from outside; null: not known yet. */
-  readonly reachable: boolean | null
-  readonly members: readonly MemberReply[]
-}
-
-export interface AgentEvents {
-  joined: [Joined]
-  /** No core answers as it should; `core` is the one left. Another `joined` follows when one does. */
-  lost: [{ readonly core: string; readonly reason: string }]
-  health: [
-    { readonly service: string; readonly member: string; readonly health: Health; readonly detail: string },
-  ]
-  /** An order was carried out, or refused; `target` is an address or, of a check, its text. */
-  order: [{ readonly kind: Order['kind']; readonly target: string; readonly result: OrderResult }]
-  /** Something an operator should know; the agent goes on. */
-  warning: [string]
-}
 
 export class Agent extends EventEmitter<AgentEvents> {
   readonly name: string
@@ -201,9 +174,13 @@ export class Agent extends EventEmitter<AgentEvents> {
       await this.#open()
       while (!signal.aborted) {
         try {
-          if (this.#registered) await this.#beat()
-          else accept(await this.#joinCore())
-          failures = 0
+          if (this.#registered) {
+            await this.#beat()
+            // Not after a join: a core that takes joins and refuses heartbeats must not be hurried.
+            failures = 0
+          } else {
+            accept(await this.#joinCore())
+          }
           if (this.#registered) await this.#untilNextBeat()
         } catch (error) {
           if (signal.aborted) break
@@ -315,14 +292,12 @@ export class Agent extends EventEmitter<AgentEvents> {
   #fail(error: unknown, failures: number): void {
     const { cores } = this.#session
     const refused = error instanceof AgentError && error.code === 'refused'
-    if (this.#registered && refused) {
-      this.#registered = false
-    } else if (!this.#registered || failures >= 2) {
-      if (this.#registered) this.emit('lost', { core: cores.current, reason: reasonOf(error) })
-      else this.#warnNowAndThen(error, failures)
-      this.#registered = false
-      cores.next()
-    }
+    if (this.#registered && !refused && failures < 2) return
+    if (this.#registered && !refused) this.emit('lost', { core: cores.current, reason: reasonOf(error) })
+    else this.#warnNowAndThen(error, failures)
+    // A core that refuses a heartbeat may still take a join.
+    if (!this.#registered || !refused) cores.next()
+    this.#registered = false
   }
 
   #warnNowAndThen(error: unknown, failures: number): void {

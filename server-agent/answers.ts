@@ -1,5 +1,6 @@
 // What a core answers to `nearest`, `neighbors`, `random` and `bootstrap`, and how to ask for it: for
 // overlay nodes, which need peers that are near, and some that are not.
+// Only what an overlay node uses is described; a core may say more, and that is let pass.
 
 import { type Static, Type } from 'typebox'
 import { Compile } from 'typebox/compile'

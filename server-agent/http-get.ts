@@ -1,5 +1,6 @@
 // One GET on a connection of its own, for checks and loads: a kept connection would not notice a
 // server that no longer accepts any, and would outlive the agent. Redirects are not followed.
+// Invariant: when the promise is settled the connection is closed.
 
 import { request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'

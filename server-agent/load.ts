@@ -1,5 +1,6 @@
 // Where a member's load comes from: a command that prints a number, an HTTP resource that is one, or
-// a function of the program that the agent runs in.
+// a function of the program that the agent runs in. What the number counts is the operator's business:
+// only its ratio to the member's capacity is ever used.
 
 import { untilAborted, withDeadline } from './deadline.ts'
 import { httpGet } from './http-get.ts'

@@ -1,5 +1,6 @@
 // Watches one member of this host: runs its health check and reads its load, each at its own pace, and
-// holds what was found last. Tries never overlap.
+// holds what was found last. Tells of changes; whom that concerns is the agent's business.
+// Invariant: tries of one member never overlap, and none is under way once stop() has resolved.
 
 import { reasonOf } from './agent-error.ts'
 import { type Check, countTry, type Health, runCheck, UNTRIED } from './check.ts'

@@ -1,4 +1,6 @@
-// Runs one program to its end and reads what it prints; it and all that it started are gone after.
+// Runs one program to its end and reads what it prints.
+// Invariant: when the promise is settled, the program and all that it started are gone, as long as they
+// stayed in the process group that it was given (on Windows: the program alone).
 
 import { spawn } from 'node:child_process'
 

@@ -1,5 +1,6 @@
-// What the agent says to a core, built from what it is: pure functions to the protocol's requests; and
-// the shapes that it takes replies in.
+// What the agent says to a core, built from what it is, and the shapes that it takes replies in.
+// Invariant: what is built here is what protocol/messages.ts allows, given options that were checked.
+// Sends nothing; localAddressTo alone asks the system something.
 
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'

@@ -31,8 +31,9 @@ export class LabProcess {
     }
     this.gone = new Promise((resolve) => {
       this.#child.once('error', (error) => this.#keep(error.message))
-      this.#child.once('close', () => {
+      this.#child.once('close', (code, signal) => {
         this.#isGone = true
+        this.#keep(`(${signal === null ? `exit code ${code}` : `killed by ${signal}`})`)
         resolve()
       })
     })
@@ -43,7 +44,7 @@ export class LabProcess {
     return this.#isGone && !this.#isKilled
   }
 
-  /** What it printed last. */
+  /** What it printed last, and how it ended. */
   get tail(): string {
     return this.#lines.join('\n')
   }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// The door of the command. In the published package it runs what was built; in a clone, the TypeScript
-// sources, under the Node that the clone's dependencies bring where this one is too old for them.
+// The door of the command, in plain JavaScript that every Node >= 20 runs. In the published package it runs
+// what was built; in a clone, the TypeScript sources, under the Node that the clone's dependencies bring
+// where this one is too old for them: then signals and the exit code are passed on.
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -71,7 +71,8 @@ export interface EchoStats {
 interface Waiting {
   readonly key: Uint8Array
   readonly nonce: Uint8Array
-  settle(reply: boolean): void
+  /** When the reply came, by performance.now(); null: none will. */
+  settle(receivedAtMs: number | null): void
 }
 
 /** Opens the socket. Rejects with the system's error (EADDRINUSE, EADDRNOTAVAIL, EACCES) when it can't listen. */
@@ -143,7 +144,7 @@ export class EchoSocket {
   /** Stops at once; pings under way end with what they have. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= new Promise((resolve) => {
-      for (const waiting of this.#waiting.values()) waiting.settle(false)
+      for (const waiting of this.#waiting.values()) waiting.settle(null)
       this.#socket.close(() => resolve())
     })
     return this.#closing
@@ -155,24 +156,24 @@ export class EchoSocket {
       const nonce = randomBytes(NONCE_BYTES)
       const name = nonce.toString('hex')
       const packet = writeEchoRequest(request.prober, request.key, nonce)
-      const settle = (reply: boolean): void => {
-        const rttMs = performance.now() - sentAtMs
+      const settle = (receivedAtMs: number | null): void => {
         clearTimeout(timer)
         this.#waiting.delete(name)
-        resolve(reply ? rttMs : null)
+        resolve(receivedAtMs === null ? null : receivedAtMs - sentAtMs)
       }
-      const timer = setTimeout(settle, request.timeoutMs, false)
+      const timer = setTimeout(settle, request.timeoutMs, null)
       this.#waiting.set(name, { key: request.key, nonce, settle })
-      // Taken last before the send, so that the MAC's cost is not part of the RTT.
+      // Taken last before the send, as the other is first on receipt: this end's MACs are not part of the RTT.
       const sentAtMs = performance.now()
-      this.#send(packet, request.port, request.address, () => settle(false))
+      this.#send(packet, request.port, request.address, () => settle(null))
     })
   }
 
   #receive(packet: Uint8Array, from: RemoteInfo): void {
+    const receivedAtMs = performance.now()
     this.stats.received++
     const nonce = replyNonce(packet)
-    const drop = nonce === null ? this.#answer(packet, from) : this.#match(packet, nonce)
+    const drop = nonce === null ? this.#answer(packet, from) : this.#match(packet, nonce, receivedAtMs)
     if (drop !== null) this.stats.dropped[drop]++
   }
 
@@ -194,11 +195,11 @@ export class EchoSocket {
   }
 
   /** Gives a reply to the echo that waits for it; or says why not. */
-  #match(packet: Uint8Array, nonce: Uint8Array): EchoSocketDrop | null {
+  #match(packet: Uint8Array, nonce: Uint8Array, receivedAtMs: number): EchoSocketDrop | null {
     const waiting = this.#waiting.get(Buffer.from(nonce).toString('hex'))
     if (waiting === undefined || !isEchoReply(packet, waiting.key, waiting.nonce)) return 'unexpected-reply'
     this.stats.matched++
-    waiting.settle(true)
+    waiting.settle(receivedAtMs)
     return null
   }
 

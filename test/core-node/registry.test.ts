@@ -304,6 +304,16 @@ t.test('a token is for its services only', (t) => {
   t.end()
 })
 
+t.test('a host that joined by an admin token may serve any service', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  const token: Token = { id: '1', hash: 'h', scope: { admin: true }, createdMs: 0, note: '' }
+  books.directory.tokens.set('1', token)
+  books.host({ kind: 'admin', token }, 'a')
+  t.equal(books.member(asHost('a'), 'mirror', 'a').host, 'a')
+  t.end()
+})
+
 t.test('a member’s URL is at its host’s own addresses or at a name that the service lists', (t) => {
   const books = new Books()
   books.service('mirror', { urlHosts: ['cdn.example.org', '*.mirrors.example.net'] })
@@ -450,7 +460,7 @@ t.test('a secret is found by its hash, forgotten with its record, and never kept
   const index = new CredentialIndex(books.directory)
   refuses(t, () => index.find(secret), 'unauthorized', /nobody here/)
   index.apply([{ kind: 'tokens', key: '1', value: token }])
-  t.same(index.find(secret), admin)
+  t.same(index.find(secret), { kind: 'admin', token })
   t.same(index.find(null), anonymous)
   t.ok(matchesHash(secret, token.hash))
   t.notOk(matchesHash(`${secret}x`, token.hash))

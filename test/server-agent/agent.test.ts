@@ -614,6 +614,25 @@ t.test('a core that lies, babbles or breaks never ends the agent, and is left wh
   )
 })
 
+t.test('a core that takes joins and refuses heartbeats is not hurried', async (t) => {
+  const core = await openCore(t)
+  const agent = newAgent(t, core)
+  const warnings: string[] = []
+  agent.on('warning', (message) => warnings.push(message))
+  core.override = ({ path }, response) => {
+    if (path !== '/v1/heartbeats') return false
+    response.writeHead(400).end(JSON.stringify(problem(400, 'no heartbeats today')))
+    return true
+  }
+  await agent.start()
+  await sleep(1500)
+  t.ok(
+    core.beats.length >= 3 && core.beats.length <= 5,
+    `${core.beats.length} in 1.5 s, each later than the last`,
+  )
+  t.match(warnings[0], /no heartbeats today/)
+})
+
 t.test('start fails with a reason where no waiting would help, and leaves nothing running', async (t) => {
   const core = await openCore(t)
   await t.rejects(newAgent(t, core, { token: 'wrong' }).start(), {

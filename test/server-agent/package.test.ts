@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { FakeCore } from './fake-core.ts'
+import { api, askDns, nearcast, startCore, until } from '../support/processes.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 /** Without this clone's own programs, so that `node` and `npm` are the machine's. */
@@ -76,24 +76,29 @@ t.test(
     t.same(globSync('**/{*.node,binding.gyp}', { cwd: prefix }), [], 'nothing to compile')
     const home = join(prefix, 'lib', 'node_modules', 'nearcast-agent')
 
-    await t.test('as a command', async (t) => {
-      const core = await new FakeCore().open()
-      t.teardown(() => core.close())
-      const args = ['--core', core.url, '--name', 'a', '--service', 'mirror', '--echo', '127.0.0.1:0']
-      const state = join(folder, 'state')
-      const command = [...UNHOOKED, join(prefix, 'bin', 'nearcast-agent'), ...args]
-      const child = spawn('env', [...command, '--token', core.token, '--state', state], { env })
+    await t.test('as a command, with a running core', async (t) => {
+      const core = await startCore()
+      t.teardown(() => core.process.kill('SIGKILL'))
+      await api(core, 'PUT', 'services/mirror', {})
+      const token = (await nearcast(core, 'token', 'create', '--service', 'mirror')).out.trim()
+      const args = ['--core', core.url, '--token', token, '--name', 'a', '--service', 'mirror']
+      const here = ['--address', '127.0.8.1', '--echo', '127.0.8.1:0', '--state', join(folder, 'state')]
+      const command = [...UNHOOKED, join(prefix, 'bin', 'nearcast-agent'), ...args, ...here]
+      const child = spawn('env', command, { env })
       t.teardown(() => child.kill('SIGKILL'))
       let said = ''
       child.stderr.on('data', (text) => {
         said += text
-        if (said.includes('joined mirror/a')) child.kill('SIGTERM')
       })
+      await until(
+        'it is answered with',
+        async () => (await askDns(core, 'mirror.any.test'))?.[0] === '127.0.8.1',
+      )
+      child.kill('SIGTERM')
       t.same(await once(child, 'close'), [0, null])
-      t.match(said, /^joined mirror\/a at .*\n.*unverified.*\nleft\n$/, 'and Node has nothing to warn of')
-      t.equal(core.hosts.size, 0)
-      t.same(core.invalid, [])
-      t.ok(existsSync(join(state, 'a.json')))
+      t.match(said, /^joined mirror\/a at .*\nleft\n$/, 'and Node has nothing to warn of')
+      t.match(await (await api(core, 'GET', 'services/mirror/members/a')).json(), { state: 'left' })
+      t.ok(existsSync(join(folder, 'state', 'a.json')), 'its credential is kept')
     })
 
     await t.test('as a library', async (t) => {
