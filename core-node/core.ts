@@ -1,10 +1,8 @@
-// The core: the one writer. Requests and reports come in, pure functions decide, the store keeps what
-// must not be forgotten, and the compiled tables that all answers read are brought up to date.
+// The core: what a request, a report or the passing of time means, put together from the pure rules.
 //
-// Invariant: a change is in the store before it is acknowledged or answered with; changes are decided
-// and committed one after another. What is only measured (loads, coordinates, localities) is answered
-// with at once and stored a little later, since it would be measured again. No timers of its own:
-// whoever opened it calls tick().
+// registry.ts and enrolment.ts decide what a request becomes, liveness.ts who is there, measuring.ts what
+// to find out next; the ledger commits and publishes; the tables that all answers read follow. No timers
+// of its own: whoever opened it calls tick().
 
 import { randomBytes } from 'node:crypto'
 import type { Store } from '../db/store.ts'
@@ -28,7 +26,7 @@ import {
   type Service,
   type Token,
 } from '../resolver/directory.ts'
-import { type Geography, type MemberState, Tables } from '../resolver/tables.ts'
+import { type Geography, Tables } from '../resolver/tables.ts'
 import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
 import {
   type Beat,
@@ -37,16 +35,15 @@ import {
   type HeartbeatRequest,
   type HostReply,
   type HostRequest,
-  LEASE_SEC,
   type MeasurementReply,
   type MeasurementRequest,
   type MemberReply,
   type MemberRequest,
   type OrderResult,
 } from '../server-agent/protocol/messages.ts'
+import { AddressProofs } from './address-proofs.ts'
 import { ensureAdminToken } from './admin-token.ts'
 import type { Config } from './config.ts'
-import { formatHostPort } from './config-values.ts'
 import { Counters } from './counters.ts'
 import {
   CredentialIndex,
@@ -63,30 +60,29 @@ import {
   healthChanges,
   heardChanges,
   loadChanges,
-  proofChanges,
   putHost,
   putMember,
   removeHost,
   removeMember,
   setDrained,
 } from './enrolment.ts'
+import { foundingChanges } from './founding.ts'
+import { Ledger, type Log } from './ledger.ts'
 import { Liveness } from './liveness.ts'
 import { Measuring, type Sample } from './measuring.ts'
 import { Problem } from './problem.ts'
 import {
   type Caller,
-  CORE_SERVICE,
   createToken,
-  type Decision,
   putService,
   removeService,
   requireAdmin,
   revokeToken,
   type ServiceRequest,
-  serviceFrom,
   type TokenRequest,
 } from './registry.ts'
 import { cookieSecrets, dueSecrets, ticketKey } from './shared-secrets.ts'
+import { STATE_HINTS } from './state-hints.ts'
 import { VERSION } from './version.ts'
 
 /** The peer of a request: after trusted proxies were looked through. */
@@ -120,12 +116,6 @@ export interface Clock {
   monotonicMs(): number
 }
 
-export interface Log {
-  info(facts: object, message: string): void
-  warn(facts: object, message: string): void
-  error(facts: object, message: string): void
-}
-
 export interface CoreOptions {
   readonly config: Config
   readonly store: Store
@@ -142,10 +132,6 @@ export interface CoreOptions {
 const KEEP_MEASURED_MS = 5_000
 /** Old names and old secrets are looked for this often, ms. */
 const UPKEEP_EVERY_MS = 60_000
-/** An address that did not answer its echo is tried again after so long, ms. */
-const PROVE_AGAIN_MS = 10_000
-/** The first try, unless its first member comes sooner: the reply needs its way, ms. */
-const PROVE_SOON_MS = 250
 /** How long a registration waits for its addresses to answer an echo, ms. */
 const PROVE_TIMEOUT_MS = 700
 
@@ -157,40 +143,35 @@ export class Core {
   readonly counters = new Counters()
 
   readonly #config: Config
-  readonly #store: Store
-  readonly #echo: EchoSocket
   readonly #clock: Clock
   readonly #rng: () => number
   readonly #log: Log
   readonly #geography: Geography | null
   readonly #credentials: CredentialIndex
+  readonly #ledger: Ledger
+  readonly #proofs: AddressProofs
   readonly #liveness: Liveness
   readonly #measuring: Measuring
   readonly #startedMs: number
   #ticketKey: Uint8Array
   #cookieSecrets: readonly Uint8Array[]
 
-  /** The end of the line of writes: each waits for the one before. */
-  #lastWrite: Promise<unknown> = Promise.resolve()
-  /** Records that were published but not yet stored, by kind and key. */
-  #measured = new Map<string, Change>()
   #keepDueMs = 0
   #upkeepDueMs = 0
-  #storeTrouble: string | null = null
   #draining = false
-  #closed = false
   #zoneSerial = 0
   #serialOf = -1
-  readonly #proveDueMs = new Map<string, number>()
 
   /** Loads what the store keeps and makes this core a member of `core`. Throws StoreError. */
   static async open(options: CoreOptions): Promise<Core> {
-    const { config, store, clock } = options
+    const { config, store, clock, echo, geography } = options
     const directory = await store.load()
+    const nowMs = clock.nowMs()
+    const place = geography?.lookup(parseAddress(config.advertise[0]!)!) ?? null
     const founding = [
-      ...(await ensureAdminToken(config.data, directory, clock.nowMs())),
-      ...foundingChanges(directory, options),
-      ...dueSecrets(directory.settings, clock.nowMs(), randomHex),
+      ...(await ensureAdminToken(config.data, directory, nowMs)),
+      ...foundingChanges(directory, { config, nowMs, echoPort: echo.port, place, echoKey: randomHex(32) }),
+      ...dueSecrets(directory.settings, nowMs, randomHex),
     ]
     if (founding.length > 0) {
       await store.commit(founding)
@@ -200,13 +181,11 @@ export class Core {
   }
 
   private constructor(options: CoreOptions, directory: Directory) {
-    const { config, clock } = options
+    const { config, clock, echo } = options
     this.name = config.name
     this.zone = config.zone
     this.directory = directory
     this.#config = config
-    this.#store = options.store
-    this.#echo = options.echo
     this.#clock = clock
     this.#rng = options.rng
     this.#log = options.log
@@ -218,6 +197,18 @@ export class Core {
     this.tables = new Tables()
     this.tables.setGeography(options.geography)
     this.tables.apply(allRecords(directory))
+    this.#ledger = new Ledger({
+      directory,
+      store: options.store,
+      log: this.#log,
+      counters: this.counters,
+      onChanges: (changes) => this.#follow(changes),
+    })
+    this.#proofs = new AddressProofs({
+      directory,
+      reach: (host, at) => this.#measuring.reach(host, at, PROVE_TIMEOUT_MS, clock.nowMs()),
+      write: (decide) => this.#ledger.write(() => ({ changes: decide(), result: undefined })),
+    })
     this.#liveness = new Liveness(config.name, clock.monotonicMs())
     this.#measuring = new Measuring({
       self: config.name,
@@ -225,7 +216,7 @@ export class Core {
       directory,
       tables: this.tables,
       counters: this.counters,
-      echo: this.#echo,
+      echo,
       onOwnResult: (result) => this.#hearResults(this.name, [result], clock.monotonicMs()),
       onOpinion: (host, asker, reached) => this.#liveness.hearOpinion(host, asker, reached),
       rng: this.#rng,
@@ -267,26 +258,26 @@ export class Core {
     name: string,
     request: ServiceRequest,
   ): Promise<{ service: Service; created: boolean }> {
-    return this.#write(() => putService(this.directory, caller, name, request))
+    return this.#ledger.write(() => putService(this.directory, caller, name, request))
   }
 
   removeService(caller: Caller, name: string): Promise<void> {
-    return this.#write(() => removeService(this.directory, caller, name))
+    return this.#ledger.write(() => removeService(this.directory, caller, name))
   }
 
   setDrained(caller: Caller, service: string, name: string, drained: boolean): Promise<Member> {
-    return this.#write(() => setDrained(this.directory, caller, service, name, drained))
+    return this.#ledger.write(() => setDrained(this.directory, caller, service, name, drained))
   }
 
   async createToken(caller: Caller, request: TokenRequest): Promise<{ token: Token; secret: string }> {
     const secret = newTokenSecret()
     const fresh = { id: randomHex(4), hash: hashSecret(secret), nowMs: this.#clock.nowMs() }
-    const token = await this.#write(() => createToken(this.directory, caller, request, fresh))
+    const token = await this.#ledger.write(() => createToken(this.directory, caller, request, fresh))
     return { token, secret }
   }
 
   revokeToken(caller: Caller, id: string): Promise<void> {
-    return this.#write(() => revokeToken(this.directory, caller, id))
+    return this.#ledger.write(() => revokeToken(this.directory, caller, id))
   }
 
   /** Puts the places of prefixes in, all or none; what was measured of a prefix stays. */
@@ -295,7 +286,7 @@ export class Core {
     entries: Iterable<{ prefix: Prefix; place: Place }>,
     source: string,
   ): Promise<{ imported: number }> {
-    return this.#write(() => {
+    return this.#ledger.write(() => {
       requireAdmin(caller)
       const changes: Change[] = []
       for (const { prefix, place } of entries) {
@@ -319,10 +310,11 @@ export class Core {
   /** A host joins, comes back, or repeats itself. */
   async putHost(caller: Caller, name: string, request: HostRequest, from: Peer): Promise<HostReply> {
     const by = this.#enrolment(from)
-    const { host, credential } = await this.#write(() => putHost(this.directory, caller, name, request, by))
+    const { host, credential } = await this.#ledger.write(() =>
+      putHost(this.directory, caller, name, request, by),
+    )
     this.#expect(host)
-    // Its echo can answer only when it knows its key, by this reply: tried right after.
-    if (needsProof(host)) this.#proveDueMs.set(name, this.#clock.monotonicMs() + PROVE_SOON_MS)
+    this.#proofs.expect(host, this.#clock.monotonicMs())
     return {
       host: name,
       ...(credential === null ? {} : { credential }),
@@ -339,7 +331,7 @@ export class Core {
 
   /** The host says goodbye: its members are gone from answers when this resolves. */
   removeHost(caller: Caller, name: string): Promise<void> {
-    return this.#write(() => removeHost(this.directory, caller, name, this.#clock.nowMs()))
+    return this.#ledger.write(() => removeHost(this.directory, caller, name, this.#clock.nowMs()))
   }
 
   /** A member joins; the addresses of its host are tried before the reply, so that it says what will be answered. */
@@ -351,15 +343,17 @@ export class Core {
     from: Peer,
   ): Promise<MemberReply> {
     const by = this.#enrolment(from)
-    const member = await this.#write(() => putMember(this.directory, caller, service, name, request, by))
-    await this.#prove(this.directory.hosts.get(member.host)!)
+    const member = await this.#ledger.write(() =>
+      putMember(this.directory, caller, service, name, request, by),
+    )
+    await this.#proofs.prove(member.host, this.#clock.monotonicMs())
     const state = this.tables.member(service, name)?.state ?? 'left'
     const hint = STATE_HINTS[state]
     return { service, member: name, host: member.host, state, ...(hint === undefined ? {} : { hint }) }
   }
 
   removeMember(caller: Caller, service: string, name: string): Promise<void> {
-    return this.#write(() => removeMember(this.directory, caller, service, name))
+    return this.#ledger.write(() => removeMember(this.directory, caller, service, name))
   }
 
   /** Hosts say that they are there, what changed, and what they measured; their orders go back. */
@@ -370,14 +364,14 @@ export class Core {
       this.counters.add(host === null ? 'heartbeats.unknown' : 'heartbeats.heard')
       if (host === null) continue
       this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs)
-      this.#publishMeasured(loadChanges(this.directory, host, beat))
+      this.#ledger.publishMeasured(loadChanges(this.directory, host, beat))
       this.#hearResults(host.name, beat.results ?? [], nowMs)
     }
     const news = () =>
       heard.flatMap(({ beat, host }) =>
         host === null ? [] : heardChanges(this.directory, host.name, beat, this.#clock.nowMs()),
       )
-    if (news().length > 0) await this.#write(() => ({ changes: news(), result: undefined }))
+    if (news().length > 0) await this.#ledger.write(() => ({ changes: news(), result: undefined }))
     return {
       beats: heard.map(({ beat, host }) => {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
@@ -394,8 +388,8 @@ export class Core {
     const refused = request.rtts.length - accepted
     this.counters.add('measurements.accepted', accepted)
     this.counters.add('measurements.refused', refused)
-    if (changes.length > 0) await this.#write(() => ({ changes, result: undefined }))
-    this.#publishMeasured(this.#measuring.settle(changes))
+    if (changes.length > 0) await this.#ledger.write(() => ({ changes, result: undefined }))
+    this.#ledger.publishMeasured(this.#measuring.settle(changes))
     return { accepted, refused }
   }
 
@@ -431,15 +425,15 @@ export class Core {
       else this.#log.warn({ host: fact.host }, 'not heard here, but other hosts reach it: kept')
     }
     this.#publishMeasured(this.#measuring.tick(nowMs, this.#clock.nowMs()))
-    this.#publishMeasured(this.#measuring.settleRested())
-    this.#proveAgain(nowMs)
+    this.#ledger.publishMeasured(this.#measuring.settleRested())
+    for (const host of this.#proofs.due(nowMs)) this.#ledger.inBackground(this.#proofs.prove(host, nowMs))
     if (nowMs >= this.#keepDueMs) {
       this.#keepDueMs = nowMs + KEEP_MEASURED_MS
-      this.#inBackground(this.#keepMeasured())
+      this.#ledger.inBackground(this.#ledger.keepMeasured())
     }
     if (nowMs >= this.#upkeepDueMs) {
       this.#upkeepDueMs = nowMs + UPKEEP_EVERY_MS
-      this.#inBackground(this.#write(() => ({ changes: this.#upkeep(), result: undefined })))
+      this.#ledger.writeSoon(() => this.#upkeep())
     }
   }
 
@@ -450,7 +444,7 @@ export class Core {
     for (const { service, name } of this.directory.members.values()) {
       if (this.tables.member(service, name)?.state === 'live') live++
     }
-    const degraded = [this.#storeTrouble, this.#liveness.suspicion].filter((reason) => reason !== null)
+    const degraded = [this.#ledger.trouble, this.#liveness.suspicion].filter((reason) => reason !== null)
     if (this.#draining) degraded.push('this core is shutting down')
     return {
       name: this.name,
@@ -478,42 +472,12 @@ export class Core {
   async close(): Promise<void> {
     this.#draining = true
     await this.#measuring.close()
-    await this.#keepMeasured().catch(() => {})
-    await this.#lastWrite
-    this.#closed = true
+    await this.#ledger.close()
   }
 
-  // ---- the one way in
+  // ---- what follows from changes
 
-  /** Decides when all writes before have been decided, commits, then answers with it. Throws Problem. */
-  #write<T>(decide: () => Decision<T>): Promise<T> {
-    const run = this.#lastWrite.then(async () => {
-      if (this.#closed) throw new Problem('unavailable', 'this core has stopped')
-      const { changes, result } = decide()
-      if (changes.length > 0) {
-        await this.#commit(changes)
-        this.#publish(changes)
-      }
-      return result
-    })
-    this.#lastWrite = run.catch(() => {})
-    return run
-  }
-
-  async #commit(changes: readonly Change[]): Promise<void> {
-    try {
-      await this.#store.commit(changes)
-      this.#storeTrouble = null
-    } catch (cause) {
-      this.counters.add('store.failed')
-      this.#storeTrouble = `the store takes no changes: ${(cause as Error).message}`
-      this.#log.error({ err: cause }, 'the store takes no changes; answering goes on from memory')
-      throw new Problem('unavailable', `${this.#storeTrouble}; try again later`)
-    }
-  }
-
-  #publish(changes: readonly Change[]): void {
-    applyChanges(this.directory, changes)
+  #follow(changes: readonly Change[]): void {
     this.tables.apply(changes)
     this.#credentials.apply(changes)
     this.#measuring.apply(changes)
@@ -528,44 +492,16 @@ export class Core {
     this.#cookieSecrets = cookieSecrets(this.directory.settings)
   }
 
-  /** Answers with measured things at once; they are stored with the next round. */
+  /** Publishes what was measured, and which members its clients stay with from now on. */
   #publishMeasured(changes: readonly Change[]): void {
-    if (changes.length === 0) return
-    this.#publish(changes)
-    const settled = this.#measuring.settle(changes)
-    this.#publish(settled)
-    for (const change of [...changes, ...settled]) this.#measured.set(`${change.kind} ${change.key}`, change)
-  }
-
-  async #keepMeasured(): Promise<void> {
-    if (this.#measured.size === 0) return
-    const changes = this.#current([...this.#measured.values()])
-    this.#measured.clear()
-    try {
-      await this.#write(() => ({ changes: this.#current(changes), result: undefined }))
-    } catch (error) {
-      for (const change of changes) this.#measured.set(`${change.kind} ${change.key}`, change)
-      throw error
-    }
-  }
-
-  /** The records behind changes as they are by now: what waited must not undo what was decided meanwhile. */
-  #current(changes: readonly Change[]): Change[] {
-    return changes.map(
-      ({ kind, key }) => ({ kind, key, value: this.directory[kind].get(key) ?? null }) as Change,
-    )
+    this.#ledger.publishMeasured(changes)
+    this.#ledger.publishMeasured(this.#measuring.settle(changes))
   }
 
   /** What time alone makes due: names to forget, secrets to roll. */
   #upkeep(): Change[] {
     const nowMs = this.#clock.nowMs()
     return [...forgotten(this.directory, nowMs), ...dueSecrets(this.directory.settings, nowMs, randomHex)]
-  }
-
-  #inBackground(work: Promise<unknown>): void {
-    work.catch((err: Error) => {
-      if (!this.#closed) this.#log.warn({ err }, 'left for the next round')
-    })
   }
 
   // ---- hosts
@@ -586,24 +522,17 @@ export class Core {
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
     const presenceSinceMs = this.#clock.nowMs()
-    this.#inBackground(
-      this.#write(() => {
-        const host = this.directory.hosts.get(name)
-        if (host?.presence !== 'live' || this.#liveness.expects(name))
-          return { changes: [], result: undefined }
-        const value: Host = { ...host, presence: 'silent', presenceSinceMs }
-        return { changes: [{ kind: 'hosts', key: name, value }], result: undefined }
-      }),
-    )
+    this.#ledger.writeSoon(() => {
+      const host = this.directory.hosts.get(name)
+      if (host?.presence !== 'live' || this.#liveness.expects(name)) return []
+      return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
+    })
   }
 
   #hearResults(host: string, results: readonly OrderResult[], nowMs: number): void {
     const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.nowMs())
     this.#publishMeasured(measured)
-    if (health.length > 0)
-      this.#inBackground(
-        this.#write(() => ({ changes: healthChanges(this.directory, health), result: undefined })),
-      )
+    if (health.length > 0) this.#ledger.writeSoon(() => healthChanges(this.directory, health))
   }
 
   #samples(caller: Caller, request: MeasurementRequest, from: Peer): Sample[] {
@@ -650,107 +579,10 @@ export class Core {
       placeOf: (text) => this.#geography?.lookup(parseAddress(text)!) ?? null,
     }
   }
-
-  // ---- proofs of addresses
-
-  /** Tries each address that is not proven yet by an echo, and keeps what answered. */
-  async #prove(host: Host): Promise<void> {
-    if (host.echo === null || !needsProof(host)) return
-    const open = host.addresses.filter((address) => host.proofs[address] !== 'echo')
-    this.#proveDueMs.set(host.name, this.#clock.monotonicMs() + PROVE_AGAIN_MS)
-    const { port } = host.echo
-    const answered = await Promise.all(
-      open.map((address) =>
-        this.#measuring.reach(host, { address, port }, PROVE_TIMEOUT_MS, this.#clock.nowMs()),
-      ),
-    )
-    const proven = open.filter((_, i) => answered[i])
-    await this.#write(() => ({ changes: proofChanges(this.directory, host, proven), result: undefined }))
-  }
-
-  #proveAgain(nowMs: number): void {
-    for (const [name, dueMs] of this.#proveDueMs) {
-      if (dueMs > nowMs) continue
-      this.#proveDueMs.delete(name)
-      const host = this.directory.hosts.get(name)
-      if (host?.presence === 'live') this.#inBackground(this.#prove(host))
-    }
-  }
 }
 
 function randomHex(bytes: number): string {
   return randomBytes(bytes).toString('hex')
-}
-
-/** Whether an echo could still show something about a host. */
-function needsProof(host: Host): boolean {
-  return host.echo !== null && host.addresses.some((address) => host.proofs[address] !== 'echo')
-}
-
-/** What to do about a member that is registered and yet not answered with. */
-export const STATE_HINTS: Partial<Record<MemberState, string>> = {
-  unverified:
-    'no address of its host answered an echo yet; it is tried again every 10 s: open the echo port for UDP, or make the service with verify seen or none',
-  down: 'its health check fails',
-  drained: 'an operator took it out; `nearcast member undrain` puts it back',
-  silent: 'its host is not heard',
-}
-
-/** The records that a core needs of itself: the service `core`, its own host and member, shared secrets. */
-function foundingChanges(directory: Directory, options: CoreOptions): Change[] {
-  const { config, clock, echo } = options
-  const addresses = config.advertise
-  const port = config.http[0]!.port
-  const changes: Change[] = []
-  const service = serviceFrom(CORE_SERVICE, {})
-  if (!directory.services.has(CORE_SERVICE))
-    changes.push({ kind: 'services', key: CORE_SERVICE, value: service })
-  for (const [key, member] of directory.members) {
-    if (member.service !== CORE_SERVICE || member.name === config.name) continue
-    changes.push({ kind: 'members', key, value: null }, { kind: 'hosts', key: member.host, value: null })
-  }
-  const before = directory.hosts.get(config.name)
-  const host: Host = {
-    name: config.name,
-    agent: true,
-    addresses,
-    proofs: Object.fromEntries(addresses.map((address) => [address, 'vouched'] as const)),
-    echo: { address: addresses[0]!, port: echo.port },
-    echoKey: before?.echoKey ?? randomHex(32),
-    publicAddress: null,
-    publicPort: null,
-    reachable: true,
-    home: config.name,
-    leaseSec: LEASE_SEC.default,
-    presence: 'live',
-    presenceSinceMs: clock.nowMs(),
-    coordinate: before?.coordinate ?? null,
-    place: options.geography?.lookup(parseAddress(addresses[0]!)!) ?? null,
-    credentialHash: null,
-    tokenId: null,
-  }
-  const member: Member = {
-    service: CORE_SERVICE,
-    name: config.name,
-    host: config.name,
-    addresses: [],
-    port: port === 0 ? null : port,
-    url:
-      port === 0
-        ? null
-        : `${config.tlsCert === null ? 'http' : 'https'}://${formatHostPort({ host: addresses[0]!, port })}/`,
-    attributes: {},
-    weight: 1,
-    capacity: 1,
-    load: null,
-    health: 'up',
-    drained: false,
-    left: false,
-    check: null,
-  }
-  changes.push({ kind: 'hosts', key: host.name, value: host })
-  changes.push({ kind: 'members', key: memberKey(CORE_SERVICE, member.name), value: member })
-  return changes
 }
 
 /** A whole directory as changes, for what is compiled from it. */

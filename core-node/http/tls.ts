@@ -5,7 +5,7 @@
 
 import { readFileSync, unwatchFile, watchFile } from 'node:fs'
 import { createSecureContext } from 'node:tls'
-import type { Log } from '../core.ts'
+import type { Log } from '../ledger.ts'
 
 export interface CertificateFiles {
   readonly cert: string

@@ -3,7 +3,8 @@
 // Invariant: no secret gets out here: no key, no hash of a credential or token. Pure.
 
 import { type Host, type Member, memberKey, type Service, type Token } from '../../resolver/directory.ts'
-import { type Core, STATE_HINTS } from '../core.ts'
+import type { Core } from '../core.ts'
+import { STATE_HINTS } from '../state-hints.ts'
 import type { HostView, MemberView, ServiceReply, TokenView } from './schemas.ts'
 
 export function viewService(core: Core, service: Service): ServiceReply {

@@ -1,16 +1,15 @@
 // A core for tests: memory store, a clock that moves when told, a real echo socket on loopback.
 
-import { mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type Config, loadConfig } from '../../core-node/config.ts'
-import { type Clock, Core, type Log, type Peer } from '../../core-node/core.ts'
+import { type Clock, Core, type Peer } from '../../core-node/core.ts'
+import type { Log } from '../../core-node/ledger.ts'
 import type { Caller } from '../../core-node/registry.ts'
 import { openMemory } from '../../db/memory.ts'
 import type { Store } from '../../db/store.ts'
 import { parseAddress } from '../../resolver/address.ts'
 import { type EchoSocket, openEcho } from '../../server-agent/protocol/echo-socket.ts'
 import { seededRng } from './seeded-rng.ts'
+import { temporaryFolder } from './temporary-folder.ts'
 
 export const ADMIN: Caller = { kind: 'admin' }
 const SILENT: Log = { info() {}, warn() {}, error() {} }
@@ -41,7 +40,7 @@ export interface CoreFixture {
 }
 
 export function testConfig(flags: Record<string, string> = {}): Config {
-  const data = mkdtempSync(join(tmpdir(), 'nearcast-test-'))
+  const data = temporaryFolder()
   const standard = { data, geo: 'none', dns: '127.0.0.1:0', http: '127.0.0.1:0', logLevel: 'silent' }
   return loadConfig({ flags: { ...standard, ...flags }, env: {}, file: null })
 }

@@ -3,12 +3,12 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { decode, encode, type StringAnswer } from 'dns-packet'
+import { temporaryFolder } from './temporary-folder.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const CLI = join(ROOT, 'core-node', 'cli.ts')
@@ -26,10 +26,6 @@ export interface CoreProcess extends Child {
   readonly data: string
   readonly dnsPort: number
   readonly url: string
-}
-
-export function temporaryFolder(): string {
-  return mkdtempSync(join(tmpdir(), 'nearcast-e2e-'))
 }
 
 function start(file: string, args: readonly string[]): Child {

@@ -1,0 +1,79 @@
+// What a core needs in its directory before it can answer: the service `core`, and itself as its member.
+//
+// Pure: (directory, settings, facts of the start) -> records to commit. Said anew at each start, since
+// addresses and names are settings; with one core, members of that service by other names are its old ones.
+
+import { type Change, type Directory, type Host, type Member, memberKey } from '../resolver/directory.ts'
+import { LEASE_SEC } from '../server-agent/protocol/messages.ts'
+import type { Config } from './config.ts'
+import { formatHostPort } from './config-values.ts'
+import { CORE_SERVICE, serviceFrom } from './registry.ts'
+
+export interface Founding {
+  readonly config: Config
+  readonly nowMs: number
+  readonly echoPort: number
+  readonly place: Host['place']
+  /** For a core that has no echo key yet. */
+  readonly echoKey: string
+}
+
+export function foundingChanges(directory: Directory, founding: Founding): Change[] {
+  const { name } = founding.config
+  const changes: Change[] = []
+  if (!directory.services.has(CORE_SERVICE)) {
+    changes.push({ kind: 'services', key: CORE_SERVICE, value: serviceFrom(CORE_SERVICE, {}) })
+  }
+  for (const [key, member] of directory.members) {
+    if (member.service !== CORE_SERVICE || member.name === name) continue
+    changes.push({ kind: 'members', key, value: null }, { kind: 'hosts', key: member.host, value: null })
+  }
+  changes.push({ kind: 'hosts', key: name, value: ownHost(founding, directory.hosts.get(name)) })
+  changes.push({ kind: 'members', key: memberKey(CORE_SERVICE, name), value: ownMember(founding) })
+  return changes
+}
+
+function ownHost({ config, nowMs, echoPort, place, echoKey }: Founding, before: Host | undefined): Host {
+  const addresses = config.advertise
+  return {
+    name: config.name,
+    agent: true,
+    addresses,
+    proofs: Object.fromEntries(addresses.map((address) => [address, 'vouched'] as const)),
+    echo: { address: addresses[0]!, port: echoPort },
+    echoKey: before?.echoKey || echoKey,
+    publicAddress: null,
+    publicPort: null,
+    reachable: true,
+    home: config.name,
+    leaseSec: LEASE_SEC.default,
+    presence: 'live',
+    presenceSinceMs: nowMs,
+    coordinate: before?.coordinate ?? null,
+    place,
+    credentialHash: null,
+    tokenId: null,
+  }
+}
+
+function ownMember({ config }: Founding): Member {
+  const { port } = config.http[0]!
+  const scheme = config.tlsCert === null ? 'http' : 'https'
+  return {
+    service: CORE_SERVICE,
+    name: config.name,
+    host: config.name,
+    addresses: [],
+    // Port 0 is any: a test's core, which nobody looks up.
+    port: port === 0 ? null : port,
+    url: port === 0 ? null : `${scheme}://${formatHostPort({ host: config.advertise[0]!, port })}/`,
+    attributes: {},
+    weight: 1,
+    capacity: 1,
+    load: null,
+    health: 'up',
+    drained: false,
+    left: false,
+    check: null,
+  }
+}
