@@ -323,7 +323,8 @@ export class Agent extends EventEmitter<AgentEvents> {
       target: order.kind === 'check' ? order.check : order.address,
       result,
     })
-    if (order.kind === 'echo' && order.urgent) this.#hurry.abort()
+    // On a second opinion hangs a member's life; on a client's RTT, who is asked next about that client.
+    if (order.kind === 'client' || (order.kind === 'echo' && order.urgent)) this.#hurry.abort()
   }
 
   #watch(member: ResolvedMember): WatchedMember {

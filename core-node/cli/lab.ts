@@ -4,8 +4,9 @@
 // gives it its flags and passes on how it ended.
 
 import type { Command } from 'commander'
+import { MAX_HOSTS } from '../lab/world.ts'
 import { readCount } from './arguments.ts'
-import { CommandFailure, type Terminal } from './terminal.ts'
+import { CommandFailure, type Terminal, wrongUse } from './terminal.ts'
 
 interface LabFlags {
   readonly hosts: number
@@ -32,6 +33,7 @@ async function startLab({ hosts, seed, json }: LabFlags, terminal: Terminal): Pr
   if (process.platform !== 'linux') {
     throw new CommandFailure('the lab needs Linux, where all of 127.0.0.0/8 is this machine')
   }
+  if (hosts < 2 || hosts > MAX_HOSTS) throw wrongUse(`--hosts: got ${hosts}, expected 2 to ${MAX_HOSTS}`)
   const { runLab } = await import('../lab/lab.ts')
   const exitCode = await runLab({ hosts, seed, json: json === true, out: terminal.print })
   if (exitCode !== 0) throw new CommandFailure('') // it has told why
