@@ -813,21 +813,33 @@ t.test('orders are carried out and reported, and forbidden ones are not', async 
   t.equal(core.invalid.length, 0)
 })
 
-t.test('a change of health and a second opinion are told at once, not with the next heartbeat', async (t) => {
+t.test('a change of health, a second opinion and a client’s RTT are told at once', async (t) => {
   const core = await openCore(t)
   core.heartbeatSec = 75
   let ok = true
   const member = { service: 'mirror', check: () => ok }
   const agent = newAgent(t, core, { members: [member], checkIntervalMs: 100, checkFall: 1 })
   await agent.start()
-  core.orders = [{ ...echoOrder(agent.echoPort!), id: 'u', urgent: true }]
+  const client = {
+    kind: 'client',
+    id: 'c',
+    address: '127.0.0.1',
+    methods: [{ kind: 'tcp', port: 9 }],
+    count: 1,
+  }
+  core.orders = [{ ...echoOrder(agent.echoPort!), id: 'u', urgent: true }, client]
   await sleep(250)
   t.equal(core.beats.length, 0)
   ok = false
-  await until('both', () => core.results.length === 1)
+  await until('all three', () => core.results.length === 2)
   t.same(core.beats[0].members, [{ service: 'mirror', name: 'a', health: 'down' }])
-  t.match(core.beats[1].results, [{ id: 'u', sent: 3, rttsMs: [Number, Number, Number] }])
-  t.equal(core.beats.length, 2)
+  t.match(
+    core.results.toSorted((a, b) => (a.id < b.id ? -1 : 1)),
+    [
+      { id: 'c', sent: 1, rttsMs: [Number] },
+      { id: 'u', sent: 3, rttsMs: [Number, Number, Number] },
+    ],
+  )
 })
 
 t.test('whatever a core orders, an agent sends no more than its own limit', async (t) => {
