@@ -382,14 +382,13 @@ export class Core {
   }
 
   /** RTTs that a host saw to clients, or (with a ticket) that a client saw to members. */
-  async measure(caller: Caller, request: MeasurementRequest, from: Peer): Promise<MeasurementReply> {
+  measure(caller: Caller, request: MeasurementRequest, from: Peer): MeasurementReply {
     const samples = this.#samples(caller, request, from)
     const { changes, accepted } = this.#measuring.hearSamples(samples, this.#clock.nowMs())
     const refused = request.rtts.length - accepted
     this.counters.add('measurements.accepted', accepted)
     this.counters.add('measurements.refused', refused)
-    if (changes.length > 0) await this.#ledger.write(() => ({ changes, result: undefined }))
-    this.#ledger.publishMeasured(this.#measuring.settle(changes))
+    this.#publishMeasured(changes)
     return { accepted, refused }
   }
 

@@ -13,7 +13,7 @@ import {
   parsePrefix,
   prefixOf,
 } from '../resolver/address.ts'
-import type { Change, Evidence, LocalityRecord } from '../resolver/directory.ts'
+import { type Change, type Evidence, isByDistance, type LocalityRecord } from '../resolver/directory.ts'
 import { locate, trustOf } from '../resolver/locate.ts'
 import { ANY_ASK, select } from '../resolver/select.ts'
 import type { Tables } from '../resolver/tables.ts'
@@ -204,7 +204,7 @@ export function settleIncumbents(
   }
   for (const name of services) {
     const serving = tables.service(name)
-    if (!serving || (serving.service.policy !== 'nearest' && serving.service.policy !== 'failover')) continue
+    if (!serving || !isByDistance(serving.service.policy)) continue
     const first = select(tables, serving, locality, ANY_ASK, () => 0).picks[0]
     if (first?.basis === 'measured') incumbents[serving.service.name] = first.member.name
   }

@@ -18,6 +18,7 @@ import {
   prefixOf,
   specialKind,
 } from '../resolver/address.ts'
+import { isByDistance } from '../resolver/directory.ts'
 import { type Locality, locate, predict } from '../resolver/locate.ts'
 import type { Tables } from '../resolver/tables.ts'
 import { MAX_RTT_MS } from '../server-agent/protocol/messages.ts'
@@ -245,7 +246,7 @@ function candidateRows(tables: Tables, services: Iterable<string>, family: 4 | 6
   const rows = new Set<number>()
   for (const name of services) {
     const serving = tables.service(name)
-    if (!serving || (serving.service.policy !== 'nearest' && serving.service.policy !== 'failover')) continue
+    if (!serving || !isByDistance(serving.service.policy)) continue
     for (const { host, state } of serving.members) if (state === 'live') rows.add(host)
   }
   return [...rows].filter((row) => {

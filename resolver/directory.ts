@@ -9,6 +9,11 @@
 export type Policy = 'nearest' | 'random' | 'weighted' | 'hash' | 'failover'
 export const POLICIES: readonly Policy[] = ['nearest', 'random', 'weighted', 'hash', 'failover']
 
+/** Policies that order members by their distance: for these a client is located, measured and kept on its member. */
+export function isByDistance(policy: Policy): boolean {
+  return policy === 'nearest' || policy === 'failover'
+}
+
 /** What an answer stood on, best first: the ladder that locate goes down. */
 export type Basis = 'member' | 'measured' | 'coordinate' | 'geo' | 'none'
 

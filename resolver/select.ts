@@ -5,7 +5,14 @@
 // rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
 
 import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
-import type { AllDown, Basis, Policy, Predicate, Service } from './directory.ts'
+import {
+  type AllDown,
+  type Basis,
+  isByDistance,
+  type Policy,
+  type Predicate,
+  type Service,
+} from './directory.ts'
 import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
 import { type Locality, predict } from './locate.ts'
 import type { MemberState, ServingMember, ServingService, Tables } from './tables.ts'
@@ -121,7 +128,7 @@ export function select(
   const policy = ask.policy ?? service.policy
   const weigh = weigher(tables, locality)
   const isRing = ask.minMs > 0 || ask.maxMs < Number.POSITIVE_INFINITY
-  const needsMs = isRing || policy === 'nearest' || policy === 'failover'
+  const needsMs = isRing || isByDistance(policy)
 
   const fit: Weighed[] = []
   const dropped: Dropped[] = []
@@ -235,23 +242,29 @@ function orderBy(
   rng: Rng,
 ): Order {
   const client = hashClient(locality.client)
-  if (policy === 'nearest' || policy === 'failover') {
-    const { open, full, byPrefix } = shed(fit, client)
-    if (open.length === 0) return { ordered: full, full: [], ties: 1, byLocation: fit.length > 1, byPrefix }
-    const order =
-      policy === 'nearest'
-        ? orderByDistance(service, open, client, incumbent)
-        : orderByTier(service, open, client, incumbent, ask.limit)
-    return { ...order, full, byPrefix: order.byPrefix || byPrefix }
-  }
-  if (policy === 'hash') {
-    const ordered = sortBy(fit, (w) => -rendezvousScore(client, w.member.hash, w.member.weight))
-    return { ordered, full: [], ties: 1, byLocation: false, byPrefix: fit.length > 1 }
-  }
+  // What chance decides is nobody's place and nobody's prefix.
   const byChance = { full: [], byLocation: false, byPrefix: false }
-  // Equally likely, so DNS may name several; by weight, naming a second would blunt the weights.
-  if (policy === 'random') return { ...byChance, ordered: sortBy(fit, rng), ties: fit.length }
-  return { ...byChance, ordered: sortBy(fit, (w) => -Math.log(1 - rng()) / w.member.weight), ties: 1 }
+  switch (policy) {
+    case 'nearest':
+    case 'failover': {
+      const { open, full, byPrefix } = shed(fit, client)
+      if (open.length === 0) return { ordered: full, full: [], ties: 1, byLocation: fit.length > 1, byPrefix }
+      const order =
+        policy === 'nearest'
+          ? orderByDistance(service, open, client, incumbent)
+          : orderByTier(service, open, client, incumbent, ask.limit)
+      return { ...order, full, byPrefix: order.byPrefix || byPrefix }
+    }
+    case 'hash': {
+      const ordered = sortBy(fit, (w) => -rendezvousScore(client, w.member.hash, w.member.weight))
+      return { ordered, full: [], ties: 1, byLocation: false, byPrefix: fit.length > 1 }
+    }
+    // Equally likely, so DNS may name several; by weight, naming a second would blunt the weights.
+    case 'random':
+      return { ...byChance, ordered: sortBy(fit, rng), ties: fit.length }
+    case 'weighted':
+      return { ...byChance, ordered: sortBy(fit, (w) => -Math.log(1 - rng()) / w.member.weight), ties: 1 }
+  }
 }
 
 /** Who turns this client away for being full, least relative load first; and whether it is the client's prefix that decided. */

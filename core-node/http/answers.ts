@@ -183,7 +183,13 @@ function insightRoutes(app: Api, context: HttpContext): void {
       const serving = findService(context, request.params.service)
       const locality = locate(core.tables, client)
       const family = request.query.family ?? null
-      const selection = select(core.tables, serving, locality, { ...ANY_ASK, family }, context.rng)
+      const selection = select(
+        core.tables,
+        serving,
+        locality,
+        { ...ANY_ASK, family, limit: serving.service.maxAddrs },
+        context.rng,
+      )
       return explain(core.tables, serving, locality, selection, nowMs(), core.nextProbes(client))
     },
   )

@@ -239,13 +239,13 @@ t.test('a client with a ticket may report RTTs; without one, or from elsewhere, 
   const ticket = fixture.core.ticketFor(client.address)
   const rtts = [{ member: 'a', rttMs: 12 }]
   const anonymous = fixture.core.authenticate(null)
-  await t.rejects(fixture.core.measure(anonymous, { service: 'mirror', rtts }, client), {
+  t.throws(() => fixture.core.measure(anonymous, { service: 'mirror', rtts }, client), {
     code: 'unauthorized',
   })
-  await t.rejects(fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, peer('203.0.113.1')), {
+  t.throws(() => fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, peer('203.0.113.1')), {
     code: 'forbidden',
   })
-  t.same(await fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, client), {
+  t.same(fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts }, client), {
     accepted: 1,
     refused: 0,
   })
@@ -254,7 +254,7 @@ t.test('a client with a ticket may report RTTs; without one, or from elsewhere, 
     { member: 'a', rttMs: 1e9 },
     { member: 'nobody', rttMs: 5 },
   ]
-  t.same(await fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts: absurd }, client), {
+  t.same(fixture.core.measure(anonymous, { ticket, service: 'mirror', rtts: absurd }, client), {
     accepted: 0,
     refused: 3,
   })
