@@ -43,7 +43,8 @@ function paste(core: CoreProcess, commands: string): Promise<string> {
   const { NODE_OPTIONS: _, ...env } = process.env
   const settings = { NEARCAST_CORE: core.url, NEARCAST_DATA: core.data, TMPDIR: core.data }
   const file = join(core.data, 'pasted.sh')
-  const ending = 'kill $(jobs -p) 2>/dev/null; wait'
+  // Jobs are process groups: npx would not pass a signal on.
+  const ending = 'for job in $(jobs -p); do kill -- -$job; done; wait'
   writeFileSync(file, `set -m\n${script.replaceAll('/tmp/', `${core.data}/`)}\n${ending}\n`)
   return new Promise((resolve) => {
     const options = { cwd: ROOT, env: { ...env, ...settings }, timeout: 90_000 }
