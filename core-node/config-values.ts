@@ -5,10 +5,14 @@
 
 import { formatAddress, type Prefix, parseAddress, parsePrefix, specialKind } from '../resolver/address.ts'
 import { isLabel } from '../resolver/directory.ts'
-import type { HostPort } from './config.ts'
 
 /** SERVICE and MEMBER, 63 characters each with their dots, must fit before the zone in 253 (RFC 1035). */
 const ZONE_MAX_CHARS = 253 - 2 * 64
+
+export interface HostPort {
+  readonly host: string
+  readonly port: number
+}
 
 /** `A.B.C.D:PORT` or `[IPv6]:PORT`, port 0..65535 (0: any free one). */
 export function parseHostPort(text: string): HostPort | undefined {
@@ -18,25 +22,6 @@ export function parseHostPort(text: string): HostPort | undefined {
   const port = Number(match[3])
   if (address === null || port > 65535) return undefined
   return { host: formatAddress(address), port }
-}
-
-/** The same form again, brackets and all. */
-export function formatHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-}
-
-export function isLoopback(host: string): boolean {
-  return kindOf(host) === 'loopback'
-}
-
-/** True for the addresses that stand for all of a machine's: 0.0.0.0 and ::. */
-export function isWildcard(host: string): boolean {
-  return kindOf(host) === 'unspecified'
-}
-
-function kindOf(host: string): string | null {
-  const address = parseAddress(host)
-  return address === null ? null : specialKind(address)
 }
 
 /** An address that somebody can be sent to, in canonical text. */

@@ -5,7 +5,7 @@
 // SETTINGS says all there is of each key: flags, --help, the documentation and the errors come from it.
 
 import { accessSync, constants, statSync } from 'node:fs'
-import type { Prefix } from '../resolver/address.ts'
+import { formatHostPort, isLoopbackHost, isWildcard, type Prefix } from '../resolver/address.ts'
 import {
   ENV_PREFIX,
   type Flags,
@@ -17,9 +17,7 @@ import {
   readFlags,
 } from './config-sources.ts'
 import {
-  formatHostPort,
-  isLoopback,
-  isWildcard,
+  type HostPort,
   oneOf,
   parseHostPort,
   parseLabel,
@@ -30,11 +28,6 @@ import {
   parseZone,
   wholeNumber,
 } from './config-values.ts'
-
-export interface HostPort {
-  readonly host: string
-  readonly port: number
-}
 
 export interface Config {
   /** This core's name: one DNS label, its member name in the service `core`. */
@@ -346,7 +339,7 @@ function textsOf(value: string | readonly string[], isList: boolean): readonly s
 
 /** What depends on other settings, where it was not given. */
 function complete(values: Config): Config {
-  const loopbackOnly = [...values.dns, ...values.http].every(({ host }) => isLoopback(host))
+  const loopbackOnly = [...values.dns, ...values.http].every(({ host }) => isLoopbackHost(host))
   const loopback = ['127.0.0.0/8', '::1/128'].map((text) => parseRange(text)!)
   const listening = values.dns.map(({ host }) => host).filter((host) => !isWildcard(host))
   return Object.freeze({

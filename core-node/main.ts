@@ -11,13 +11,12 @@ import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Logger, pino } from 'pino'
 import { openSqlite } from '../db/sqlite.ts'
-import { contains } from '../resolver/address.ts'
+import { formatHostPort, isInAny, isLoopbackHost } from '../resolver/address.ts'
 import type { Asker, DnsContext, DnsFacts } from '../resolver/dns-answer.ts'
 import { type DnsServer, openDns } from '../resolver/dns-server.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
 import { adminTokenPath } from './admin-token.ts'
 import type { Config } from './config.ts'
-import { formatHostPort, isLoopback } from './config-values.ts'
 import { Core } from './core.ts'
 import { openGeography } from './geography.ts'
 import { type HttpListener, openHttp } from './http/listener.ts'
@@ -46,7 +45,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => store.close())
 
     const geography = openGeography(config.geo)
-    if (!config.dns.every(({ host }) => isLoopback(host))) geography?.load()
+    if (!config.dns.every(({ host }) => isLoopbackHost(host))) geography?.load()
 
     let echoKey: Uint8Array | null = null
     const echo = await openEcho({ ...config.echo, key: () => echoKey })
@@ -121,7 +120,7 @@ function dnsContext(core: Core, config: Config): DnsContext {
 function noteDnsDemand(core: Core, config: Config, facts: DnsFacts, from: Asker): void {
   const { service, client, bySubnet, isProven } = facts
   if (service === null || client === null) return
-  if (isProven || config.resolvers.some((prefix) => contains(prefix, from.address))) {
+  if (isProven || isInAny(config.resolvers, from.address)) {
     core.noteDemand(client, service, !bySubnet)
   }
 }

@@ -160,9 +160,24 @@ export function contains(prefix: Prefix, address: Address): boolean {
   return rest === 0 || ((prefix.address[whole]! ^ address[whole]!) & (0xff00 >> rest) & 0xff) === 0
 }
 
+/** Whether one of the prefixes contains the address. */
+export function isInAny(prefixes: readonly Prefix[], address: Address): boolean {
+  return prefixes.some((prefix) => contains(prefix, address))
+}
+
 export function sameAddress(a: Address, b: Address): boolean {
   for (let i = 0; i < ADDRESS_BYTES; i++) if (a[i] !== b[i]) return false
   return true
+}
+
+/** `HOST:PORT`, an IPv6 address in brackets. */
+export function formatHostPort({ host, port }: { readonly host: string; readonly port: number }): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** A URL's hostname as an address is written: `[2001:db8::1]` -> `2001:db8::1`. */
+export function withoutBrackets(hostname: string): string {
+  return hostname.replace(/^\[|\]$/g, '')
 }
 
 /** What a client is taken for where nothing finer is known: its /24 or /48. */
@@ -218,4 +233,26 @@ export function specialKind(address: Address): string | null {
   const range = SPECIAL_RANGES.find(({ prefix }) => contains(prefix, address))
   if (range !== undefined) return range.kind
   return familyOf(address) === 4 || contains(IPV6_GLOBAL, address) ? null : 'reserved'
+}
+
+export function isLoopback(address: Address): boolean {
+  return specialKind(address) === 'loopback'
+}
+
+/** Whether an address is this machine's own or one that the operator listed. */
+export function isLoopbackOrIn(prefixes: readonly Prefix[], address: Address): boolean {
+  return isLoopback(address) || isInAny(prefixes, address)
+}
+
+/** Whether a URL's or listener's host is this machine by loopback: an address of it, or `localhost` (RFC 6761, 6.3). */
+export function isLoopbackHost(host: string): boolean {
+  if (host === 'localhost' || host.endsWith('.localhost')) return true
+  const address = parseAddress(withoutBrackets(host))
+  return address !== null && isLoopback(address)
+}
+
+/** Whether a listener's host stands for all addresses of the machine: 0.0.0.0 and ::. */
+export function isWildcard(host: string): boolean {
+  const address = parseAddress(host)
+  return address !== null && specialKind(address) === 'unspecified'
 }

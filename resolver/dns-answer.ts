@@ -5,7 +5,7 @@
 // (RFC 6891; UDP 1232 at most), and a reply cut short says so (TC) and keeps its OPT. Answers never hold
 // RA, and AA only for what is ours. No I/O, no clock, no counters. RFC 1034, 1035, 2308, 7871, 8482, 8914.
 
-import { type Address, contains, IPV4_OFFSET_BITS, type Prefix, specialKind } from './address.ts'
+import { type Address, IPV4_OFFSET_BITS, isLoopbackOrIn, type Prefix } from './address.ts'
 import type { AllDown, Basis } from './directory.ts'
 import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
 import type { Limited } from './dns-limit.ts'
@@ -171,7 +171,8 @@ function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
   if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, NOT_AUTHORITATIVE)
   if (meaning.kind === 'nothing') return negative(context.zone, meaning.apex, RCODE.NXDOMAIN)
   if (type === TYPE.AXFR || type === TYPE.IXFR) return refusal(RCODE.REFUSED, PROHIBITED)
-  if (meaning.kind === 'why' && !isOperator(context, from.address)) return refusal(RCODE.REFUSED, PROHIBITED)
+  if (meaning.kind === 'why' && !isLoopbackOrIn(context.operatorFrom, from.address))
+    return refusal(RCODE.REFUSED, PROHIBITED)
   if (type === TYPE.ANY) return answerAny(labels)
   return answerName(context, meaning, query, from)
 }
@@ -201,12 +202,6 @@ function answerName(
     case 'empty':
       return negative(context.zone, meaning.apex, RCODE.NOERROR)
   }
-}
-
-function isOperator(context: DnsContext, address: Address): boolean {
-  return (
-    specialKind(address) === 'loopback' || context.operatorFrom.some((prefix) => contains(prefix, address))
-  )
 }
 
 /** Writes the answer; where its records don't fit, the same without records and with TC (RFC 2181, 9). */

@@ -5,7 +5,7 @@
 // TCP, and which is no larger than what it answers. Fixed memory: prefixes share 65,536 buckets, and one
 // that finds another's takes it over full. Loopback and the exempt are never limited.
 
-import { type Address, contains, familyOf, type Prefix, specialKind } from './address.ts'
+import { type Address, familyOf, isLoopbackOrIn, type Prefix } from './address.ts'
 
 export interface RateLimits {
   /** Replies a second to one prefix; as many may come at once. 0: no limit. */
@@ -48,14 +48,8 @@ export class RateLimiter {
     this.#filledMs[bucket] = nowMs
     this.#tokens[bucket] = Math.max(0, tokens - 1)
     // Who is exempt is asked only now: nearly nobody gets here.
-    if (tokens >= 1 || this.#isExempt(address)) return null
+    if (tokens >= 1 || isLoopbackOrIn(this.#limits.exempt, address)) return null
     return this.#overflow++ % 2 === 0 ? 'slip' : 'drop'
-  }
-
-  #isExempt(address: Address): boolean {
-    return (
-      specialKind(address) === 'loopback' || this.#limits.exempt.some((prefix) => contains(prefix, address))
-    )
   }
 }
 

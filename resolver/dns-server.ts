@@ -6,6 +6,7 @@
 // (which is there for addresses that come later). Decides nothing about answers.
 
 import { networkInterfaces } from 'node:os'
+import { formatHostPort, isWildcard } from './address.ts'
 import {
   type Asker,
   answerDns,
@@ -169,13 +170,7 @@ function listenError(host: string, port: number, error: NodeJS.ErrnoException): 
     EINVAL: 'expected an IP address of this machine',
   }
   const hint = hints[error.code ?? ''] ?? error.message
-  return new Error(`dns: can't listen on ${host.includes(':') ? `[${host}]` : host}:${port}: ${hint}`, {
-    cause: error,
-  })
-}
-
-function isWildcard(host: string): boolean {
-  return host === '0.0.0.0' || host === '::'
+  return new Error(`dns: can't listen on ${formatHostPort({ host, port })}: ${hint}`, { cause: error })
 }
 
 /** This machine's addresses of the wildcard's family. Link-local ones need a zone: the wildcard serves them. */

@@ -7,7 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { parseAddress, specialKind } from '../../resolver/address.ts'
+import { isLoopbackHost } from '../../resolver/address.ts'
 import type { ProblemDocument } from '../../server-agent/protocol/messages.ts'
 import { CommandFailure, printable, type Terminal, wrongUse } from './terminal.ts'
 
@@ -48,7 +48,12 @@ export function openClient(options: CoreOptions, terminal: Terminal): CoreClient
   const core = parseCore(options.core ?? terminal.env.NEARCAST_CORE ?? DEFAULT_CORE)
   const url = core.href.replace(/\/$/, '')
   const token = findToken(core, options, terminal)
-  if (token.secret !== null && core.protocol === 'http:' && !isLoopback(core) && !options.insecure) {
+  if (
+    token.secret !== null &&
+    core.protocol === 'http:' &&
+    !isLoopbackHost(core.hostname) &&
+    !options.insecure
+  ) {
     throw wrongUse(
       `the token would travel in the clear to ${core.host}`,
       'Give the core a certificate (--tls-cert, --tls-key) and use https://, or say --insecure.',
@@ -88,13 +93,6 @@ function parseCore(text: string): URL {
   return url
 }
 
-function isLoopback(url: URL): boolean {
-  const host = url.hostname.replace(/^\[|\]$/g, '')
-  if (host === 'localhost' || host.endsWith('.localhost')) return true
-  const address = parseAddress(host)
-  return address !== null && specialKind(address) === 'loopback'
-}
-
 /** The secret to send, and what to tell whoever is refused. */
 function findToken(
   core: URL,
@@ -107,7 +105,7 @@ function findToken(
   const folder = options.data ?? terminal.env.NEARCAST_DATA
   const file = join(folder ?? 'data', 'admin-token')
   const hint = `Put the token into NEARCAST_TOKEN, or name the core's data folder with --data (its file admin-token)`
-  if (folder === undefined && !isLoopback(core)) return { secret: null, hint: `${hint}.` }
+  if (folder === undefined && !isLoopbackHost(core.hostname)) return { secret: null, hint: `${hint}.` }
   try {
     return {
       secret: readFileSync(file, 'utf8').trim(),

@@ -9,7 +9,7 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
-import { familyOf, formatPrefix, prefixOf, specialKind } from '../../resolver/address.ts'
+import { familyOf, formatPrefix, isLoopback, prefixOf } from '../../resolver/address.ts'
 import { Problem } from '../problem.ts'
 import { VERSION } from '../version.ts'
 import { agentRoutes } from './agents.ts'
@@ -105,7 +105,7 @@ function identifyRequests(app: Api, context: HttpContext): void {
     const secret = bearerOf(request.headers)
     if (secret === null) return
     request.caller = core.authenticate(secret)
-    const isClear = config.tlsCert === null && specialKind(request.client.address) !== 'loopback'
+    const isClear = config.tlsCert === null && !isLoopback(request.client.address)
     if (isClear && !warned) {
       warned = true
       context.log.warn({}, 'a token came in the clear; give this core tls-cert and tls-key')

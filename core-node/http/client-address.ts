@@ -6,7 +6,7 @@
 // The header comes once or many times, hops with or without ports and brackets; addresses are taken in
 // their 16-byte form, so `::ffff:192.0.2.1` is 192.0.2.1.
 
-import { type Address, contains, type Prefix, parseAddress } from '../../resolver/address.ts'
+import { type Address, isInAny, type Prefix, parseAddress, parsePeerAddress } from '../../resolver/address.ts'
 import type { Peer } from '../core.ts'
 
 export interface Client extends Peer {
@@ -33,9 +33,9 @@ const UNKNOWN_PORT = 0
 
 /** null: the hop that counts is no address (or the peer has gone), so the client can't be told. */
 export function clientOf(hops: Hops, trustedProxies: readonly Prefix[]): Client | null {
-  const address = hops.address === undefined ? null : parseAddress(withoutZone(hops.address))
+  const address = hops.address === undefined ? null : parsePeerAddress(hops.address)
   if (address === null) return null
-  const isTrusted = (hop: Address): boolean => trustedProxies.some((prefix) => contains(prefix, hop))
+  const isTrusted = (hop: Address): boolean => isInAny(trustedProxies, hop)
   let client: Peer = { address, port: hops.port ?? UNKNOWN_PORT }
   if (!isTrusted(address)) {
     const behindUnknownProxy = hops.forwardedFor.length > 0 || hops.forwardedOtherwise
@@ -59,10 +59,4 @@ function parseHop(text: string): Peer | null {
   const address = parseAddress(parts?.[1] ?? bare)
   const port = parts?.[2] === undefined ? UNKNOWN_PORT : Number(parts[2])
   return address === null || port > 65_535 ? null : { address, port }
-}
-
-/** Link-local peers come as `fe80::1%eth0`. */
-function withoutZone(address: string): string {
-  const percent = address.indexOf('%')
-  return percent < 0 ? address : address.slice(0, percent)
 }

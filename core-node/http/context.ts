@@ -12,7 +12,7 @@ import type {
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
-import { contains, specialKind } from '../../resolver/address.ts'
+import { isInAny, isLoopback } from '../../resolver/address.ts'
 import type { Rng } from '../../resolver/select.ts'
 import type { Config } from '../config.ts'
 import type { Core } from '../core.ts'
@@ -83,9 +83,8 @@ export function bearerOf(headers: Headers): string | null {
  */
 function isOperatorsPlace({ operatorFrom, zone }: Config, { client, hostname }: FastifyRequest): boolean {
   if (client.behindUnknownProxy) return false
-  if (operatorFrom.some((prefix) => contains(prefix, client.address))) return true
   const isOurs = /^(\[.*\]|[\d.]+|localhost)$/.test(hostname) || hostname.endsWith(`.${zone}`)
-  return isOurs && specialKind(client.address) === 'loopback'
+  return isInAny(operatorFrom, client.address) || (isOurs && isLoopback(client.address))
 }
 
 /**

@@ -16,7 +16,7 @@ import { createServer as createTlsServer, type Server as TlsServer } from 'node:
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type RedirectTarget, redirect, redirectTarget } from '../../resolver/redirect.ts'
-import type { HostPort } from '../config.ts'
+import type { HostPort } from '../config-values.ts'
 import { Problem, type ProblemCode } from '../problem.ts'
 import { openApi } from './api.ts'
 import { type Api, type HttpContext, identifyClient } from './context.ts'
