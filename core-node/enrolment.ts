@@ -3,9 +3,18 @@
 // Pure, as registry.ts is. A host proves itself by its own credential; a token lets it join; a name
 // whose lease ended may be reclaimed by a token that could have given it. A host changes only its own.
 
-import { contains, formatAddress, localityPrefix, parseAddress, specialKind } from '../resolver/address.ts'
+import {
+  contains,
+  formatAddress,
+  formatHostPort,
+  localityPrefix,
+  parseAddress,
+  specialKind,
+  withoutBrackets,
+} from '../resolver/address.ts'
 import {
   type Change,
+  CORE_SERVICE,
   type Directory,
   type Health,
   type Host,
@@ -25,7 +34,6 @@ import {
 import { Problem } from './problem.ts'
 import {
   type Caller,
-  CORE_SERVICE,
   canonicalAddress,
   canonicalUrl,
   type Decision,
@@ -408,7 +416,7 @@ function memberFrom(
 
 /** A redirect must not lead where the host has nothing to say: to its own addresses, or to names the service lists. */
 function refuseForeignUrl(service: Service, host: Host, url: URL): void {
-  const name = url.hostname.replace(/^\[|\]$/g, '')
+  const name = withoutBrackets(url.hostname)
   const address = parseAddress(name)
   const own = address !== null && host.addresses.includes(formatAddress(address))
   const listed = service.urlHosts.some((pattern) =>
@@ -440,8 +448,7 @@ function canonicalCheck(text: string): string {
 
 function defaultCheck(host: Host, port: number | undefined, url: URL | null): string {
   if (url !== null) return url.href
-  const address = host.addresses[0]!
-  return `tcp://${address.includes(':') ? `[${address}]` : address}:${port}`
+  return `tcp://${formatHostPort({ host: host.addresses[0]!, port: port! })}`
 }
 
 /** A member leaves (its host says so: kept as left), or is taken off the books (an administrator). */

@@ -4,10 +4,17 @@
 // addresses and names are settings; with one core, members of that service by other names are its old ones.
 
 import { formatHostPort } from '../resolver/address.ts'
-import { type Change, type Directory, type Host, type Member, memberKey } from '../resolver/directory.ts'
+import {
+  type Change,
+  CORE_SERVICE,
+  type Directory,
+  type Host,
+  type Member,
+  memberKey,
+} from '../resolver/directory.ts'
 import { LEASE_SEC } from '../server-agent/protocol/messages.ts'
 import type { Config } from './config.ts'
-import { CORE_SERVICE, serviceFrom } from './registry.ts'
+import { serviceFrom } from './registry.ts'
 
 export interface Founding {
   readonly config: Config

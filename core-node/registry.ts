@@ -9,6 +9,7 @@ import { formatAddress, parseAddress } from '../resolver/address.ts'
 import {
   type AllDown,
   type Change,
+  CORE_SERVICE,
   type Directory,
   isLabel,
   POLICIES,
@@ -18,9 +19,6 @@ import {
 } from '../resolver/directory.ts'
 import { Attributes, LABEL_PATTERN } from '../server-agent/protocol/messages.ts'
 import { Problem } from './problem.ts'
-
-/** The built-in service whose members are the cores themselves. */
-export const CORE_SERVICE = 'core'
 
 /** Who asks, as far as its credential says. */
 export type Caller =

@@ -9,6 +9,9 @@
 export type Policy = 'nearest' | 'random' | 'weighted' | 'hash' | 'failover'
 export const POLICIES: readonly Policy[] = ['nearest', 'random', 'weighted', 'hash', 'failover']
 
+/** The built-in service whose members are the cores themselves. */
+export const CORE_SERVICE = 'core'
+
 /** Policies that order members by their distance: for these a client is located, measured and kept on its member. */
 export function isByDistance(policy: Policy): boolean {
   return policy === 'nearest' || policy === 'failover'

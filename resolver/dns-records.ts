@@ -5,7 +5,7 @@
 // 2782, HTTPS and SVCB: RFC 9460, negatives: RFC 2308, ANY: RFC 8482, stale: RFC 8767 and 8914.
 
 import { type Address, type Family, familyOf, parseAddress, sameAddress } from './address.ts'
-import type { AllDown, Basis } from './directory.ts'
+import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
 import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
 import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
 import { whyLines } from './explain.ts'
@@ -63,7 +63,6 @@ const NEAR_CORES = 3
 /** SRV and HTTPS clients go down the list by themselves: more members than an address answer has are of use to them. */
 const LISTED_MEMBERS = 4
 const SRV_WEIGHT_MAX = 1000
-const CORE_SERVICE = 'core'
 
 const STALE = extendedError(3, 'no member is live: the least stale is named')
 const NOBODY = extendedError(0, 'no member is live')

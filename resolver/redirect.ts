@@ -6,7 +6,7 @@
 // RFC 9110 section 15.4.3 (302), RFC 6249 (Link rel=duplicate: where else the same thing is).
 
 import { type Address, type Family, familyOf } from './address.ts'
-import type { AllDown, Basis } from './directory.ts'
+import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
 import { locate } from './locate.ts'
 import { ANY_ASK, type Rng, type Selection, select } from './select.ts'
 import type { ServingMember, Tables } from './tables.ts'
@@ -39,8 +39,6 @@ export interface RedirectReply {
   } | null
 }
 
-/** The cores' own service: at `core.ZONE` stands their API, not a redirect. */
-const CORE_SERVICE = 'core'
 const PATH_PREFIX = '/r/'
 /** The best and up to three more in Link: a client that tries four has waited long enough. */
 const NAMED = 4
@@ -73,6 +71,7 @@ function serviceOfHost(tables: Tables, zone: string, host: string): string | nul
   // One label alone (`localhost`) is a machine's name, never a service's.
   if (!host.includes('.')) return null
   const label = host.endsWith(`.${zone}`) ? host.slice(0, -zone.length - 1) : host
+  // At `core.ZONE` stands the cores' API, not a redirect.
   if (label === CORE_SERVICE) return null
   return tables.service(label) === null ? null : label
 }
