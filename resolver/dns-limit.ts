@@ -6,6 +6,7 @@
 // that finds another's takes it over full. Loopback and the exempt are never limited.
 
 import { type Address, familyOf, isLoopbackOrIn, type Prefix } from './address.ts'
+import { hashBytes } from './hash.ts'
 
 export interface RateLimits {
   /** Replies a second to one prefix; as many may come at once. 0: no limit. */
@@ -39,7 +40,7 @@ export class RateLimiter {
   take(address: Address, nowMs: number): Limited | null {
     const { repliesPerSec } = this.#limits
     if (repliesPerSec === 0) return null
-    const owner = hashGrain(address)
+    const owner = hashBytes(address, GRAIN_BYTES[familyOf(address)])
     const bucket = (owner ^ (owner >>> 16)) & (BUCKETS - 1)
     const own = this.#owners[bucket] === owner ? this.#tokens[bucket]! : repliesPerSec
     const refill = ((nowMs - this.#filledMs[bucket]!) * repliesPerSec) / 1000
@@ -51,12 +52,4 @@ export class RateLimiter {
     if (tokens >= 1 || isLoopbackOrIn(this.#limits.exempt, address)) return null
     return this.#overflow++ % 2 === 0 ? 'slip' : 'drop'
   }
-}
-
-/** FNV-1a of the prefix. */
-function hashGrain(address: Address): number {
-  const end = GRAIN_BYTES[familyOf(address)]
-  let hash = 0x811c9dc5
-  for (let i = 0; i < end; i++) hash = Math.imul(hash ^ address[i]!, 0x01000193)
-  return hash >>> 0
 }

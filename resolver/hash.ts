@@ -10,19 +10,27 @@ import { type Address, familyOf } from './address.ts'
 /** The grain at which clients are told apart, bytes of the 16-byte form: /24 and /48. */
 const GRAIN_BYTES = { 4: 15, 6: 6 } as const
 
-/** FNV-1a, 32 bits. */
+/** FNV-1a, 32 bits: where it starts, and what each byte does to it. */
+const FNV_BASIS = 0x811c9dc5
+const fnvStep = (hash: number, byte: number) => Math.imul(hash ^ byte, 0x01000193)
+
+/** FNV-1a of the first `end` bytes. */
+export function hashBytes(bytes: Uint8Array, end: number): number {
+  let hash = FNV_BASIS
+  for (let i = 0; i < end; i++) hash = fnvStep(hash, bytes[i]!)
+  return hash >>> 0
+}
+
+/** FNV-1a of a name, whose characters are bytes: labels are ASCII. */
 export function hashText(text: string): number {
-  let hash = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  let hash = FNV_BASIS
+  for (let i = 0; i < text.length; i++) hash = fnvStep(hash, text.charCodeAt(i))
   return hash >>> 0
 }
 
 /** FNV-1a of the client's /24 or /48: clients that share it are one client to every policy. */
 export function hashClient(client: Address): number {
-  const end = GRAIN_BYTES[familyOf(client)]
-  let hash = 0x811c9dc5
-  for (let i = 0; i < end; i++) hash = Math.imul(hash ^ client[i]!, 0x01000193)
-  return hash >>> 0
+  return hashBytes(client, GRAIN_BYTES[familyOf(client)])
 }
 
 /** Both hashes as one number in (0, 1), evenly spread: the finalizer of MurmurHash3 over their mix. */
