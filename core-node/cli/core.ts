@@ -55,8 +55,8 @@ async function runDaemon({ config: file, ...flags }: CoreFlags, terminal: Termin
       next: 'npx nearcast core --help lists all settings.',
     })
   }
-  const { runCore } = await import('../main.ts')
-  await runCore(config)
+  const { runCore } = await import('./run-core.ts')
+  await runCore(config, terminal)
 }
 
 function checkConfig(file: string, json: boolean, terminal: Terminal): void {

@@ -5,10 +5,12 @@ import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { hashSecret } from '../../core-node/credentials.ts'
+import { provenDemand } from '../../core-node/dns-demand.ts'
 import { Problem } from '../../core-node/problem.ts'
 import { openMemory } from '../../db/memory.ts'
 import { type Store, StoreError } from '../../db/store.ts'
-import { parseAddress } from '../../resolver/address.ts'
+import { parseAddress, parsePrefix } from '../../resolver/address.ts'
+import type { DnsFacts } from '../../resolver/dns-answer.ts'
 import { openEcho } from '../../server-agent/protocol/echo-socket.ts'
 import type { OrderResult } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, openCoreFixture, peer, testConfig } from '../support/core-fixture.ts'
@@ -260,4 +262,29 @@ t.test('a client with a ticket may report RTTs; without one, or from elsewhere, 
   })
   t.ok(parseAddress('198.51.100.7'))
   await fixture.close()
+})
+
+t.test('a DNS query counts as demand where its asker is proven or listed, and only then', async (t) => {
+  const client = parseAddress('198.51.100.7')!
+  const asker = parseAddress('192.0.2.53')!
+  const facts: DnsFacts = {
+    outcome: 'answered',
+    type: 1,
+    service: 'mirror',
+    client,
+    bySubnet: false,
+    basis: 'geo',
+    allDown: null,
+    truncated: false,
+    isProven: true,
+  }
+  const listed = [parsePrefix('192.0.2.0/24')!]
+  const direct = { client, service: 'mirror', direct: true }
+  t.same(provenDemand(facts, asker, []), direct)
+  t.same(provenDemand({ ...facts, bySubnet: true }, asker, []), { ...direct, direct: false })
+  t.equal(provenDemand({ ...facts, isProven: false }, asker, []), null, 'its source may be forged')
+  t.same(provenDemand({ ...facts, isProven: false }, asker, listed), direct)
+  t.equal(provenDemand({ ...facts, isProven: false }, parseAddress('203.0.113.1')!, listed), null)
+  t.equal(provenDemand({ ...facts, client: null }, asker, listed), null, 'nothing was selected')
+  t.equal(provenDemand({ ...facts, service: null }, asker, listed), null)
 })

@@ -1,0 +1,55 @@
+// The daemon as a process: logs to standard error, a welcome to its terminal, an end by signal.
+//
+// What runs is main.ts' to say; what is logged and told is for whoever started it. The welcome's commands
+// are meant to be pasted, so they hold what differs from the defaults and nothing else.
+
+import { relative, resolve } from 'node:path'
+import { pino } from 'pino'
+import { formatHostPort } from '../../resolver/address.ts'
+import { adminTokenPath } from '../admin-token.ts'
+import type { Config } from '../config.ts'
+import { openCore } from '../main.ts'
+import { VERSION } from '../version.ts'
+import type { Terminal } from './terminal.ts'
+
+/** Runs a core until it is told to stop by SIGTERM or SIGINT. */
+export async function runCore(config: Config, terminal: Terminal): Promise<void> {
+  const log = pino({ level: config.logLevel, base: { core: config.name } }, pino.destination(2))
+  const running = await openCore(config, log)
+  terminal.print(welcome(config))
+  const signal = await stopSignal()
+  log.info({ signal }, 'stopping')
+  await running.close()
+}
+
+function stopSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    process.once('SIGTERM', () => resolve('SIGTERM'))
+    process.once('SIGINT', () => resolve('SIGINT'))
+  })
+}
+
+/** What a newcomer needs next; each command works when pasted into another terminal in this folder. */
+function welcome(config: Config): string {
+  const dns = config.dns[0]!
+  const http = config.http[0]!
+  const scheme = config.tlsCert === null ? 'http' : 'https'
+  const url = `${scheme}://${formatHostPort(http)}`
+  const local = url === 'http://127.0.0.1:8053' ? '' : ` --core ${url}`
+  const data = resolve(config.data) === resolve('data') ? '' : ` --data ${config.data}`
+  const address = config.advertise[0]!
+  const dig = `dig @${dns.host}${dns.port === 53 ? '' : ` -p ${dns.port}`}`
+  return `
+Nearcast ${VERSION}: core ${config.name} answers for the zone ${config.zone}
+
+  DNS          ${config.dns.map(formatHostPort).join(', ')} (UDP and TCP)
+  HTTP         ${config.http.map((at) => `${scheme}://${formatHostPort(at)}`).join(', ')}
+  Admin token  ${relative('.', adminTokenPath(config.data))}
+
+Next, in another terminal, in this folder:
+
+  make a service   npx nearcast service put demo${local}${data}
+  join a server    npx nearcast-agent --core ${url} --token "$(npx nearcast token create --service demo${local}${data})" --service demo --name a --address ${address} --port 80
+  ask (a third)    ${dig} demo.${config.zone}
+`
+}
