@@ -24,12 +24,17 @@ type Tell = (labels: Labels, value: number) => void
 
 export class Metrics {
   readonly #registry = new Registry()
+  readonly #core: Measured
+  /** As it was when the scrape began: taking it walks all hosts and members. */
+  #status: CoreStatus
   readonly #requests: Counter
   readonly #answers: Counter
   readonly #allDown: Counter
   readonly #refused: Counter
 
   constructor(core: Measured) {
+    this.#core = core
+    this.#status = core.status()
     collectDefaultMetrics({ register: this.#registry })
     this.#requests = this.#counter(
       'nearcast_http_requests_total',
@@ -48,7 +53,7 @@ export class Metrics {
       'door',
       'reason',
     ])
-    this.#watchCore(core)
+    this.#watchCore()
   }
 
   get contentType(): string {
@@ -57,6 +62,7 @@ export class Metrics {
 
   /** All metrics in the text format. */
   render(): Promise<string> {
+    this.#status = this.#core.status()
     return this.#registry.metrics()
   }
 
@@ -117,28 +123,28 @@ export class Metrics {
     )
   }
 
-  #watchCore(core: Measured): void {
+  #watchCore(): void {
     this.#gauge('nearcast_ready', 'Whether clients should be sent here: 1 or 0', [], (tell) =>
-      tell({}, core.status().ready ? 1 : 0),
+      tell({}, this.#status.ready ? 1 : 0),
     )
     this.#gauge('nearcast_degraded', 'How many things work only in part; /readyz tells which', [], (tell) =>
-      tell({}, core.status().degraded.length),
+      tell({}, this.#status.degraded.length),
     )
     this.#gauge('nearcast_services', 'Services in the directory', [], (tell) =>
-      tell({}, core.status().services),
+      tell({}, this.#status.services),
     )
     this.#gauge('nearcast_hosts', 'Hosts by presence', ['presence'], (tell) => {
-      for (const [presence, count] of Object.entries(core.status().hosts)) tell({ presence }, count)
+      for (const [presence, count] of Object.entries(this.#status.hosts)) tell({ presence }, count)
     })
     this.#gauge('nearcast_members', 'Members by state', ['state'], (tell) => {
-      for (const [state, count] of Object.entries(countMembers(core.tables))) tell({ state }, count)
+      for (const [state, count] of Object.entries(countMembers(this.#core.tables))) tell({ state }, count)
     })
     this.#gauge('nearcast_localities', 'Client prefixes of which something is known', [], (tell) =>
-      tell({}, core.status().localities),
+      tell({}, this.#status.localities),
     )
     const events = 'nearcast_events_total'
     this.#readCounter(events, 'What the core heard, ordered, decided and refused', ['event'], (tell) => {
-      for (const [event, count] of Object.entries(core.status().counters)) tell({ event }, count)
+      for (const [event, count] of Object.entries(this.#status.counters)) tell({ event }, count)
     })
   }
 

@@ -184,7 +184,7 @@ function answerName(
   from: Asker,
 ): DnsAnswer {
   const { labels, type } = query.question!
-  const client = query.edns?.subnet?.address ?? from.address
+  const { address: client } = clientOf(query, from)
   // An alias outside the zone is an apex too: someone delegated it to us.
   const isApex = meaning.apex.length === labels.length
   if (isApex && (type === TYPE.SOA || type === TYPE.NS))
@@ -204,6 +204,12 @@ function answerName(
   }
 }
 
+/** Whom to answer for: the client that Client Subnet names, else the asker itself. */
+function clientOf({ edns }: Query, from: Asker): { address: Address; bySubnet: boolean } {
+  const named = edns?.subnet?.address ?? null
+  return named === null ? { address: from.address, bySubnet: false } : { address: named, bySubnet: true }
+}
+
 /** Writes the answer; where its records don't fit, the same without records and with TC (RFC 2181, 9). */
 function encode(
   nsid: string | null,
@@ -217,7 +223,7 @@ function encode(
   let reply = write(packet, query, from, answer, options, false)
   const truncated = reply === null
   reply ??= write(packet, query, from, answer, options, true)
-  const bySubnet = answer.client !== null && query.edns?.subnet?.address === answer.client
+  const bySubnet = answer.client !== null && clientOf(query, from).bySubnet
   const isProven = from.via === 'tcp' || cookie?.isProven === true
   return { reply, facts: factsOf(outcomeOf(answer), query, answer, { bySubnet, truncated, isProven }) }
 }
