@@ -436,6 +436,13 @@ export class Core {
     }
   }
 
+  /** Whether clients should be sent here, and what works only in part. At once, where status() looks at every member. */
+  readiness(): Pick<CoreStatus, 'ready' | 'degraded'> {
+    const degraded = [this.#ledger.trouble, this.#liveness.suspicion].filter((reason) => reason !== null)
+    if (this.#draining) degraded.push('this core is shutting down')
+    return { ready: !this.#draining, degraded }
+  }
+
   status(): CoreStatus {
     const hosts = { live: 0, silent: 0, left: 0 }
     for (const host of this.directory.hosts.values()) hosts[host.presence]++
@@ -443,15 +450,12 @@ export class Core {
     for (const { service, name } of this.directory.members.values()) {
       if (this.tables.member(service, name)?.state === 'live') live++
     }
-    const degraded = [this.#ledger.trouble, this.#liveness.suspicion].filter((reason) => reason !== null)
-    if (this.#draining) degraded.push('this core is shutting down')
     return {
       name: this.name,
       version: VERSION,
       zone: this.zone,
       uptimeSec: Math.round((this.#clock.monotonicMs() - this.#startedMs) / 1000),
-      ready: !this.#draining,
-      degraded,
+      ...this.readiness(),
       services: this.directory.services.size,
       hosts,
       members: { live, other: this.directory.members.size - live },

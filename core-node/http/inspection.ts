@@ -42,7 +42,7 @@ export function inspectionRoutes(app: Api, { core, config, metrics }: HttpContex
       },
     },
     async () => {
-      const { ready, degraded } = core.status()
+      const { ready, degraded } = core.readiness()
       if (!ready) throw new Problem('unavailable', degraded.join('; ') || 'this core is not ready yet')
       return { ready, degraded: [...degraded] }
     },
