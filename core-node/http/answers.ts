@@ -1,8 +1,10 @@
-// The clients' questions: nearest, neighbors, random, bootstrap, explain, and where an address is.
+// The clients' questions: nearest, neighbors, random, bootstrap.
 //
 // Invariant: all of them locate and select by the same functions as DNS and the redirect do, so that no
 // door tells another story. Who may ask what is question.ts' to say.
 
+import type { FastifyReply } from 'fastify'
+import type { Static, TSchema } from 'typebox'
 import {
   type Address,
   type Family,
@@ -12,21 +14,15 @@ import {
   IPV4_OFFSET_BITS,
   prefixOf,
 } from '../../resolver/address.ts'
-import { explain, explainLocality } from '../../resolver/explain.ts'
-import { locate } from '../../resolver/locate.ts'
 import { ANY_ASK, type Ask, type Selection, select, type Weighed } from '../../resolver/select.ts'
-import { type Api, type HttpContext, requireInside } from './context.ts'
-import { findService, openToPages, type Question, readClient, readFilters, readQuestion } from './question.ts'
+import type { Api, HttpContext } from './context.ts'
+import { openToPages, type Question, type QuestionRequest, readFilters, readQuestion } from './question.ts'
 import {
-  AddressParams,
   type AnsweredMember,
   AnyServiceParams,
   BootstrapQuery,
   BootstrapReply,
   COUNTS,
-  ExplainQuery,
-  ExplainReply,
-  LocalityReply,
   NearestQuery,
   NearestReply,
   NeighborsQuery,
@@ -39,54 +35,45 @@ const tags = ['answers']
 /** Open for oneself, a token for others. */
 const security = [{}, { token: [] }]
 const own = 'For the caller; for another client (`client`) a token is needed.'
+const MEMBERS = told('Members, best first', NearestReply)
 
 export function answerRoutes(app: Api, context: HttpContext): void {
   nearestRoute(app, context)
-  overlayRoutes(app, context)
-  insightRoutes(app, context)
+  neighborsRoute(app, context)
+  randomRoute(app, context)
+  bootstrapRoute(app, context)
 }
 
 function nearestRoute(app: Api, context: HttpContext): void {
   app.get(
     '/v1/services/:service/nearest',
     {
-      schema: {
-        tags,
+      schema: questionSchema({
         operationId: 'nearest',
         summary: 'The best members for a client, by the service’s policy',
-        description: own,
-        security,
-        params: AnyServiceParams,
         querystring: NearestQuery,
-        response: { 200: told('Members, best first', NearestReply), ...problems('forbidden', 'not-found') },
-      },
+        reply: MEMBERS,
+      }),
     },
-    async (request, reply) => {
-      const question = readQuestion(context, request, reply)
-      const limit = request.query.k ?? COUNTS.nearest.default
-      return answerMembers(context, question, choose(context, question, { limit }))
-    },
+    answering(context, (question, { k }: Static<typeof NearestQuery>) => {
+      const selection = choose(context, question, { limit: k ?? COUNTS.nearest.default })
+      return { selection, reply: viewMembers(context, question, selection) }
+    }),
   )
 }
 
-function overlayRoutes(app: Api, context: HttpContext): void {
+function neighborsRoute(app: Api, context: HttpContext): void {
   app.get(
     '/v1/services/:service/neighbors',
     {
-      schema: {
-        tags,
+      schema: questionSchema({
         operationId: 'neighbors',
         summary: 'Many near live members, or those in a ring of distances; never the caller itself',
-        description: own,
-        security,
-        params: AnyServiceParams,
         querystring: NeighborsQuery,
-        response: { 200: told('Members, best first', NearestReply), ...problems('forbidden', 'not-found') },
-      },
+        reply: MEMBERS,
+      }),
     },
-    async (request, reply) => {
-      const { query } = request
-      const question = readQuestion(context, request, reply)
+    answering(context, (question, query: Static<typeof NeighborsQuery>) => {
       const selection = chooseLive(context, question, {
         ...readFilters(question, query),
         policy: 'nearest',
@@ -94,56 +81,47 @@ function overlayRoutes(app: Api, context: HttpContext): void {
         minMs: query.minMs ?? ANY_ASK.minMs,
         maxMs: query.maxMs ?? ANY_ASK.maxMs,
       })
-      return answerMembers(context, question, selection)
-    },
+      return { selection, reply: viewMembers(context, question, selection) }
+    }),
   )
+}
 
+function randomRoute(app: Api, context: HttpContext): void {
   app.get(
     '/v1/services/:service/random',
     {
-      schema: {
-        tags,
+      schema: questionSchema({
         operationId: 'random',
         summary: 'Random live members, each equally likely; never the caller itself',
-        description: own,
-        security,
-        params: AnyServiceParams,
         querystring: RandomQuery,
-        response: { 200: told('Members, best first', NearestReply), ...problems('forbidden', 'not-found') },
-      },
+        reply: MEMBERS,
+      }),
     },
-    async (request, reply) => {
-      const { query } = request
-      const question = readQuestion(context, request, reply)
+    answering(context, (question, query: Static<typeof RandomQuery>) => {
       const selection = chooseLive(context, question, {
         ...readFilters(question, query),
         policy: 'random',
         limit: query.k ?? COUNTS.random.default,
       })
-      return answerMembers(context, question, selection)
-    },
+      return { selection, reply: viewMembers(context, question, selection) }
+    }),
   )
+}
 
+function bootstrapRoute(app: Api, context: HttpContext): void {
   app.get(
     '/v1/services/:service/bootstrap',
     {
-      schema: {
-        tags,
+      schema: questionSchema({
         operationId: 'bootstrap',
         summary: 'Near and random live members at once: what a joining node needs',
-        description: `Near members make an overlay fast, random ones keep it in one piece. No member is in both lists. ${own}`,
-        security,
-        params: AnyServiceParams,
+        about:
+          'Near members make an overlay fast, random ones keep it in one piece. No member is in both lists.',
         querystring: BootstrapQuery,
-        response: {
-          200: told('Near members, best first, and random ones', BootstrapReply),
-          ...problems('forbidden', 'not-found'),
-        },
-      },
+        reply: told('Near members, best first, and random ones', BootstrapReply),
+      }),
     },
-    async (request, reply) => {
-      const { query } = request
-      const question = readQuestion(context, request, reply)
+    answering(context, (question, query: Static<typeof BootstrapQuery>) => {
       const wanted = readFilters(question, query)
       const near = chooseLive(context, question, {
         ...wanted,
@@ -157,64 +135,50 @@ function overlayRoutes(app: Api, context: HttpContext): void {
         limit: query.random ?? COUNTS.bootstrapRandom.default,
       })
       const members = { near: viewPicks(near, question.family), random: viewPicks(random, question.family) }
-      return { ...answerHead(context, question, near), ...members }
-    },
+      return { selection: near, reply: { ...viewHead(context, question, near), ...members } }
+    }),
   )
 }
 
-function insightRoutes(app: Api, context: HttpContext): void {
-  const { core, config, nowMs } = context
-  app.get(
-    '/v1/services/:service/explain',
-    {
-      schema: {
-        tags,
-        operationId: 'explain',
-        summary: 'Why a client gets what it gets: locality, every member, its cost, why it was passed over',
-        security: [{ token: [] }, {}],
-        params: AnyServiceParams,
-        querystring: ExplainQuery,
-        response: { 200: told('The whole decision', ExplainReply), ...problems('forbidden', 'not-found') },
-      },
-    },
-    async (request) => {
-      requireInside(config, request, 'see why')
-      const { client } = readClient(context, request, request.query.client, 'client')
-      const serving = findService(context, request.params.service)
-      const locality = locate(core.tables, client)
-      const family = request.query.family ?? null
-      const selection = select(
-        core.tables,
-        serving,
-        locality,
-        { ...ANY_ASK, family, limit: serving.service.maxAddrs },
-        context.rng,
-      )
-      return explain(core.tables, serving, locality, selection, nowMs(), core.nextProbes(client))
-    },
-  )
+/** What the routes of questions have in common for the validator and for readers of the API. */
+function questionSchema<Q extends TSchema, R extends TSchema>(route: {
+  readonly operationId: string
+  readonly summary: string
+  readonly about?: string
+  readonly querystring: Q
+  readonly reply: R
+}) {
+  const { operationId, summary, about, querystring, reply } = route
+  return {
+    tags,
+    operationId,
+    summary,
+    description: about === undefined ? own : `${about} ${own}`,
+    security,
+    params: AnyServiceParams,
+    querystring,
+    response: { 200: reply, ...problems('forbidden', 'not-found') },
+  }
+}
 
-  app.get(
-    '/v1/localities/:address',
-    {
-      schema: {
-        tags,
-        operationId: 'getLocality',
-        summary: 'What is known of where an address is',
-        description: 'One’s own (`me`) is open: "where am I". Others need a token.',
-        security,
-        params: AddressParams,
-        response: { 200: told('What is known of the address', LocalityReply), ...problems('forbidden') },
-      },
-    },
-    async (request, reply) => {
-      const { address } = request.params
-      const text = address === 'me' ? undefined : address
-      const { client, isCaller } = readClient(context, request, text, 'address')
-      if (isCaller) openToPages(reply)
-      return explainLocality(core.tables, locate(core.tables, client), nowMs())
-    },
-  )
+/**
+ * The handler of a question's route, with all that follows from being asked: a client's own question is
+ * demand, and web pages may ask it (of mistakes in it they are told as well); an answer is counted.
+ */
+function answering<Query, Reply>(
+  context: HttpContext,
+  answer: (question: Question, query: Query) => { selection: Selection; reply: Reply },
+) {
+  return async (request: QuestionRequest<Query>, httpReply: FastifyReply): Promise<Reply> => {
+    const question = readQuestion(context, request)
+    if (question.isCaller) {
+      openToPages(httpReply)
+      context.core.noteDemand(question.client, question.serving.service.name, true)
+    }
+    const { selection, reply } = answer(question, request.query)
+    context.metrics.countAnswer('http', selection.basis, selection.allDown?.mode ?? null)
+    return reply
+  }
 }
 
 function choose({ core, rng }: HttpContext, question: Question, asked: Partial<Ask>): Selection {
@@ -228,16 +192,15 @@ function chooseLive(context: HttpContext, question: Question, asked: Partial<Ask
   return selection.allDown === null ? selection : { ...selection, picks: [], allDown: { mode: 'empty' } }
 }
 
-function answerMembers(context: HttpContext, question: Question, selection: Selection): NearestReply {
-  return { ...answerHead(context, question, selection), members: viewPicks(selection, question.family) }
+function viewMembers(context: HttpContext, question: Question, selection: Selection): NearestReply {
+  return { ...viewHead(context, question, selection), members: viewPicks(selection, question.family) }
 }
 
-function answerHead(
-  { core, metrics }: HttpContext,
+function viewHead(
+  { core }: HttpContext,
   { client, serving, locality }: Question,
   { basis, scopeBits, ttlSec, allDown }: Selection,
 ): Omit<NearestReply, 'members'> {
-  metrics.countAnswer('http', basis, allDown?.mode ?? null)
   return {
     service: serving.service.name,
     client: formatAddress(client),

@@ -15,6 +15,7 @@ import { VERSION } from '../version.ts'
 import { agentRoutes } from './agents.ts'
 import { answerRoutes } from './answers.ts'
 import { type Api, bearerOf, type HttpContext, identifyClient } from './context.ts'
+import { insightRoutes } from './insight.ts'
 import { inspectionRoutes } from './inspection.ts'
 import { openapiOptions } from './openapi.ts'
 import { operatorRoutes } from './operators.ts'
@@ -66,6 +67,7 @@ export async function openApi(context: HttpContext): Promise<Api> {
     notFound(methods, request, reply),
   )
   answerRoutes(app, context)
+  insightRoutes(app, context)
   agentRoutes(app, context)
   operatorRoutes(app, context)
   inspectionRoutes(app, context)

@@ -10,7 +10,13 @@ import { AliveReply, problems, ReadyReply, told } from './schemas.ts'
 
 const tags = ['inspection']
 
-export function inspectionRoutes(app: Api, { core, config, metrics }: HttpContext): void {
+export function inspectionRoutes(app: Api, context: HttpContext): void {
+  healthRoutes(app, context)
+  metricsRoute(app, context)
+  openapiRoute(app)
+}
+
+function healthRoutes(app: Api, { core }: HttpContext): void {
   app.get(
     '/healthz',
     {
@@ -47,7 +53,9 @@ export function inspectionRoutes(app: Api, { core, config, metrics }: HttpContex
       return { ready, degraded: [...degraded] }
     },
   )
+}
 
+function metricsRoute(app: Api, { config, metrics }: HttpContext): void {
   app.get(
     '/metrics',
     {
@@ -65,7 +73,9 @@ export function inspectionRoutes(app: Api, { core, config, metrics }: HttpContex
       return reply.type(metrics.contentType).send(await metrics.render())
     },
   )
+}
 
+function openapiRoute(app: Api): void {
   app.get(
     '/openapi.json',
     {

@@ -16,6 +16,8 @@ import { MAX_EXCLUDED } from './schemas.ts'
 /** One client's question about one service. */
 export interface Question {
   readonly client: Address
+  /** The client asks for itself. */
+  readonly isCaller: boolean
   readonly serving: ServingService
   readonly locality: Locality
   /** Row of the host that asks; -1: none. */
@@ -23,24 +25,22 @@ export interface Question {
   readonly family: Family | null
 }
 
-type AnswerRequest = FastifyRequest & {
+/** What every route for questions takes, beside its own `Query`. */
+export type QuestionRequest<Query = unknown> = FastifyRequest & {
   readonly params: { readonly service: string }
-  readonly query: { readonly client?: string; readonly family?: 4 | 6 }
+  readonly query: Query & { readonly client?: string; readonly family?: 4 | 6 }
 }
 
-/** Who asks for what. Notes the demand where the client asks for itself. Throws Problem. */
-export function readQuestion(context: HttpContext, request: AnswerRequest, reply: FastifyReply): Question {
+/** Who asks for what. Throws Problem. */
+export function readQuestion(context: HttpContext, request: QuestionRequest): Question {
   const { core } = context
   const { client, isCaller } = readClient(context, request, request.query.client, 'client')
   const serving = findService(context, request.params.service)
-  if (isCaller) {
-    openToPages(reply)
-    core.noteDemand(client, serving.service.name, true)
-  }
   const { caller } = request
   const byCredential = caller.kind === 'host' ? core.tables.hostRow(caller.host) : -1
   return {
     client,
+    isCaller,
     serving,
     locality: locate(core.tables, client),
     self: byCredential >= 0 ? byCredential : core.tables.hostRowAt(client),
