@@ -3,11 +3,16 @@
 // The shell around enrolment.ts's proofChanges: it sends the echoes and tries again what did not
 // answer. Clock by argument; whoever owns it calls tick.
 
+import { formatPrefix, localityPrefix, parseAddress } from '../resolver/address.ts'
 import type { Change, Directory, Host } from '../resolver/directory.ts'
+import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
 import { proofChanges } from './enrolment.ts'
 
-/** An address that did not answer its echo is tried again after so long, ms. */
+/** An address that did not answer its echo is tried again after so long, doubling up to an hour, ms. */
 const AGAIN_MS = 10_000
+const AGAIN_AT_MOST_MS = 3_600_000
+/** Tries to one /24 (/48): anyone may name an address that is not its own, and its owner must hardly notice. */
+const TRIES_PER_PREFIX = { perSec: 1, burst: 60 }
 /** A host that just joined knows its key only by the reply, which needs its way, ms. */
 const SOON_MS = 250
 
@@ -20,7 +25,8 @@ export interface AddressProofsOptions {
 
 export class AddressProofs {
   readonly #options: AddressProofsOptions
-  readonly #dueMs = new Map<string, number>()
+  readonly #due = new Map<string, { atMs: number; waitMs: number }>()
+  readonly #budget = new TokenBuckets(TRIES_PER_PREFIX)
 
   constructor(options: AddressProofsOptions) {
     this.#options = options
@@ -28,27 +34,33 @@ export class AddressProofs {
 
   /** A host joined or changed its addresses: tried soon. */
   expect(host: Host, nowMs: number): void {
-    if (openAddresses(host).length > 0) this.#dueMs.set(host.name, nowMs + SOON_MS)
+    if (openAddresses(host).length > 0) this.#due.set(host.name, { atMs: nowMs + SOON_MS, waitMs: AGAIN_MS })
   }
 
   /** Tries each address of a host that is not proven yet, and keeps what answered. */
   async prove(name: string, nowMs: number): Promise<void> {
     const { directory, reach, write } = this.#options
     const host = directory.hosts.get(name)
-    this.#dueMs.delete(name)
+    const waitMs = this.#due.get(name)?.waitMs ?? AGAIN_MS
+    this.#due.delete(name)
     const open = host?.presence === 'live' ? openAddresses(host) : []
     if (host?.echo == null || open.length === 0) return
-    this.#dueMs.set(name, nowMs + AGAIN_MS)
+    this.#due.set(name, { atMs: nowMs + waitMs, waitMs: Math.min(2 * waitMs, AGAIN_AT_MOST_MS) })
     const { port } = host.echo
-    const answered = await Promise.all(open.map((address) => reach(host, { address, port })))
-    const proven = open.filter((_, i) => answered[i])
+    const tried = open.filter((address) => this.#budget.take(prefixOfText(address), nowMs))
+    const answered = await Promise.all(tried.map((address) => reach(host, { address, port })))
+    const proven = tried.filter((_, i) => answered[i])
     await write(() => proofChanges(directory, host, proven))
   }
 
   /** The hosts whose time to be tried has come. */
   due(nowMs: number): string[] {
-    return [...this.#dueMs].filter(([, dueMs]) => dueMs <= nowMs).map(([name]) => name)
+    return [...this.#due].filter(([, { atMs }]) => atMs <= nowMs).map(([name]) => name)
   }
+}
+
+function prefixOfText(address: string): string {
+  return formatPrefix(localityPrefix(parseAddress(address)!))
 }
 
 /** Addresses about which an echo could still show something. */

@@ -158,6 +158,8 @@ export class Core {
 
   #keepDueMs = 0
   #upkeepDueMs = 0
+  /** Hosts whose new credential nobody has shown yet: the reply that told it may have been lost. */
+  readonly #unclaimed = new Set<string>()
   #draining = false
   #zoneSerial = 0
   #serialOf = -1
@@ -248,7 +250,9 @@ export class Core {
 
   /** Who a Bearer secret is (token or host credential). null: anonymous. Throws Problem `unauthorized` for one that nobody has. */
   authenticate(secret: string | null): Caller {
-    return this.#credentials.find(secret)
+    const caller = this.#credentials.find(secret)
+    if (caller.kind === 'host') this.#unclaimed.delete(caller.host)
+    return caller
   }
 
   // ---- operators
@@ -331,7 +335,9 @@ export class Core {
 
   /** The host says goodbye: its members are gone from answers when this resolves. */
   removeHost(caller: Caller, name: string): Promise<void> {
-    return this.#ledger.write(() => removeHost(this.directory, caller, name, this.#clock.nowMs()))
+    return this.#ledger.writeOrPublish(
+      () => removeHost(this.directory, caller, name, this.#clock.nowMs()).changes,
+    )
   }
 
   /** A member joins; the addresses of its host are tried before the reply, so that it says what will be answered. */
@@ -363,7 +369,7 @@ export class Core {
     for (const { beat, host } of heard) {
       this.counters.add(host === null ? 'heartbeats.unknown' : 'heartbeats.heard')
       if (host === null) continue
-      this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs)
+      this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs, isTrusted(host))
       this.#ledger.publishMeasured(loadChanges(this.directory, host, beat))
       this.#hearResults(host.name, beat.results ?? [], nowMs)
     }
@@ -371,7 +377,7 @@ export class Core {
       heard.flatMap(({ beat, host }) =>
         host === null ? [] : heardChanges(this.directory, host.name, beat, this.#clock.nowMs()),
       )
-    if (news().length > 0) await this.#ledger.write(() => ({ changes: news(), result: undefined }))
+    if (news().length > 0) await this.#ledger.writeOrPublish(news)
     return {
       beats: heard.map(({ beat, host }) => {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
@@ -485,7 +491,10 @@ export class Core {
     this.#credentials.apply(changes)
     this.#measuring.apply(changes)
     for (const change of changes) {
-      if (change.kind === 'hosts' && change.value?.presence !== 'live') this.#liveness.forget(change.key)
+      if (change.kind === 'hosts' && change.value?.presence !== 'live') {
+        this.#liveness.forget(change.key)
+        this.#unclaimed.delete(change.key)
+      }
       if (change.kind === 'settings') this.#readSecrets()
     }
   }
@@ -512,30 +521,35 @@ export class Core {
   /** Expects heartbeats of a live host from now on; of itself none. */
   #expect(host: Host): void {
     if (!host.agent || host.presence !== 'live' || host.name === this.name) return
-    this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs())
+    this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
   }
 
   /** The host behind a beat, if the credential is its own and it has not said goodbye. */
   #hostOf(beat: Beat): Host | null {
     const host = this.directory.hosts.get(beat.host)
     if (host?.credentialHash == null || !matchesHash(beat.credential, host.credentialHash)) return null
-    return host.presence === 'left' ? null : host
+    if (host.presence === 'left') return null
+    this.#unclaimed.delete(host.name)
+    return host
   }
 
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
     const presenceSinceMs = this.#clock.nowMs()
-    this.#ledger.writeSoon(() => {
+    const silence = (): Change[] => {
       const host = this.directory.hosts.get(name)
       if (host?.presence !== 'live' || this.#liveness.expects(name)) return []
       return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
-    })
+    }
+    this.#ledger.inBackground(this.#ledger.writeOrPublish(silence))
   }
 
   #hearResults(host: string, results: readonly OrderResult[], nowMs: number): void {
     const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.nowMs())
     this.#publishMeasured(measured)
-    if (health.length > 0) this.#ledger.writeSoon(() => healthChanges(this.directory, health))
+    if (health.length > 0) {
+      this.#ledger.inBackground(this.#ledger.writeOrPublish(() => healthChanges(this.directory, health)))
+    }
   }
 
   #samples(caller: Caller, request: MeasurementRequest, from: Peer): Sample[] {
@@ -579,6 +593,7 @@ export class Core {
       credential,
       credentialHash: hashSecret(credential),
       echoKey: randomHex(32),
+      isUnclaimed: false,
       placeOf: (text) => this.#geography?.lookup(parseAddress(text)!) ?? null,
     }
   }
@@ -586,6 +601,11 @@ export class Core {
 
 function randomHex(bytes: number): string {
   return randomBytes(bytes).toString('hex')
+}
+
+/** Whoever runs it was let in by a token: its word may count about others. */
+function isTrusted(host: Host): boolean {
+  return host.tokenId !== null
 }
 
 /** A whole directory as changes, for what is compiled from it. */

@@ -53,6 +53,8 @@ export interface Enrolment {
   readonly credential: string
   readonly credentialHash: string
   readonly echoKey: string
+  /** Nobody has shown the host's credential yet, so the reply that told it may have been lost. */
+  readonly isUnclaimed: boolean
   /** Where geography places an address; null: unknown. */
   readonly placeOf: (address: string) => Host['place']
 }
@@ -74,8 +76,15 @@ export function putHost(
     throw new Problem('bad-request', `a host's name is one DNS label in lower case, not '${name}'`, 'name')
   }
   const before = directory.hosts.get(name)
-  const renews = requireHostAuthority(directory, caller, name, before)
+  const renews = requireHostAuthority(directory, caller, name, before, by)
   const addresses = [...new Set(request.addresses.map(hostAddress))]
+  if (request.echo?.address && !addresses.includes(hostAddress(request.echo.address))) {
+    throw new Problem(
+      'bad-request',
+      'the echo is at none of the addresses: name its address among them',
+      'echo',
+    )
+  }
   const echo = request.echo
     ? {
         address: request.echo.address ? hostAddress(request.echo.address) : addresses[0]!,
@@ -117,6 +126,11 @@ function tokenOf(caller: Caller): Token | undefined {
   return caller.kind === 'token' || caller.kind === 'admin' ? caller.token : undefined
 }
 
+/** Hosts that may join without a token from one /24 (/48): a campus behind one NAT, not a flood. */
+const OPEN_HOSTS_PER_PREFIX = 256
+/** Members of one host, those that left included: what a machine can serve, not what it can make up. */
+const MEMBERS_PER_HOST = 1000
+
 /** What an operator declares of a place is taken to be right within this, km: a city. */
 const DECLARED_PLACE_KM = 10
 
@@ -126,6 +140,7 @@ function requireHostAuthority(
   caller: Caller,
   name: string,
   before: Host | undefined,
+  by: Enrolment,
 ): boolean {
   if (directory.members.has(memberKey(CORE_SERVICE, name))) {
     throw new Problem('conflict', `'${name}' is the name of a core`, 'name')
@@ -135,10 +150,11 @@ function requireHostAuthority(
     throw new Problem('forbidden', `this credential is that of the host '${caller.host}'`, 'name')
   }
   if (before === undefined) {
-    requireMayJoin(directory, caller)
+    requireMayJoin(directory, caller, by)
     return true
   }
   if (caller.kind === 'admin') return true
+  if (by.isUnclaimed && caller.kind === 'token' && caller.token.id === before.tokenId) return true
   if (before.presence === 'live') {
     throw new Problem(
       'conflict',
@@ -156,10 +172,20 @@ function requireHostAuthority(
   return true
 }
 
-function requireMayJoin(directory: Directory, caller: Caller): void {
+function requireMayJoin(directory: Directory, caller: Caller, by: Enrolment): void {
   if (caller.kind !== 'anonymous') return
-  for (const service of directory.services.values()) if (service.join === 'open') return
-  throw new Problem('unauthorized', 'no service here is open to all: join with a token as Bearer')
+  if (![...directory.services.values()].some((service) => service.join === 'open')) {
+    throw new Problem('unauthorized', 'no service here is open to all: join with a token as Bearer')
+  }
+  const prefix = localityPrefix(parseAddress(by.fromAddress)!)
+  let near = 0
+  for (const host of directory.hosts.values()) {
+    const address =
+      host.tokenId === null && host.publicAddress !== null ? parseAddress(host.publicAddress) : null
+    if (address !== null && contains(prefix, address)) near++
+  }
+  if (near < OPEN_HOSTS_PER_PREFIX) return
+  throw new Problem('too-many', `${near} hosts joined from your network without a token: that is the limit`)
 }
 
 /** A token may take over a dead host's name if it admitted that host, or covers every service that it is in. */
@@ -175,10 +201,13 @@ function covers(token: Token, service: string): boolean {
   return token.scope.admin || token.scope.services.includes(service)
 }
 
+/** Where no client of another machine can reach anything. */
+const UNREACHABLE_KINDS = ['unspecified', 'multicast', 'broadcast', 'link-local']
+
 function hostAddress(text: string): string {
   const canonical = canonicalAddress(text, 'addresses')
   const kind = specialKind(parseAddress(canonical)!)
-  if (kind === 'unspecified' || kind === 'multicast') {
+  if (kind !== null && UNREACHABLE_KINDS.includes(kind)) {
     throw new Problem(
       'bad-request',
       `${canonical} is ${kind}: clients could not reach a host there`,
@@ -289,11 +318,28 @@ function hostOfMember(
   if (request.check !== undefined) {
     throw new Problem('bad-request', 'check is for members without agent; an agent checks its own', 'check')
   }
-  requireMayServe(directory, host, service)
+  if (host.presence === 'left') {
+    throw new Problem(
+      'conflict',
+      `the host '${hostName}' said goodbye; register it again first (PUT /v1/hosts/${hostName})`,
+      'host',
+    )
+  }
+  const before = directory.members.get(memberKey(service.name, name))
+  if (before?.host !== hostName) {
+    requireMayServe(directory, host, service)
+    if (membersOf(directory, hostName).length >= MEMBERS_PER_HOST) {
+      throw new Problem(
+        'conflict',
+        `the host '${hostName}' has ${MEMBERS_PER_HOST} members: that is the limit`,
+        'host',
+      )
+    }
+  }
   return host
 }
 
-/** The token that a host joined by says which services it may serve; open services take any host. */
+/** The token that a host joined by says which services it may serve; open services take any host. What it serves already outlives the token. */
 function requireMayServe(directory: Directory, host: Host, service: Service): void {
   if (service.join === 'open') return
   const token = host.tokenId === null ? undefined : directory.tokens.get(host.tokenId)
@@ -392,6 +438,14 @@ function memberFrom(
     if (!host.addresses.includes(address)) {
       throw new Problem('bad-request', `${address} is not an address of the host '${host.name}'`, 'addresses')
     }
+  }
+  const { tier } = request.attributes ?? {}
+  if (tier !== undefined && !/^\d{1,9}$/.test(tier)) {
+    throw new Problem(
+      'bad-request',
+      `the attribute tier orders members: a whole number from 0, not '${tier}'`,
+      'attributes',
+    )
   }
   const url = request.url === undefined ? null : canonicalUrl(request.url, 'url')
   if (url !== null && caller.kind !== 'admin') refuseForeignUrl(service, host, url)

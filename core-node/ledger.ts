@@ -65,6 +65,19 @@ export class Ledger {
     this.inBackground(this.write(() => ({ changes: decide(), result: undefined })))
   }
 
+  /**
+   * A write that must be answered with even when it can't be stored: who died, who left, who is ill. Where
+   * the store takes nothing it is published all the same, and stored when it can be.
+   */
+  async writeOrPublish(decide: () => readonly Change[]): Promise<void> {
+    try {
+      await this.write(() => ({ changes: decide(), result: undefined }))
+    } catch (error) {
+      if (!(error instanceof Problem) || error.code !== 'unavailable' || this.#closed) throw error
+      this.publishMeasured(decide())
+    }
+  }
+
   /** Lets work go on by itself. */
   inBackground(work: Promise<unknown>): void {
     work.catch((err: Error) => {

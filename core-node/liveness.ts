@@ -24,6 +24,8 @@ const MASS_MIN = 3
 
 interface Lease {
   readonly leaseMs: number
+  /** Its operator was let in by a token: its word counts about others, and its silence about us. */
+  readonly trusted: boolean
   heardMs: number
   phase: 'heard' | 'asked' | 'vouched'
   askedMs: number
@@ -42,7 +44,8 @@ export class Liveness {
   readonly #home: string
   readonly #leases = new Map<string, Lease>()
   #tickMs: number
-  #suspicion: string | null = null
+  /** Of hosts let in by a token (true) or open ones (false): why their silence is held against this home itself. */
+  readonly #suspicions = new Map<boolean, string>()
 
   /** `home`: the name of the core that asks; `nowMs`: the monotonic clock. */
   constructor(home: string, nowMs: number) {
@@ -56,12 +59,13 @@ export class Liveness {
 
   /** Why this home distrusts itself at the moment; null: it does not. */
   get suspicion(): string | null {
-    return this.#suspicion
+    return this.#suspicions.get(true) ?? this.#suspicions.get(false) ?? null
   }
 
-  /** A heartbeat or registration came. */
-  hear(host: string, leaseMs: number, nowMs: number): void {
-    this.#leases.set(host, { leaseMs, heardMs: nowMs, phase: 'heard', askedMs: 0, opinions: new Map() })
+  /** A heartbeat or registration came. `trusted`: the host joined by a token, not openly. */
+  hear(host: string, leaseMs: number, nowMs: number, trusted: boolean): void {
+    const lease: Lease = { leaseMs, trusted, heardMs: nowMs, phase: 'heard', askedMs: 0, opinions: new Map() }
+    this.#leases.set(host, lease)
   }
 
   /** Whether it has a lease that has not ended. */
@@ -101,8 +105,9 @@ export class Liveness {
     this.#tickMs = nowMs
     if (gapMs <= STALL_MS) return
     for (const lease of this.#leases.values()) {
-      lease.heardMs += gapMs
-      lease.askedMs += gapMs
+      // Who was heard just now, before this tick, gets no time that has not come yet.
+      lease.heardMs = Math.min(nowMs, lease.heardMs + gapMs)
+      lease.askedMs = Math.min(nowMs, lease.askedMs + gapMs)
     }
   }
 
@@ -128,18 +133,22 @@ export class Liveness {
   }
 
   #ask(host: string, lease: Lease, nowMs: number, rng: () => number): LivenessFact {
-    const askers = this.#askers(host, rng)
+    const askers = this.#askers(host, lease.trusted, rng)
     if (lease.phase === 'heard') lease.phase = 'asked'
     lease.askedMs = nowMs
     lease.opinions = new Map(askers.map((asker) => [asker, null]))
     return { kind: 'ask', host, askers }
   }
 
-  /** The home itself and up to OPINIONS hosts that are heard, drawn at random (a partial Fisher-Yates). */
-  #askers(host: string, rng: () => number): string[] {
+  /**
+   * The home itself and up to OPINIONS hosts that are heard, drawn at random (a partial Fisher-Yates).
+   * Who joined openly is not asked about those who needed a token.
+   */
+  #askers(host: string, trustedOnly: boolean, rng: () => number): string[] {
     const heard: string[] = []
-    for (const [other, lease] of this.#leases)
-      if (other !== host && lease.phase === 'heard') heard.push(other)
+    for (const [other, lease] of this.#leases) {
+      if (other !== host && lease.phase === 'heard' && (lease.trusted || !trustedOnly)) heard.push(other)
+    }
     const count = Math.min(OPINIONS, heard.length)
     for (let i = 0; i < count; i++) {
       const j = i + Math.floor(rng() * (heard.length - i))
@@ -150,35 +159,70 @@ export class Liveness {
     return [...heard.slice(0, count), this.#home]
   }
 
-  /** The network is back for most: the others get a whole lease to be heard in, too. */
-  #startAnew(nowMs: number): void {
-    this.#suspicion = null
-    for (const [host, lease] of this.#leases)
-      if (lease.phase !== 'heard') this.hear(host, lease.leaseMs, nowMs)
+  /** The network is back for most of a kind: the others of it get a whole lease to be heard in, too. */
+  #startAnew(kind: boolean, nowMs: number): void {
+    for (const [host, { leaseMs, phase, trusted }] of this.#leases) {
+      if (trusted === kind && phase !== 'heard') this.hear(host, leaseMs, nowMs, trusted)
+    }
   }
 
-  /** Gives the doomed up, unless so many went at once that this core's own uplink is the likelier cause. */
+  /** Gives the doomed up: those that were let in by a token and those that joined openly each by themselves, so that a crowd of the ones says nothing of the others. */
   #judge(doomed: readonly string[], nowMs: number): LivenessFact[] {
-    let unheard = 0
-    for (const lease of this.#leases.values()) if (lease.phase !== 'heard') unheard++
-    const mass = unheard >= MASS_MIN && unheard > this.#leases.size / 2
-    if (mass) {
-      this.#suspicion = `${unheard} of ${this.#leases.size} hosts fell silent together: this core suspects its own network and keeps them`
+    return [true, false].flatMap((kind) =>
+      this.#judgeKind(
+        kind,
+        doomed.filter((host) => this.#leases.get(host)?.trusted === kind),
+        nowMs,
+      ),
+    )
+  }
+
+  /**
+   * Where so many went at once that this core's own network is the likelier cause, only those are given
+   * up of whom a host that is still heard says that it can't be reached, or who were silent too long.
+   */
+  #judgeKind(kind: boolean, doomed: readonly string[], nowMs: number): LivenessFact[] {
+    const massive = this.#massSilence(kind)
+    if (massive === null && this.#suspicions.delete(kind)) {
+      this.#startAnew(kind, nowMs)
       return []
     }
-    if (this.#suspicion !== null) {
-      this.#startAnew(nowMs)
-      return []
-    }
-    return doomed.map((host) => {
-      const lease = this.#leases.get(host)!
-      this.#leases.delete(host)
-      const seconds = ((nowMs - lease.heardMs) / 1000).toFixed(1)
+    const surely = massive === null ? doomed : doomed.filter((host) => this.#isConfirmed(host, nowMs))
+    const facts = surely.map((host): LivenessFact => {
+      const seconds = ((nowMs - this.#leases.get(host)!.heardMs) / 1000).toFixed(1)
       return {
         kind: 'silent',
         host,
         why: `not heard for ${seconds} s, and nobody who was asked could reach it`,
       }
     })
+    for (const host of surely) this.#leases.delete(host)
+    // By those given up alone the network is not back: what is left is judged for itself.
+    const left = this.#massSilence(kind)
+    if (massive !== null && left !== null) this.#suspicions.set(kind, left)
+    else this.#suspicions.delete(kind)
+    return facts
+  }
+
+  /** What to say where more than half of the hosts of a kind are unheard; null: it is not so. */
+  #massSilence(kind: boolean): string | null {
+    let unheard = 0
+    let all = 0
+    for (const { trusted, phase } of this.#leases.values()) {
+      if (trusted !== kind) continue
+      all++
+      if (phase !== 'heard') unheard++
+    }
+    if (unheard < MASS_MIN || unheard <= all / 2) return null
+    return `${unheard} of ${all} hosts fell silent together: this core suspects its own network and keeps whom nobody else gives up`
+  }
+
+  #isConfirmed(host: string, nowMs: number): boolean {
+    const lease = this.#leases.get(host)!
+    if (nowMs - lease.heardMs >= lease.leaseMs + VOUCH_MS) return true
+    for (const [asker, reached] of lease.opinions) {
+      if (asker !== this.#home && reached === false && this.#leases.get(asker)?.phase === 'heard') return true
+    }
+    return false
   }
 }

@@ -249,6 +249,8 @@ export function createToken(
     throw new Problem('bad-request', 'name the services that it is for, or admin', 'services')
   }
   for (const name of services) {
+    if (name === CORE_SERVICE)
+      throw new Problem('bad-request', 'the members of core are the cores themselves', 'services')
     if (!directory.services.has(name)) {
       throw new Problem('not-found', `there is no service '${name}'; make it first`, 'services')
     }

@@ -10,7 +10,7 @@ import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
 import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
 import { whyLines } from './explain.ts'
 import { locate } from './locate.ts'
-import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select } from './select.ts'
+import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select, type Weighed } from './select.ts'
 import type { ServingMember, ServingService, Tables } from './tables.ts'
 
 /** The zone that we are authoritative for. */
@@ -62,6 +62,8 @@ const ANY_TTL_SEC = 3600
 const NEAR_CORES = 3
 /** SRV and HTTPS clients go down the list by themselves: more members than an address answer has are of use to them. */
 const LISTED_MEMBERS = 4
+/** Looked through for different addresses: 16 are named at most, and hosts with many members of one service are few. */
+const CONSIDERED_MEMBERS = 32
 const SRV_WEIGHT_MAX = 1000
 
 const STALE = extendedError(3, 'no member is live: the least stale is named')
@@ -156,16 +158,29 @@ function answerAddresses(
   client: Address,
 ): DnsAnswer {
   const { service } = name.serving
-  const limit = Math.max(service.minAddrs, service.maxAddrs)
-  const selection = choose(sources, name, client, { ...ANY_ASK, family, limit })
+  const selection = oneOfEachAddress(
+    choose(sources, name, client, { ...ANY_ASK, family, limit: CONSIDERED_MEMBERS }),
+    family,
+  )
   const picks = selection.picks.slice(0, answerCount(selection, service))
   const addresses =
     selection.allDown?.mode === 'fallback'
       ? parseAddresses(selection.allDown.addresses).filter((address) => familyOf(address) === family)
       : picks.map(({ member }) => addressesOf(member, family)[0]!)
-  // Two members on one host have one address: a record set holds it once (RFC 2181, 5).
-  const distinct = addresses.filter((a, i) => addresses.findIndex((b) => sameAddress(a, b)) === i)
-  return selected(sources.zone, name, client, selection, addressRecords(owner, selection.ttlSec, distinct))
+  return selected(sources.zone, name, client, selection, addressRecords(owner, selection.ttlSec, addresses))
+}
+
+/** Members on one host have one address, and a record set holds it once (RFC 2181, 5): the first of them stands for all. */
+function oneOfEachAddress(selection: Selection, family: Family): Selection {
+  const picks: Weighed[] = []
+  let ties = 0
+  selection.picks.forEach((pick, i) => {
+    const address = addressesOf(pick.member, family)[0]!
+    if (picks.some((other) => sameAddress(addressesOf(other.member, family)[0]!, address))) return
+    picks.push(pick)
+    if (i < selection.ties) ties++
+  })
+  return { ...selection, picks, ties }
 }
 
 /** Members whose URL is https: an HTTPS record makes clients use TLS, which an http URL does not offer. */

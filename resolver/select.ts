@@ -256,28 +256,44 @@ function orderBy(
       return { ...order, full, byPrefix: order.byPrefix || byPrefix }
     }
     case 'hash': {
-      const ordered = sortBy(fit, (w) => -rendezvousScore(client, w.member.hash, w.member.weight))
+      const ordered = sortBy(fit, ({ member: { hash, weight } }) =>
+        weight > 0 ? -rendezvousScore(client, hash, weight) : lastResort(hashShare(client, hash)),
+      )
       return { ordered, full: [], ties: 1, byLocation: false, byPrefix: fit.length > 1 }
     }
     // Equally likely, so DNS may name several; by weight, naming a second would blunt the weights.
     case 'random':
       return { ...byChance, ordered: sortBy(fit, rng), ties: fit.length }
     case 'weighted':
-      return { ...byChance, ordered: sortBy(fit, (w) => -Math.log(1 - rng()) / w.member.weight), ties: 1 }
+      return { ...byChance, ordered: sortBy(fit, (w) => weightedKey(w.member.weight, rng())), ties: 1 }
   }
 }
 
-/** Who turns this client away for being full, least relative load first; and whether it is the client's prefix that decided. */
+/** Sorting by these draws without replacement by weight (Efraimidis and Spirakis 2006). `chance`: 0..1, without 1. */
+function weightedKey(weight: number, chance: number): number {
+  return weight > 0 ? -Math.log(1 - chance) / weight : lastResort(chance)
+}
+
+/** Weight 0: only where nothing else is left, and then each as likely as the others. */
+function lastResort(share: number): number {
+  return Number.MAX_SAFE_INTEGER * (1 + share)
+}
+
+/**
+ * Who turns this client away for being full, least relative load first (where all are full, that is
+ * everybody); and whether it is the client's prefix that decided.
+ */
 function shed(
   fit: readonly Weighed[],
   client: number,
 ): { open: Weighed[]; full: Weighed[]; byPrefix: boolean } {
+  const allFull = fit.every(({ member }) => member.load !== null && member.load >= member.capacity)
   const isFull = ({ member }: Weighed) =>
-    member.shedShare > 0 && hashShare(client ^ SHED_SALT, member.hash) < member.shedShare
+    allFull || (member.shedShare > 0 && hashShare(client ^ SHED_SALT, member.hash) < member.shedShare)
   return {
     open: fit.filter((w) => !isFull(w)),
     full: sortBy(fit.filter(isFull).map(withLoadCost), (w) => w.cost),
-    byPrefix: fit.length > 1 && fit.some((w) => w.member.shedShare > 0),
+    byPrefix: fit.length > 1 && !allFull && fit.some((w) => w.member.shedShare > 0),
   }
 }
 
@@ -384,7 +400,7 @@ function selectAllDown(
   weigh: (member: ServingMember) => Weighed,
 ): Selection {
   const isStale = (d: Dropped) =>
-    (d.reason === 'down' || d.reason === 'silent') && unsuited(ask, d.member) === null
+    (d.reason === 'down' || d.reason === 'silent') && !d.member.drained && unsuited(ask, d.member) === null
   const stalenessMs = ({ member }: Weighed) =>
     member.state === 'down' ? Number.NEGATIVE_INFINITY : -member.sinceMs
   const stale = service.allDown.mode === 'stale' ? sortBy(unfit.filter(isStale), stalenessMs) : []

@@ -3,7 +3,7 @@
 // Pure: the one place where a member's state, the addresses that may be served and the share of clients
 // that it sheds are decided. The tables call it when a record changes; no answer computes any of it.
 
-import { familyOf, parseAddress } from './address.ts'
+import { familyOf, formatAddress, parseAddress } from './address.ts'
 import { type Host, type Member, memberKey, type Proof, type Service } from './directory.ts'
 import { hashText } from './hash.ts'
 import type { MemberState, ServingMember } from './tables.ts'
@@ -22,6 +22,12 @@ export function isProofEnough(verify: Service['verify'], proof: Proof | undefine
   if (verify === 'none') return true
   if (verify === 'seen') return proof !== undefined
   return proof === 'echo' || proof === 'vouched'
+}
+
+/** Whether clients may be sent to a URL: at an address only where that is proven; names were allowed by the service. */
+function mayLeadTo(url: string, verify: Service['verify'], host: Host | null): boolean {
+  const address = parseAddress(new URL(url).hostname.replace(/^\[|\]$/g, ''))
+  return address === null || isProofEnough(verify, host?.proofs[formatAddress(address)])
 }
 
 /** Where a member's load should settle once it has begun to shed: between the end (80%) and the start (100%). */
@@ -62,11 +68,12 @@ export function compileMember(
     name: member.name,
     host: row,
     hostName: member.host,
+    drained: member.drained,
     state: memberState(member, host, addresses.length > 0),
     addresses4: addresses.filter((a) => familyOf(a) === 4),
     addresses6: addresses.filter((a) => familyOf(a) === 6),
     port: member.port,
-    url: member.url,
+    url: member.url !== null && mayLeadTo(member.url, verify, host) ? member.url : null,
     attributes: member.attributes,
     weight: member.weight,
     capacity: member.capacity,

@@ -32,6 +32,8 @@ export interface ServingMember {
   readonly host: number
   readonly hostName: string
   readonly state: MemberState
+  /** Also where `state` says something worse. */
+  readonly drained: boolean
   /** Proven addresses as the service's `verify` asks, by family, best first. */
   readonly addresses4: readonly Address[]
   readonly addresses6: readonly Address[]

@@ -288,3 +288,54 @@ t.test('a DNS query counts as demand where its asker is proven or listed, and on
   t.equal(provenDemand({ ...facts, client: null }, asker, listed), null, 'nothing was selected')
   t.equal(provenDemand({ ...facts, service: null }, asker, listed), null)
 })
+
+t.test(
+  'the dead, the ill and those who leave are out of answers also when that can not be stored',
+  async (t) => {
+    const memory = openMemory()
+    let broken = false
+    const store: Store = {
+      load: () => memory.load(),
+      commit: (changes) =>
+        broken ? Promise.reject(new StoreError('unavailable', 'disk full')) : memory.commit(changes),
+      close: () => memory.close(),
+    }
+    const fixture = await withMirror(await openCoreFixture({ store }))
+    const { core } = fixture
+    await join1(fixture, 'dead')
+    const ill = await join1(fixture, 'ill')
+    const leaving = await join1(fixture, 'leaving')
+    broken = true
+    await core.heartbeat(beat('ill', ill, { members: [{ service: 'mirror', name: 'ill', health: 'down' }] }))
+    await core.removeHost(core.authenticate(leaving), 'leaving')
+    t.equal(state(fixture, 'ill'), 'down')
+    t.equal(state(fixture, 'leaving'), 'left')
+    for (let i = 0; i < 5; i++) {
+      await core.heartbeat(beat('ill', ill))
+      await fixture.run(2000)
+    }
+    t.equal(state(fixture, 'dead'), 'silent')
+    broken = false
+    await fixture.run(6000)
+    const kept = await memory.load()
+    t.equal(kept.hosts.get('dead')?.presence, 'silent', 'stored when the store is back')
+    t.equal(kept.members.get('mirror/ill')?.health, 'down')
+    t.equal(kept.hosts.get('leaving')?.presence, 'left')
+    await fixture.close()
+  },
+)
+
+t.test('a redirect never leads to an address of a host that is not proven', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  await core.putService(ADMIN, 'mirror', { verify: 'seen' })
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const addresses = ['127.0.0.1', '203.0.113.9']
+  const { credential } = await core.putHost(core.authenticate(secret), 'a', { addresses }, HERE)
+  const caller = core.authenticate(credential!)
+  await core.putMember(caller, 'mirror', 'a', { url: 'http://203.0.113.9/victim/' }, HERE)
+  t.equal(core.tables.member('mirror', 'a')?.url, null)
+  await core.putMember(caller, 'mirror', 'a', { url: 'http://127.0.0.1/own/' }, HERE)
+  t.equal(core.tables.member('mirror', 'a')?.url, 'http://127.0.0.1/own/')
+  await fixture.close()
+})

@@ -33,7 +33,7 @@ class World {
     for (let i = 0; i < count; i++) {
       const host = { alive: true, cut: false, beatAtMs: Math.floor(this.rng() * BEAT_MS) }
       this.hosts.set(`h${i}`, host)
-      this.liveness.hear(`h${i}`, LEASE_MS, 0)
+      this.liveness.hear(`h${i}`, LEASE_MS, 0, true)
     }
   }
 
@@ -57,7 +57,7 @@ class World {
     this.tick()
     for (const [name, host] of this.hosts) {
       host.beatAtMs = this.nowMs + Math.floor(this.rng() * BEAT_MS)
-      if (this.#reachesCore(host)) this.liveness.hear(name, LEASE_MS, this.nowMs)
+      if (this.#reachesCore(host)) this.liveness.hear(name, LEASE_MS, this.nowMs, true)
     }
   }
 
@@ -85,7 +85,7 @@ class World {
     for (const [name, host] of this.hosts) {
       if (this.nowMs < host.beatAtMs) continue
       host.beatAtMs += BEAT_MS
-      if (this.#reachesCore(host)) this.liveness.hear(name, LEASE_MS, this.nowMs)
+      if (this.#reachesCore(host)) this.liveness.hear(name, LEASE_MS, this.nowMs, true)
     }
   }
 
@@ -162,6 +162,47 @@ t.test(
   },
 )
 
+t.test('most hosts may die together, where others are left to say so', (t) => {
+  const world = new World(5)
+  world.run(4000)
+  for (const name of ['h0', 'h1', 'h2']) world.host(name).alive = false
+  world.run(LEASE_MS + BEAT_MS)
+  t.same(world.silent.map((fact) => fact.host).sort(), ['h0', 'h1', 'h2'])
+  t.end()
+})
+
+t.test('when all die together they are given up after a minute', (t) => {
+  const world = new World(3)
+  world.run(4000)
+  for (const host of world.hosts.values()) host.alive = false
+  world.run(VOUCH_MS)
+  t.same(world.silent, [])
+  world.run(LEASE_MS + BEAT_MS)
+  t.equal(world.silent.length, 3)
+  t.end()
+})
+
+t.test('who joined openly neither judges the others nor makes the core doubt itself', (t) => {
+  const liveness = new Liveness('core1', 0)
+  const asked: (readonly string[])[] = []
+  const silent: string[] = []
+  liveness.hear('mine', LEASE_MS, 0, true)
+  for (let i = 0; i < 300; i++) liveness.hear(`crowd${i}`, LEASE_MS, 0, false)
+  for (let nowMs = 0; nowMs <= 9000; nowMs += TICK_MS) {
+    if (nowMs % BEAT_MS === 0 && nowMs < 4000)
+      for (let i = 0; i < 10; i++) liveness.hear(`crowd${i}`, LEASE_MS, nowMs, false)
+    for (const fact of liveness.tick(nowMs, () => 0.5)) {
+      if (fact.kind === 'silent') silent.push(fact.host)
+      if (fact.kind === 'ask' && fact.host === 'mine') asked.push(fact.askers)
+      if (fact.kind === 'ask') liveness.hearOpinion(fact.host, 'core1', false)
+    }
+  }
+  t.same(asked, [['core1']])
+  t.ok(silent.includes('mine'))
+  t.notOk(silent.includes('crowd50'), 'the crowd’s own silence is held against the core for a while')
+  t.end()
+})
+
 t.test('hosts that died during the core’s own trouble leave after it', (t) => {
   const world = new World(12)
   world.run(4000)
@@ -185,6 +226,21 @@ t.test('a core that was stopped for 15 s takes nobody out', (t) => {
   t.same(world.silent, [])
   world.run(30_000)
   t.same(world.silent, [])
+  t.end()
+})
+
+t.test('who dies right after the core was stopped is given no more time than others', (t) => {
+  const world = new World(4)
+  world.run(4000)
+  world.nowMs += 60_000
+  for (const name of world.hosts.keys()) world.liveness.hear(name, LEASE_MS, world.nowMs, true)
+  for (const host of world.hosts.values()) host.beatAtMs = world.nowMs + 500
+  world.host('h0').alive = false
+  world.run(LEASE_MS + TICK_MS)
+  t.same(
+    world.silent.map((fact) => fact.host),
+    ['h0'],
+  )
   t.end()
 })
 
@@ -221,7 +277,7 @@ t.test('single lost heartbeats never lead to asking', (t) => {
 
 t.test('opinions that nobody asked for change nothing', (t) => {
   const liveness = new Liveness('core1', 0)
-  liveness.hear('a', LEASE_MS, 0)
+  liveness.hear('a', LEASE_MS, 0, true)
   for (let nowMs = 0; nowMs <= 5000; nowMs += TICK_MS) liveness.tick(nowMs, () => 0)
   liveness.hearOpinion('a', 'stranger', true)
   liveness.hearOpinion('nobody', 'core1', true)

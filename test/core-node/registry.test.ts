@@ -60,6 +60,7 @@ function by(overrides: Partial<Enrolment> = {}): Enrolment {
     credential: 'nch_fresh',
     credentialHash: hashSecret('nch_fresh'),
     echoKey: 'ab'.repeat(32),
+    isUnclaimed: false,
     placeOf: () => null,
     ...overrides,
   }
@@ -239,11 +240,94 @@ t.test(
   },
 )
 
+t.test('a join whose reply was lost may be repeated until its credential was shown', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  const token = books.token('mirror')
+  const foreign = books.token('other')
+  books.host(token, 'a')
+  const again = by({ credential: 'nch_2', credentialHash: 'h2', isUnclaimed: true })
+  refuses(t, () => books.host(foreign, 'a', {}, again), 'conflict', /live host/)
+  t.equal(books.host(token, 'a', {}, again).credential, 'nch_2')
+  refuses(t, () => books.host(token, 'a'), 'conflict', /live host/)
+  t.end()
+})
+
+t.test('an echo at somebody else’s address is refused', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  const echo = { address: '198.51.100.66', port: 53 }
+  refuses(
+    t,
+    () => books.host(books.token('mirror'), 'a', { echo }),
+    'bad-request',
+    /none of the addresses/,
+    'echo',
+  )
+  t.same(books.host(books.token('mirror'), 'a', { echo: { port: 53 } }).host.echo, {
+    address: '192.0.2.1',
+    port: 53,
+  })
+  t.end()
+})
+
+t.test('a host that said goodbye registers again before its members do', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  books.host(books.token('mirror'), 'a')
+  books.do(removeHost(books.directory, asHost('a'), 'a', 0))
+  refuses(t, () => books.member(asHost('a'), 'mirror', 'a'), 'conflict', /register it again/, 'host')
+  t.end()
+})
+
+t.test('what a host serves already outlives the token that it joined by', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  books.service('game')
+  const token = books.token('mirror', 'game')
+  books.host(token, 'a')
+  books.member(asHost('a'), 'mirror', 'a')
+  books.directory.tokens.delete(token.token.id)
+  t.equal(books.member(asHost('a'), 'mirror', 'a', { port: 81 }).port, 81)
+  refuses(t, () => books.member(asHost('a'), 'game', 'a'), 'forbidden', /still valid/)
+  t.end()
+})
+
+t.test('a tier that is no number is refused, for it would order members by nothing', (t) => {
+  const books = new Books()
+  books.service('mirror')
+  books.host(books.token('mirror'), 'a')
+  const put = (tier: string) => () => books.member(asHost('a'), 'mirror', 'a', { attributes: { tier } })
+  for (const tier of ['first', '-1', '1.5', ''])
+    refuses(t, put(tier), 'bad-request', /whole number/, 'attributes')
+  t.equal(put('2')().attributes.tier, '2')
+  t.end()
+})
+
+t.test('one network can not fill the books with hosts that joined without a token', (t) => {
+  const books = new Books()
+  books.service('overlay', { join: 'open' })
+  for (let i = 0; i < 256; i++) books.host(anonymous, `h${i}`)
+  refuses(t, () => books.host(anonymous, 'more'), 'too-many', /limit/)
+  t.ok(books.host(anonymous, 'elsewhere', {}, by({ fromAddress: '198.51.100.1' })))
+  t.end()
+})
+
 t.test('addresses that no client could reach are refused', (t) => {
   const books = new Books()
   books.service('mirror')
   const token = books.token('mirror')
-  for (const address of ['0.0.0.0', '224.0.0.1', '::', 'ff02::1', 'localhost', '10.0.0.0/8']) {
+  for (const address of [
+    '0.0.0.0',
+    '224.0.0.1',
+    '255.255.255.255',
+    '169.254.169.254',
+    'fe80::1',
+    '::',
+    'ff02::1',
+    'localhost',
+    '10.0.0.0/8',
+  ]) {
     refuses(t, () => books.host(token, 'a', { addresses: [address] }), 'bad-request', /./, 'addresses')
   }
   t.same(books.host(token, 'a', { addresses: ['::ffff:192.0.2.1', '2001:DB8:0::1'] }).host.addresses, [
