@@ -1,20 +1,18 @@
-// The CLI's side of a core's HTTP API: one JSON request at a time.
+// The core that a command talks to, and the token it shows: from flags, environment and the data folder.
 //
 // Invariant: a token travels in the clear only over loopback, and a token read from the data folder, which
 // is the local core's, goes to no other machine unless the folder was named. Every way to fail becomes a
-// CommandFailure that says what to do next. Retries nothing and follows no redirect.
+// CommandFailure that says what to do next. The requests themselves are api-client.ts.
 
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import type { Command } from 'commander'
 import { isLoopbackHost } from '../../resolver/address.ts'
-import type { ProblemDocument } from '../../server-agent/protocol/messages.ts'
+import { adminTokenPath } from '../admin-token.ts'
+import { type ApiClient, ApiFailure, type ApiFailureCode, openApiClient } from '../api-client.ts'
 import { CommandFailure, printable, type Terminal, wrongUse } from './terminal.ts'
 
 /** Where a core listens that was told nothing. */
 export const DEFAULT_CORE = 'http://127.0.0.1:8053'
-/** A core answers from memory: one that takes longer than this is in trouble. */
-const TIMEOUT_MS = 10_000
 
 /** The flags of every command that talks to a core. */
 export interface CoreOptions {
@@ -33,20 +31,9 @@ export function talksToCore(command: Command): Command {
     .option('--json', 'print JSON')
 }
 
-export interface CoreClient {
-  /** `http://HOST:PORT`, without final slash. */
-  readonly url: string
-  /**
-   * One request. Resolves to the parsed body (null: none). Throws CommandFailure: wrong use (2) where the
-   * core found the request itself wrong, else failed (1).
-   */
-  request<T>(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<T>
-}
-
-/** The core that the flags and the environment name. Throws CommandFailure. */
-export function openClient(options: CoreOptions, terminal: Terminal): CoreClient {
+/** The core that the flags and the environment name. Throws CommandFailure, as its requests do. */
+export function openClient(options: CoreOptions, terminal: Terminal): ApiClient {
   const core = parseCore(options.core ?? terminal.env.NEARCAST_CORE ?? DEFAULT_CORE)
-  const url = core.href.replace(/\/$/, '')
   const token = findToken(core, options, terminal)
   if (
     token.secret !== null &&
@@ -59,22 +46,13 @@ export function openClient(options: CoreOptions, terminal: Terminal): CoreClient
       'Give the core a certificate (--tls-cert, --tls-key) and use https://, or say --insecure.',
     )
   }
+  const api = openApiClient(core.href.replace(/\/$/, ''), token.secret)
   return {
-    url,
-    async request<T>(method: string, path: string, body?: unknown): Promise<T> {
-      const headers: Record<string, string> = { accept: 'application/json' }
-      if (token.secret !== null) headers.authorization = `Bearer ${token.secret}`
-      if (body !== undefined) headers['content-type'] = 'application/json'
-      const response = await send(url, path, {
-        method,
-        headers,
-        redirect: 'manual',
-        signal: AbortSignal.timeout(TIMEOUT_MS),
-        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      })
-      if (!response.ok || response.body === undefined) throw failureOf(response, url, token.hint)
-      return response.body as T
-    },
+    url: api.url,
+    request: <T>(...request: Parameters<ApiClient['request']>) =>
+      api.request<T>(...request).catch((error) => {
+        throw error instanceof ApiFailure ? commandFailure(error, token.hint) : error
+      }),
   }
 }
 
@@ -103,7 +81,7 @@ function findToken(
     return { secret: terminal.env.NEARCAST_TOKEN, hint: 'NEARCAST_TOKEN was sent: is it of this core?' }
   }
   const folder = options.data ?? terminal.env.NEARCAST_DATA
-  const file = join(folder ?? 'data', 'admin-token')
+  const file = adminTokenPath(folder ?? 'data')
   const hint = `Put the token into NEARCAST_TOKEN, or name the core's data folder with --data (its file admin-token)`
   if (folder === undefined && !isLoopbackHost(core.hostname)) return { secret: null, hint: `${hint}.` }
   try {
@@ -118,58 +96,21 @@ function findToken(
   }
 }
 
-interface Answer {
-  readonly ok: boolean
-  readonly status: number
-  /** Parsed JSON; null: empty; undefined: not JSON. */
-  readonly body: unknown
+const CHECK_ADDRESS = 'Check the address after --core (or in NEARCAST_CORE)'
+/** What to do next; a refusal says it itself. */
+const NEXT: Partial<Record<ApiFailureCode, string>> = {
+  'no-listener':
+    'Start one with `npm start` (or `npx nearcast core`), or name another with --core or NEARCAST_CORE.',
+  unreachable: `${CHECK_ADDRESS}, and https:// or http://.`,
+  'not-a-core': `${CHECK_ADDRESS}.`,
 }
 
-async function send(url: string, path: string, init: RequestInit): Promise<Answer> {
-  try {
-    const response = await fetch(url + path, init)
-    const text = await response.text()
-    return { ok: response.ok, status: response.status, body: parseJson(text) }
-  } catch (error) {
-    const { name, cause } = error as Error & { cause?: NodeJS.ErrnoException }
-    if (name === 'TimeoutError') {
-      throw new CommandFailure(`the core at ${url} did not answer within ${TIMEOUT_MS / 1000} s`, {
-        cause: error,
-      })
-    }
-    if (cause?.code === 'ECONNREFUSED') {
-      throw new CommandFailure(`no core answers at ${url}`, {
-        cause: error,
-        next: 'Start one with `npm start` (or `npx nearcast core`), or name another with --core or NEARCAST_CORE.',
-      })
-    }
-    throw new CommandFailure(`the core at ${url} can't be reached: ${cause?.message ?? String(error)}`, {
-      cause: error,
-      next: 'Check the address after --core (or in NEARCAST_CORE), and https:// or http://.',
-    })
-  }
-}
-
-function parseJson(text: string): unknown {
-  if (text === '') return null
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
-/** What the core refused, in its own words where it is a core that speaks. */
-function failureOf({ status, body }: Answer, url: string, tokenHint: string): CommandFailure {
-  const problem = body as Partial<ProblemDocument> | null | undefined
-  if (typeof problem?.detail !== 'string') {
-    return new CommandFailure(`${url} answered with HTTP ${status}, not as a core does`, {
-      next: 'Check the address after --core (or in NEARCAST_CORE).',
-    })
-  }
-  const { detail, field = '' } = problem
-  const message = printable(detail.includes(field) ? detail : `${field}: ${detail}`)
-  if (status === 400) return wrongUse(message)
-  if (status === 401 || status === 403) return new CommandFailure(message, { next: tokenHint })
-  return new CommandFailure(message)
+/** Wrong use (2) where the core found the request itself wrong, else failed (1). */
+function commandFailure({ code, message, cause }: ApiFailure, tokenHint: string): CommandFailure {
+  const next = code === 'unauthorized' ? tokenHint : NEXT[code]
+  return new CommandFailure(printable(message), {
+    exitCode: code === 'invalid' ? 2 : 1,
+    ...(next === undefined ? {} : { next }),
+    cause,
+  })
 }

@@ -10,6 +10,7 @@ import { adminTokenPath } from '../admin-token.ts'
 import type { Config } from '../config.ts'
 import { openCore } from '../main.ts'
 import { VERSION } from '../version.ts'
+import { DEFAULT_CORE } from './client.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Runs a core until it is told to stop by SIGTERM or SIGINT. */
@@ -35,7 +36,7 @@ function welcome(config: Config): string {
   const http = config.http[0]!
   const scheme = config.tlsCert === null ? 'http' : 'https'
   const url = `${scheme}://${formatHostPort(http)}`
-  const local = url === 'http://127.0.0.1:8053' ? '' : ` --core ${url}`
+  const local = url === DEFAULT_CORE ? '' : ` --core ${url}`
   const data = resolve(config.data) === resolve('data') ? '' : ` --data ${config.data}`
   const address = config.advertise[0]!
   const dig = `dig @${dns.host}${dns.port === 53 ? '' : ` -p ${dns.port}`}`

@@ -3,7 +3,7 @@
 // Invariant: names are unique. The countries (ISO 3166) matter as much as the places: traffic between
 // countries goes ways of its own (internet.ts). Facts only; nothing is computed here.
 
-export interface City {
+export interface LabCity {
   readonly name: string
   readonly country: string
   /** Degrees. */
@@ -78,4 +78,9 @@ const TABLE: readonly (readonly [string, string, number, number])[] = [
   ['Warsaw', 'PL', 52.23, 21.01],
   ['Washington', 'US', 38.91, -77.04],
 ]
-export const CITIES: readonly City[] = TABLE.map(([name, country, lat, lon]) => ({ name, country, lat, lon }))
+export const CITIES: readonly LabCity[] = TABLE.map(([name, country, lat, lon]) => ({
+  name,
+  country,
+  lat,
+  lon,
+}))

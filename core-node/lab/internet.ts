@@ -8,13 +8,13 @@
 // 2009). docs/lab.md has the comparison with a measured matrix. No sockets, no clock, no chance here.
 
 import { fibreFloorMs, greatCircleKm } from '../../resolver/geo.ts'
-import { CITIES, type City } from './cities.ts'
+import { CITIES, type LabCity } from './cities.ts'
 
 /** One network in a city. Two sites in a city share its roads but not its access line. */
 export interface Site {
   /** What chance is keyed by: two sites with one key are one. */
   readonly key: string
-  readonly city: City
+  readonly city: LabCity
 }
 
 // The numbers below were searched until the 244 cities of docs/lab.md came out as they were measured.
@@ -81,7 +81,7 @@ function pathKm(a: Site, b: Site, seed: number): number {
 }
 
 /** The exchange through which all of a country's traffic abroad goes; null: it is well connected. */
-function gatewayOf(city: City, seed: number): City | null {
+function gatewayOf(city: LabCity, seed: number): LabCity | null {
   if (EXCHANGES.some(({ country }) => country === city.country)) return null
   if (uniform(seed, 'gateway', city.country) >= GATEWAY_SHARE) return null
   const near = EXCHANGES.filter((exchange) => greatCircleKm(city, exchange) < GATEWAY_MAX_KM)
@@ -118,7 +118,7 @@ function gaussian(seed: number, ...keys: readonly string[]): number {
 }
 
 /** All cities, in an order that the seed decides. */
-export function shuffledCities(seed: number): City[] {
+export function shuffledCities(seed: number): LabCity[] {
   const keyed = CITIES.map((city) => ({ city, key: uniform(seed, 'order', city.name) }))
   return keyed.sort((a, b) => a.key - b.key).map(({ city }) => city)
 }

@@ -5,13 +5,13 @@
 import { distanceMs } from '../../resolver/coordinate.ts'
 import { askDns, askHttp } from './clients.ts'
 import { rttBetween } from './internet.ts'
-import type { Client } from './network.ts'
+import type { LabClient } from './network.ts'
 import { coordinates } from './questions.ts'
 import type { Outcome } from './report.ts'
 import { SERVICE, type Stage, ZONE } from './stage.ts'
 
 /** What a client is told over HTTP and over DNS, and what it should be told. */
-export async function judge(stage: Stage, client: Client): Promise<Outcome> {
+export async function judge(stage: Stage, client: LabClient): Promise<Outcome> {
   const { hosts, seed } = stage.world
   const answer = await askHttp(stage.http, client.address, SERVICE)
   const [address] = await askDns(stage.dns, client.address, `${SERVICE}.${ZONE}`)

@@ -27,14 +27,14 @@ export interface Machine {
   readonly echo: Endpoint
 }
 
-export interface Client {
+export interface LabClient {
   readonly site: Site
   readonly address: string
 }
 
 export interface NetworkOptions {
   readonly machines: readonly Machine[]
-  readonly clients: readonly Client[]
+  readonly clients: readonly LabClient[]
   /** Where clients answer DNS probes. */
   readonly clientDnsPort: number
   readonly seed: number
@@ -95,7 +95,7 @@ export class Network {
     trunk.on('message', (packet, from) => this.#carryBack(packet, from, relay))
   }
 
-  async addClient(client: Client, port: number): Promise<void> {
+  async addClient(client: LabClient, port: number): Promise<void> {
     const socket = await this.#bind({ address: client.address, port })
     socket.on('message', (query, from) => {
       const prober = this.#relays.get(from.address)

@@ -3,7 +3,7 @@
 // Plain calls of the API; nothing here knows the lab's own truth.
 
 import type { Coordinate } from '../../resolver/directory.ts'
-import type { Client } from './network.ts'
+import type { LabClient } from './network.ts'
 import { SERVICE, type Stage } from './stage.ts'
 
 /** Names of the members that answers may name. */
@@ -20,7 +20,7 @@ export interface KnownLocality {
 }
 
 /** What is known of where a client is. */
-export function localityOf({ api }: Stage, { address }: Client): Promise<KnownLocality> {
+export function localityOf({ api }: Stage, { address }: LabClient): Promise<KnownLocality> {
   return api.request('GET', `/v1/localities/${address}`)
 }
 

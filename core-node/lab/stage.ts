@@ -9,7 +9,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { type CoreClient, openClient } from '../cli/client.ts'
+import { readAdminToken } from '../admin-token.ts'
+import { type ApiClient, openApiClient } from '../api-client.ts'
 import { type Endpoint, type Network, openNetwork } from './network.ts'
 import { killAll, LabProcess } from './processes.ts'
 import {
@@ -50,7 +51,7 @@ export interface Stage {
   readonly network: Network
   readonly http: Endpoint
   readonly dns: Endpoint
-  readonly api: CoreClient
+  readonly api: ApiClient
   startAgent(host: LabHost): LabProcess
   /** Throws, with what it said last, where a process ended that should run. */
   checkProcesses(): void
@@ -103,13 +104,12 @@ async function startCore(
   data: string,
   options: StageOptions,
   processes: LabProcess[],
-): Promise<{ api: CoreClient; token: string }> {
+): Promise<{ api: ApiClient; token: string }> {
   const core = new LabProcess('core', CORE_SCRIPT, coreArguments(world, data, options), {})
   processes.push(core)
   const url = `http://${world.core.address}:${CORE_HTTP_PORT}`
   await untilReady(core, url, options.signal)
-  const nobody = { print: () => {}, warn: () => {}, width: null, colour: false, env: {} }
-  const api = openClient({ core: url, data }, nobody)
+  const api = openApiClient(url, await readAdminToken(data))
   await api.request('PUT', `/v1/services/${SERVICE}`, DEMO_SERVICE)
   const { secret } = await api.request<{ secret: string }>('POST', '/v1/tokens', { services: [SERVICE] })
   return { api, token: secret }

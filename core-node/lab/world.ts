@@ -5,9 +5,9 @@
 // core measures no neighbourhood too often. Slots keep labs apart that run at the same time. Invariant:
 // no client is in a host's city while there are cities enough for both.
 
-import type { City } from './cities.ts'
+import type { LabCity } from './cities.ts'
 import { shuffledCities } from './internet.ts'
-import type { Client, Machine } from './network.ts'
+import type { LabClient, Machine } from './network.ts'
 
 /** Below the range that systems hand out to clients, so that nobody holds them by chance. */
 export const CORE_DNS_PORT = 18053
@@ -32,7 +32,7 @@ export interface World {
   readonly seed: number
   readonly core: Machine
   readonly hosts: readonly LabHost[]
-  readonly clients: readonly Client[]
+  readonly clients: readonly LabClient[]
 }
 
 /** Hosts take the first cities in the seed's order and clients the last: more hosts change no client. */
@@ -46,7 +46,7 @@ export function makeWorld(seed: number, hosts: number, clients: number, slot: nu
   }
 }
 
-function makeCore(cities: readonly City[], slot: number): Machine {
+function makeCore(cities: readonly LabCity[], slot: number): Machine {
   const network = `127.${1 + slot}.0`
   return {
     site: { key: 'core', city: cities[0]! },
@@ -58,7 +58,7 @@ function makeCore(cities: readonly City[], slot: number): Machine {
 }
 
 /** `index` counts from 1: the core has the first city. */
-function makeHost(cities: readonly City[], index: number, slot: number): LabHost {
+function makeHost(cities: readonly LabCity[], index: number, slot: number): LabHost {
   const city = cities[index % cities.length]!
   const round = Math.floor(index / cities.length)
   const name = city.name.toLowerCase().replaceAll(' ', '-') + (round === 0 ? '' : `-${round + 1}`)
@@ -72,7 +72,7 @@ function makeHost(cities: readonly City[], index: number, slot: number): LabHost
   }
 }
 
-function makeClient(cities: readonly City[], index: number, slot: number): Client {
+function makeClient(cities: readonly LabCity[], index: number, slot: number): LabClient {
   return {
     site: { key: `client ${index + 1}`, city: cities[index % cities.length]! },
     address: `127.${FIRST_CLIENT + index}.${1 + slot}.1`,
