@@ -175,11 +175,11 @@ export class Core {
       ...foundingChanges(directory, { config, nowMs, echoPort: echo.port, place, echoKey: randomHex(32) }),
       ...dueSecrets(directory.settings, nowMs, randomHex),
     ]
-    if (founding.length > 0) {
-      await store.commit(founding)
-      applyChanges(directory, founding)
-    }
-    return new Core(options, directory)
+    applyChanges(directory, founding)
+    const core = new Core(options, directory)
+    // A disk that is full keeps nobody from answering with what is known.
+    await core.#ledger.writeOrPublish(() => founding)
+    return core
   }
 
   private constructor(options: CoreOptions, directory: Directory) {
@@ -204,6 +204,7 @@ export class Core {
       store: options.store,
       log: this.#log,
       counters: this.counters,
+      monotonicMs: () => clock.monotonicMs(),
       onChanges: (changes) => this.#follow(changes),
     })
     this.#proofs = new AddressProofs({
@@ -262,7 +263,7 @@ export class Core {
     name: string,
     request: ServiceRequest,
   ): Promise<{ service: Service; created: boolean }> {
-    return this.#ledger.write(() => putService(this.directory, caller, name, request))
+    return this.#ledger.write(() => putService(this.directory, caller, name, request, this.zone))
   }
 
   removeService(caller: Caller, name: string): Promise<void> {

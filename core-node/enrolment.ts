@@ -517,7 +517,9 @@ export function removeMember(
   if (member === undefined) throw new Problem('not-found', `there is no member '${key}'`)
   if (serviceName === CORE_SERVICE) throw new Problem('forbidden', `'${name}' is a core; stop it instead`)
   if (caller.kind === 'host' && caller.host === member.host) {
-    return { changes: [{ kind: 'members', key, value: { ...member, left: true } }], result: undefined }
+    // What joined openly is not remembered: anyone could fill the books with goodbyes.
+    const value = directory.hosts.get(member.host)?.tokenId == null ? null : { ...member, left: true }
+    return { changes: [{ kind: 'members', key, value }], result: undefined }
   }
   requireAdmin(caller)
   const changes: Change[] = [{ kind: 'members', key, value: null }]

@@ -23,9 +23,14 @@ export interface LedgerOptions {
   readonly store: Store
   readonly log: Log
   readonly counters: Counters
+  /** Never jumps, ms. */
+  readonly monotonicMs: () => number
   /** Told of all changes, right after they are in the directory: keeps up what is made from it. */
   readonly onChanges: (changes: readonly Change[]) => void
 }
+
+/** A store that took nothing is left alone for so long, ms: each try may hold this process up while it waits for a lock. */
+const PAUSE_MS = 1000
 
 export class Ledger {
   readonly #options: LedgerOptions
@@ -34,6 +39,7 @@ export class Ledger {
   /** Published, not yet stored; by kind and key. */
   readonly #measured = new Map<string, Change>()
   #trouble: string | null = null
+  #pausedUntilMs = Number.NEGATIVE_INFINITY
   #closed = false
 
   constructor(options: LedgerOptions) {
@@ -116,12 +122,15 @@ export class Ledger {
   }
 
   async #commit(changes: readonly Change[]): Promise<void> {
-    const { store, log, counters } = this.#options
+    const { store, log, counters, monotonicMs } = this.#options
+    if (monotonicMs() < this.#pausedUntilMs)
+      throw new Problem('unavailable', `${this.#trouble}; try again later`)
     try {
       await store.commit(changes)
       this.#trouble = null
     } catch (cause) {
       counters.add('store.failed')
+      this.#pausedUntilMs = monotonicMs() + PAUSE_MS
       this.#trouble = `the store takes no changes: ${(cause as Error).message}`
       log.error({ err: cause }, 'the store takes no changes; answering goes on from memory')
       throw new Problem('unavailable', `${this.#trouble}; try again later`)

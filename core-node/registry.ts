@@ -136,6 +136,7 @@ export function putService(
   caller: Caller,
   name: string,
   request: ServiceRequest,
+  zone: string,
 ): Decision<{ service: Service; created: boolean }> {
   requireAdmin(caller)
   if (!isLabel(name)) {
@@ -143,7 +144,7 @@ export function putService(
   }
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
-  const service = serviceFrom(name, request)
+  const service = withinZone(serviceFrom(name, request), zone)
   refuseTakenNames(directory, service)
   const before = directory.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
@@ -180,6 +181,15 @@ export function serviceFrom(name: string, request: ServiceRequest): Service {
     verify: request.verify ?? 'echo',
     allDown: allDownFrom(request),
   }
+}
+
+/** Aliases inside the zone are labels of it, so that one name is written one way. */
+function withinZone(service: Service, zone: string): Service {
+  const aliases = service.aliases.map((alias) =>
+    alias.endsWith(`.${zone}`) ? alias.slice(0, -zone.length - 1) : alias,
+  )
+  if (aliases.includes(zone)) throw new Problem('bad-request', `'${zone}' is the zone itself`, 'aliases')
+  return { ...service, aliases: [...new Set(aliases)] }
 }
 
 function allDownFrom(request: ServiceRequest): AllDown {

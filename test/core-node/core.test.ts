@@ -210,6 +210,12 @@ t.test('when the store takes no changes they are refused, answers go on, and sta
   t.match(await fixture.core.heartbeat(beat('a', a)), { beats: [{ status: 'ok' }] }, 'leases go on')
   t.match(fixture.core.status(), { ready: true, degraded: [/disk full/] })
   broken = false
+  await t.rejects(
+    fixture.core.putService(ADMIN, 'game', {}),
+    { code: 'unavailable' },
+    'not tried for a second',
+  )
+  await fixture.run(1000)
   await fixture.core.putService(ADMIN, 'game', {})
   t.same(fixture.core.status().degraded, [])
   await fixture.close()

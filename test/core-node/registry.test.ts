@@ -75,7 +75,7 @@ class Books {
     return decision.result
   }
   service(name: string, request: ServiceRequest = {}): void {
-    this.do(putService(this.directory, admin, name, request))
+    this.do(putService(this.directory, admin, name, request, 'any.test'))
   }
   token(...services: string[]): Caller & { kind: 'token' } {
     const caller = asToken(...services)
@@ -104,12 +104,12 @@ function refuses(t: Assertions, run: () => unknown, code: ProblemCode, says: Reg
 
 t.test('a service gets the contract’s defaults, and putting it again changes nothing', (t) => {
   const books = new Books()
-  const { service, created } = books.do(putService(books.directory, admin, 'mirror', {}))
+  const { service, created } = books.do(putService(books.directory, admin, 'mirror', {}, 'any.test'))
   t.ok(created)
   t.match(service, { policy: 'nearest', ttlSec: 30, minAddrs: 1, maxAddrs: 2, verify: 'echo', join: 'token' })
   t.same(service.allDown, { mode: 'stale' })
-  t.same(putService(books.directory, admin, 'mirror', {}).changes, [])
-  t.equal(putService(books.directory, admin, 'mirror', { ttl: 5 }).changes.length, 1)
+  t.same(putService(books.directory, admin, 'mirror', {}, 'any.test').changes, [])
+  t.equal(putService(books.directory, admin, 'mirror', { ttl: 5 }, 'any.test').changes.length, 1)
   t.end()
 })
 
@@ -117,7 +117,7 @@ t.test('a service that makes no sense is refused with the field that was wrong',
   const books = new Books()
   books.service('web', { aliases: ['www', 'www.example.org'] })
   const put = (name: string, request: ServiceRequest) => () =>
-    putService(books.directory, admin, name, request)
+    putService(books.directory, admin, name, request, 'any.test')
   const table: [() => unknown, ProblemCode, RegExp, string][] = [
     [put('Mirror', {}), 'bad-request', /one DNS label/, 'name'],
     [put('a.b', {}), 'bad-request', /one DNS label/, 'name'],
@@ -126,6 +126,8 @@ t.test('a service that makes no sense is refused with the field that was wrong',
     [put('m', { aliases: ['www'] }), 'conflict', /names the service 'web'/, 'aliases'],
     [put('m', { aliases: ['WWW.example.org.'] }), 'conflict', /www.example.org/, 'aliases'],
     [put('www', {}), 'conflict', /'www' already names/, 'name'],
+    [put('m', { aliases: ['web.any.test'] }), 'conflict', /'web' already names/, 'aliases'],
+    [put('m', { aliases: ['any.test'] }), 'bad-request', /zone itself/, 'aliases'],
     [put('m', { aliases: ['a b'] }), 'bad-request', /not a host name/, 'aliases'],
     [put('m', { allDown: 'fallback' }), 'bad-request', /needs fallback/, 'allDown'],
     [put('m', { fallbackUrl: 'https://x.example/' }), 'bad-request', /go with allDown fallback/, 'allDown'],
@@ -149,8 +151,13 @@ t.test('a service that makes no sense is refused with the field that was wrong',
 t.test('only an administrator changes services and tokens', (t) => {
   const books = new Books()
   books.service('mirror')
-  refuses(t, () => putService(books.directory, anonymous, 'm', {}), 'unauthorized', /admin token/)
-  refuses(t, () => putService(books.directory, asToken('mirror'), 'm', {}), 'forbidden', /admin token/)
+  refuses(t, () => putService(books.directory, anonymous, 'm', {}, 'any.test'), 'unauthorized', /admin token/)
+  refuses(
+    t,
+    () => putService(books.directory, asToken('mirror'), 'm', {}, 'any.test'),
+    'forbidden',
+    /admin token/,
+  )
   refuses(t, () => removeService(books.directory, asHost('a'), 'mirror'), 'forbidden', /admin token/)
   const fresh = { id: '1', hash: 'x', nowMs: 0 }
   refuses(
