@@ -2,80 +2,25 @@
 
 import t from 'tap'
 import { parseAddress } from '../../resolver/address.ts'
-import type { AllDown, Change, Health, Host, Member, Service } from '../../resolver/directory.ts'
+import type { AllDown, Change, Health } from '../../resolver/directory.ts'
 import { joinUrl, type RedirectReply, redirect, redirectTarget } from '../../resolver/redirect.ts'
 import { Tables } from '../../resolver/tables.ts'
+import { host, member, service } from '../support/records.ts'
 
 const ZONE = 'any.test'
 
-function service(name: string, more: Partial<Service> = {}): Change {
-  const value: Service = {
-    name,
-    policy: 'nearest',
-    ttlSec: 30,
-    minAddrs: 1,
-    maxAddrs: 2,
-    tieMs: 2,
-    stickyMs: 10,
-    stickyRatio: 0.8,
-    where: {},
-    aliases: [],
-    urlHosts: [],
-    join: 'token',
-    maxPerPrefix: 0,
-    verify: 'none',
-    allDown: { mode: 'stale' },
-    ...more,
-  }
-  return { kind: 'services', key: name, value }
-}
-
 /** A member on a host of its own; the order of names is the order of preference at equal distance. */
-function member(
+function hosted(
   of: string,
   name: string,
   url: string | null,
   addresses: string[],
   health: Health = 'up',
 ): Change[] {
-  const host: Host = {
-    name: `${name}.${of}`,
-    agent: false,
-    addresses,
-    proofs: {},
-    echo: null,
-    echoKey: '',
-    publicAddress: null,
-    publicPort: null,
-    reachable: null,
-    home: 'core1',
-    leaseSec: 8,
-    presence: 'live',
-    presenceSinceMs: 0,
-    coordinate: null,
-    place: null,
-    credentialHash: null,
-    tokenId: null,
-  }
-  const value: Member = {
-    service: of,
-    name,
-    host: host.name,
-    addresses: [],
-    port: null,
-    url,
-    attributes: { tier: String(name.charCodeAt(0)) },
-    weight: 1,
-    capacity: 1,
-    load: null,
-    health,
-    drained: false,
-    left: false,
-    check: null,
-  }
+  const on = `${name}.${of}`
   return [
-    { kind: 'hosts', key: host.name, value: host },
-    { kind: 'members', key: `${of}/${name}`, value },
+    host(on, addresses, { agent: false, proofs: {}, reachable: null }),
+    member(of, name, { host: on, url, attributes: { tier: String(name.charCodeAt(0)) }, health }),
   ]
 }
 
@@ -157,12 +102,12 @@ t.test('a request wants a redirect by its path, by the service’s host name or 
 
 t.test('the best member is named with the next three beside it, in order', async (t) => {
   const members = ['a', 'b', 'c', 'd', 'e'].flatMap((name, i) =>
-    member('mirror', name, `https://${name}.example.org/m/`, [`192.0.2.${i + 1}`]),
+    hosted('mirror', name, `https://${name}.example.org/m/`, [`192.0.2.${i + 1}`]),
   )
   const tables = tablesOf(
     service('mirror', { policy: 'failover' }),
     ...members,
-    ...member('mirror', '0', null, ['192.0.2.9']),
+    ...hosted('mirror', '0', null, ['192.0.2.9']),
   )
   const reply = ask(tables, '/r/mirror/f.iso?v=1')
   t.equal(reply.status, 302)
@@ -182,10 +127,10 @@ t.test('the best member is named with the next three beside it, in order', async
 t.test('members that the client’s address family reaches go first', async (t) => {
   const tables = tablesOf(
     service('mirror', { policy: 'failover' }),
-    ...member('mirror', 'a', 'https://a.example.org/', ['192.0.2.1']),
-    ...member('mirror', 'b', 'https://b.example.org/', ['192.0.2.2', '2001:db8::2']),
-    ...member('mirror', 'c', 'https://192.0.2.3/', ['192.0.2.3', '2001:db8::3']),
-    ...member('mirror', 'd', 'https://[2001:db8::4]/', ['192.0.2.4', '2001:db8::4']),
+    ...hosted('mirror', 'a', 'https://a.example.org/', ['192.0.2.1']),
+    ...hosted('mirror', 'b', 'https://b.example.org/', ['192.0.2.2', '2001:db8::2']),
+    ...hosted('mirror', 'c', 'https://192.0.2.3/', ['192.0.2.3', '2001:db8::3']),
+    ...hosted('mirror', 'd', 'https://[2001:db8::4]/', ['192.0.2.4', '2001:db8::4']),
   )
   const order = (from: string) => {
     const { Location, Link } = ask(tables, '/r/mirror/', { from }).headers
@@ -199,7 +144,7 @@ t.test('when no member is live the service’s allDown decides', async (t) => {
   const down = (allDown: AllDown) =>
     tablesOf(
       service('mirror', { allDown }),
-      ...member('mirror', 'a', 'https://a.example.org/', ['192.0.2.1'], 'down'),
+      ...hosted('mirror', 'a', 'https://a.example.org/', ['192.0.2.1'], 'down'),
     )
   const stale = ask(down({ mode: 'stale' }), '/r/mirror/x')
   t.equal(stale.headers.Location, 'https://a.example.org/x')
@@ -224,9 +169,9 @@ t.test('when no member is live the service’s allDown decides', async (t) => {
 t.test('what can’t be redirected is refused by its reason', async (t) => {
   const tables = tablesOf(
     service('mirror'),
-    ...member('mirror', 'a', 'https://a.example.org/base/', ['192.0.2.1']),
+    ...hosted('mirror', 'a', 'https://a.example.org/base/', ['192.0.2.1']),
     service('plain'),
-    ...member('plain', 'a', null, ['192.0.2.2']),
+    ...hosted('plain', 'a', null, ['192.0.2.2']),
   )
   t.equal(ask(tables, '/r/nothing/x').status, 404)
   t.equal(ask(tables, '/r/plain/x').status, 503, 'no member has a URL')
@@ -267,7 +212,7 @@ t.test('what can’t be redirected is refused by its reason', async (t) => {
 t.test('no mutation of a path leads off the member’s base', async (t) => {
   const tables = tablesOf(
     service('mirror'),
-    ...member('mirror', 'a', 'https://a.example.org/base/', ['192.0.2.1']),
+    ...hosted('mirror', 'a', 'https://a.example.org/base/', ['192.0.2.1']),
   )
   const pieces = [
     '..',
