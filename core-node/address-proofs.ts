@@ -16,7 +16,7 @@ const TRIES_PER_PREFIX = { perSec: 1, burst: 60 }
 /** A host that just joined knows its key only by the reply, which needs its way, ms. */
 const SOON_MS = 250
 
-export interface AddressProofsOptions {
+interface AddressProofsOptions {
   readonly directory: Readonly<Directory>
   /** Whether a host's echo answers at an address and port. */
   readonly reach: (host: Host, at: { address: string; port: number }) => Promise<boolean>

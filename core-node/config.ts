@@ -238,7 +238,7 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
 }
 
 /** One setting for --help and the documentation. */
-export interface ConfigKey {
+interface ConfigKey {
   /** Property of Config, which is also how a command line parser names the flag's value. */
   readonly property: keyof Config
   /** The key in YAML. */

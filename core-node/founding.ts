@@ -16,7 +16,7 @@ import { LEASE_SEC } from '../server-agent/protocol/messages.ts'
 import type { Config } from './config.ts'
 import { serviceFrom } from './registry.ts'
 
-export interface Founding {
+interface Founding {
   readonly config: Config
   readonly nowMs: number
   readonly echoPort: number

@@ -14,7 +14,7 @@ import { ConfigError, geographyFile } from './config.ts'
 import { COUNTRY_ACCURACY_KM } from './gazetteer.ts'
 import { Mmdb } from './mmdb.ts'
 
-export interface OpenGeography extends Geography {
+interface OpenGeography extends Geography {
   /** What it is, for people: `geoip-lite`, `City.mmdb (GeoLite2-City of 2026-06-17)`. */
   readonly name: string
   /** Loads it now, for whoever would rather wait at the start than at the first address that needs it. */

@@ -18,7 +18,7 @@ export interface Log {
   error(facts: object, message: string): void
 }
 
-export interface LedgerOptions {
+interface LedgerOptions {
   readonly directory: Directory
   readonly store: Store
   readonly log: Log

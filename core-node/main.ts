@@ -27,7 +27,7 @@ const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
 const TICK_MS = 250
 
-export interface RunningCore {
+interface RunningCore {
   readonly core: Core
   readonly dns: DnsServer
   readonly http: HttpListener

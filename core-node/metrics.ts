@@ -12,7 +12,7 @@ import type { MemberState, Tables } from '../resolver/tables.ts'
 import type { CoreStatus } from './core.ts'
 
 /** What metrics read of a core. */
-export interface Measured {
+interface Measured {
   readonly tables: Tables
   status(): CoreStatus
 }

@@ -105,7 +105,7 @@ export type PacketHandler = (
 ) => Uint8Array | null
 
 /** Largest UDP reply: fits every path's MTU (DNS flag day 2020), so it is never fragmented. */
-export const MAX_UDP_BYTES = 1232
+const MAX_UDP_BYTES = 1232
 /** What every asker without EDNS can take (RFC 1035, 4.2.1). */
 const PLAIN_UDP_BYTES = 512
 

@@ -14,7 +14,7 @@ import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select, type 
 import type { ServingMember, ServingService, Tables } from './tables.ts'
 
 /** The zone that we are authoritative for. */
-export interface Zone {
+interface Zone {
   /** Lower case. */
   readonly labels: Name
   /** This core's member name in the service `core`. */

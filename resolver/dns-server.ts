@@ -22,14 +22,14 @@ import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
 import { openDnsTcp, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
 
-export interface DnsListen {
+interface DnsListen {
   /** An IP address; 0.0.0.0 is all of IPv4 and :: all of IPv6 only. */
   readonly host: string
   /** 0: any that is free for UDP and TCP. */
   readonly port: number
 }
 
-export interface DnsServerOptions {
+interface DnsServerOptions {
   readonly listen: readonly DnsListen[]
   /** Read anew for each query. */
   readonly context: DnsContext

@@ -92,7 +92,7 @@ export interface Query {
   readonly rcode: Rcode
 }
 
-export type Unanswerable = 'short' | 'response'
+type Unanswerable = 'short' | 'response'
 
 /** Reads one message. A string: it must not be answered, and why. Never throws. */
 export function parseQuery(packet: Uint8Array): Query | Unanswerable {

@@ -11,7 +11,7 @@ import { HEADER_BYTES, type Name, OPTION, type Question, TYPE } from './dns-wire
 
 /** One resource record; its class is the question's. */
 export type ResourceRecord = { readonly owner: Name; readonly ttlSec: number } & RecordData
-export type RecordData =
+type RecordData =
   | { readonly type: typeof TYPE.A | typeof TYPE.AAAA; readonly address: Address }
   | { readonly type: typeof TYPE.NS | typeof TYPE.CNAME; readonly target: Name }
   | { readonly type: typeof TYPE.SOA; readonly soa: StartOfAuthority }
@@ -42,7 +42,7 @@ export interface StartOfAuthority {
 }
 
 /** SvcParams of RFC 9460 that a member can fill. */
-export interface ServiceParameters {
+interface ServiceParameters {
   /** null: the scheme's own. */
   readonly port: number | null
   readonly ipv4Hints: readonly Address[]
@@ -56,7 +56,7 @@ export interface EdnsOption {
 
 /** Where each section is counted in the header. */
 const COUNT_AT = { question: 4, answer: 6, authority: 8, additional: 10 } as const
-export type Section = 'answer' | 'authority' | 'additional'
+type Section = 'answer' | 'authority' | 'additional'
 
 /** The largest message that TCP's two length bytes can frame. */
 export const MAX_MESSAGE_BYTES = 65_535

@@ -19,7 +19,7 @@ export interface RedirectTarget {
   readonly rest: string
 }
 
-export interface RedirectRequest extends RedirectTarget {
+interface RedirectRequest extends RedirectTarget {
   readonly method: string
   /** As it came, with its `?`; empty: none. */
   readonly query: string

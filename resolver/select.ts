@@ -75,7 +75,7 @@ export interface Weighed {
   readonly cost: number
 }
 
-export interface Dropped extends Weighed {
+interface Dropped extends Weighed {
   readonly reason: DropReason
 }
 

@@ -18,7 +18,7 @@ export interface Client extends Peer {
 }
 
 /** What a request says of its way here. */
-export interface Hops {
+interface Hops {
   /** The peer's address as the socket gives it; undefined: it has gone already. */
   readonly address: string | undefined
   readonly port: number | undefined

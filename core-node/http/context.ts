@@ -49,7 +49,7 @@ declare module 'fastify' {
 }
 
 /** Headers as node:http gives them: those that may be joined are. */
-export type Headers = Readonly<Record<string, string | string[] | undefined>>
+type Headers = Readonly<Record<string, string | string[] | undefined>>
 
 /** The client of a request that came by `socket`; null where it can't be told. */
 export function identifyClient(
@@ -91,7 +91,7 @@ function isOperatorsPlace({ operatorFrom, zone }: Config, { client, hostname }: 
  * Whether a request may see what is inside: directory, metrics, other clients' localities. A host's
  * credential is no leave to: with open services anyone can have one.
  */
-export function maySeeInside(config: Config, request: FastifyRequest): boolean {
+function maySeeInside(config: Config, request: FastifyRequest): boolean {
   const { kind } = request.caller
   return kind === 'admin' || kind === 'token' || isOperatorsPlace(config, request)
 }

@@ -4,7 +4,7 @@
 // absolute form's host outranks Host (RFC 9112, section 3.2.2). Never throws: a reason for what is refused.
 // Paths stay as they came; only a redirect or a router decodes them.
 
-export interface Target {
+interface Target {
   /** Lower case, without port and final dot; empty for HTTP/1.0 without Host. */
   readonly host: string
   /** Begins with a slash. */
@@ -16,7 +16,7 @@ export interface Target {
 export type TargetRefusal = 'target-too-long' | 'bad-target' | 'bad-host'
 
 /** Longer than any link that works elsewhere; browsers and caches give up in this region as well. */
-export const MAX_TARGET_LENGTH = 8192
+const MAX_TARGET_LENGTH = 8192
 /** A host as URLs write it, userinfo excluded: names, IPv4, [IPv6]; and a port. */
 const AUTHORITY = /^([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i
 

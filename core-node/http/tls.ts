@@ -7,12 +7,12 @@ import { readFileSync, unwatchFile, watchFile } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import type { Log } from '../ledger.ts'
 
-export interface CertificateFiles {
+interface CertificateFiles {
   readonly cert: string
   readonly key: string
 }
 
-export interface KeyPair {
+interface KeyPair {
   readonly cert: Buffer
   readonly key: Buffer
 }

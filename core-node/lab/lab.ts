@@ -15,7 +15,7 @@ import { formatOutcomes, formatSummary, type LabReport } from './report.ts'
 import { openStage, type Stage } from './stage.ts'
 import { MAX_CLIENTS, MAX_HOSTS } from './world.ts'
 
-export interface LabOptions {
+interface LabOptions {
   /** Hosts with agents, 2..MAX_HOSTS. */
   readonly hosts: number
   /** Which Internet: the same seed gives the same cities and round trips. */

@@ -32,7 +32,7 @@ export interface LabClient {
   readonly address: string
 }
 
-export interface NetworkOptions {
+interface NetworkOptions {
   readonly machines: readonly Machine[]
   readonly clients: readonly LabClient[]
   /** Where clients answer DNS probes. */

@@ -14,7 +14,7 @@ export async function liveMembers({ api }: Stage): Promise<Set<string>> {
 }
 
 /** The part of a locality that the lab reads. */
-export interface KnownLocality {
+interface KnownLocality {
   readonly basis: string
   readonly evidence: readonly unknown[]
 }

@@ -52,7 +52,7 @@ export interface Score {
   readonly worstPenaltyMs: number
 }
 
-export function penaltyMs({ rttMs, nearestRttMs }: Outcome): number {
+function penaltyMs({ rttMs, nearestRttMs }: Outcome): number {
   return rttMs - nearestRttMs
 }
 

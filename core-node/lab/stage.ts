@@ -38,7 +38,7 @@ const AGENT_SCRIPT = fileURLToPath(new URL('../../server-agent/bin/nearcast-agen
  */
 const DEMO_SERVICE = { ttl: 0, tieMs: 0, stickyMs: 0, stickyRatio: 1, maxAddrs: 1 }
 
-export interface StageOptions {
+interface StageOptions {
   readonly hosts: number
   readonly clients: number
   readonly seed: number
