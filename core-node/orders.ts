@@ -2,7 +2,7 @@
 //
 // An order waits for its host's next heartbeat, is delivered once, and may be answered once, by that
 // host alone, before it expires. So no report counts that was not asked for. Bounded: a host that
-// fetches nothing keeps the latest few only. Clock by argument; sends nothing.
+// fetches nothing keeps the latest few only. Pure: clock by argument; sends nothing.
 
 import type { Order } from '../server-agent/protocol/messages.ts'
 

@@ -1,7 +1,7 @@
 // The one error that a person or a program outside may see: RFC 9457 over HTTP, a line on a terminal.
 //
 // Everything refused by the registry, the API and the imports is one of these. Codes are a closed list
-// that programs may rely on; the detail is a sentence for people and says what would be right.
+// that programs may rely on; the detail is a sentence for people and says what would be right. Pure.
 
 /** code -> HTTP status and title. A code is told to programs as `type`, never renamed. */
 const CODES = {

@@ -1,6 +1,7 @@
 // What to do about a member that is registered and yet not answered with: one sentence for each state.
 //
 // Told in the reply to its registration and wherever members are listed, for people to act on.
+// Pure: sentences only.
 
 import type { MemberState } from '../resolver/tables.ts'
 

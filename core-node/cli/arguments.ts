@@ -1,4 +1,4 @@
-// Reading what was typed: names, numbers, attribute pairs and lists. Pure; ranges are the core's to judge.
+// Reading what was typed: names, numbers, attribute pairs and lists. Ranges are the core's to judge.
 //
 // Invariant: what can't be what it should be is wrong use (exit 2) and never sent to a core. The message
 // says what was expected; commander puts the flag before it.

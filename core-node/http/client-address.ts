@@ -4,7 +4,7 @@
 // Invariant: nothing that a client can write itself decides. Hops are read from the right, only as far as
 // trusted proxies vouch for them; what stands further left is never looked at.
 // The header comes once or many times, hops with or without ports and brackets; addresses are taken in
-// their 16-byte form, so `::ffff:192.0.2.1` is 192.0.2.1.
+// their 16-byte form, so `::ffff:192.0.2.1` is 192.0.2.1. Pure.
 
 import { type Address, isInAny, type Prefix, parseAddress, parsePeerAddress } from '../../resolver/address.ts'
 import type { Peer } from '../core.ts'

@@ -1,7 +1,7 @@
 // The request target: what a request line and Host say, in one form, whichever way they were written.
 //
 // Origin form (`/path`) and absolute form (`http://host/path`, as to a proxy) mean the same here, and the
-// absolute form's host outranks Host (RFC 9112, section 3.2.2). Never throws: a reason for what is refused.
+// absolute form's host outranks Host (RFC 9112, section 3.2.2). Pure; never throws: a reason for what is refused.
 // Paths stay as they came; only a redirect or a router decodes them.
 
 interface Target {

@@ -1,7 +1,7 @@
 // Real cities of the world: where the lab's hosts and clients live.
 //
 // Invariant: names are unique. The countries (ISO 3166) matter as much as the places: traffic between
-// countries goes ways of its own (internet.ts). Facts only; nothing is computed here.
+// countries goes ways of its own (internet.ts). Pure: facts only, computed from nothing.
 
 export interface LabCity {
   readonly name: string

@@ -1,6 +1,6 @@
 // A small Internet: real cities, and round trips between any two sites in them that look measured.
 //
-// A pure function of (seed, the two sites): adding a site changes no other pair. Invariant: symmetric,
+// Pure: a function of (seed, the two sites), so adding a site changes no other pair. Invariant: symmetric,
 // positive, never faster than light in fibre along the great circle.
 // The shape follows what measured matrices show: an access delay at each end, paths longer than the
 // great circle (most so where they are short), and pairs of countries whose traffic meets on another

@@ -1,6 +1,6 @@
 // What the lab found, for people (a table and a sentence) and for programs (the record itself).
 //
-// Pure. The lab alone knows the true round trips; they are used here, to judge, and nowhere else.
+// Prints nothing. The lab alone knows the true round trips; they are used here, to judge, and nowhere else.
 
 import { type Column, formatTable } from '../cli/table.ts'
 

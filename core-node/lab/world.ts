@@ -1,6 +1,6 @@
 // The lab's world: which cities have a host, which a client, and under what loopback address.
 //
-// A pure function of (seed, how many, slot). Hosts are 127.(1+slot).N.1 and clients 127.(100+N).(1+slot).1,
+// Pure: a function of (seed, how many, slot). Hosts are 127.(1+slot).N.1 and clients 127.(100+N).(1+slot).1,
 // so each stands for a network of its own: a host is alone in its /24, and a client in its /16, since a
 // core measures no neighbourhood too often. Slots keep labs apart that run at the same time. Invariant:
 // no client is in a host's city while there are cities enough for both.
