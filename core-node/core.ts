@@ -116,7 +116,7 @@ export interface Clock {
   monotonicMs(): number
 }
 
-export interface CoreOptions {
+interface CoreParts {
   readonly config: Config
   readonly store: Store
   readonly geography: Geography | null
@@ -165,8 +165,8 @@ export class Core {
   #serialOf = -1
 
   /** Loads what the store keeps and makes this core a member of `core`. Throws StoreError. */
-  static async open(options: CoreOptions): Promise<Core> {
-    const { config, store, clock, echo, geography } = options
+  static async open(parts: CoreParts): Promise<Core> {
+    const { config, store, clock, echo, geography } = parts
     const directory = await store.load()
     const nowMs = clock.nowMs()
     const place = geography?.lookup(parseAddress(config.advertise[0]!)!) ?? null
@@ -176,32 +176,32 @@ export class Core {
       ...dueSecrets(directory.settings, nowMs, randomHex),
     ]
     applyChanges(directory, founding)
-    const core = new Core(options, directory)
+    const core = new Core(parts, directory)
     // A disk that is full keeps nobody from answering with what is known.
     await core.#ledger.writeOrPublish(() => founding)
     return core
   }
 
-  private constructor(options: CoreOptions, directory: Directory) {
-    const { config, clock, echo } = options
+  private constructor(parts: CoreParts, directory: Directory) {
+    const { config, clock, echo } = parts
     this.name = config.name
     this.zone = config.zone
     this.directory = directory
     this.#config = config
     this.#clock = clock
-    this.#rng = options.rng
-    this.#log = options.log
-    this.#geography = options.geography
+    this.#rng = parts.rng
+    this.#log = parts.log
+    this.#geography = parts.geography
     this.#startedMs = clock.monotonicMs()
     this.#ticketKey = ticketKey(directory.settings)
     this.#cookieSecrets = cookieSecrets(directory.settings)
     this.#credentials = new CredentialIndex(directory)
     this.tables = new Tables()
-    this.tables.setGeography(options.geography)
+    this.tables.setGeography(parts.geography)
     this.tables.apply(allRecords(directory))
     this.#ledger = new Ledger({
       directory,
-      store: options.store,
+      store: parts.store,
       log: this.#log,
       counters: this.counters,
       monotonicMs: () => clock.monotonicMs(),
