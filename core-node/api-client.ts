@@ -99,5 +99,5 @@ function failureOf({ status, body }: Answer, url: string): ApiFailure {
   const { detail, field = '' } = problem
   const message = detail.includes(field) ? detail : `${field}: ${detail}`
   if (status === 400) return new ApiFailure('invalid', message)
-  return new ApiFailure(status === 401 || status === 403 ? 'unauthorized' : 'refused', message)
+  return new ApiFailure(status === 401 ? 'unauthorized' : 'refused', message)
 }

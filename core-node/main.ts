@@ -14,6 +14,7 @@ import { openSqlite } from '../db/sqlite.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
 import { type DnsServer, openDns } from '../resolver/dns-server.ts'
+import { listenError } from '../resolver/listen-error.ts'
 import type { Rng } from '../resolver/select.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
 import type { Config } from './config.ts'
@@ -48,7 +49,9 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     if (!config.dns.every(({ host }) => isLoopbackHost(host))) geography?.load()
 
     let echoKey: Uint8Array | null = null
-    const echo = await openEcho({ ...config.echo, key: () => echoKey })
+    const echo = await openEcho({ ...config.echo, key: () => echoKey }).catch((error) => {
+      throw listenError('echo', config.echo, error)
+    })
     closers.push(() => echo.close())
 
     const clock = { nowMs: () => Date.now(), monotonicMs: () => performance.now() }
@@ -71,14 +74,14 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     })
     closers.push(() => dns.close())
     metrics.watchDns(dns.stats)
+    metrics.watchEcho(echo.stats)
     const http = await openHttp({ core, config, metrics, log, rng, nowMs: clock.nowMs })
     closers.push(() => http.close())
 
     const timer = setInterval(() => core.tick(), TICK_MS)
-    closers.push(() => {
-      clearInterval(timer)
-      core.drain()
-    })
+    closers.push(() => clearInterval(timer))
+    // Said first, answered to the end: who balances between cores has time to look elsewhere.
+    closers.push(() => core.drain())
     return { core, dns, http, close }
   } catch (error) {
     await close()
@@ -87,7 +90,11 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
 }
 
 function openStore(config: Config) {
-  mkdirSync(config.data, { recursive: true, mode: 0o700 })
+  try {
+    mkdirSync(config.data, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    throw new Error(`data: can't make the folder ${config.data}: ${(cause as Error).message}`, { cause })
+  }
   return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
 }
 

@@ -9,6 +9,7 @@ import type { Basis } from '../resolver/directory.ts'
 import type { DnsOutcome } from '../resolver/dns-answer.ts'
 import type { DnsStats } from '../resolver/dns-server.ts'
 import type { MemberState, Tables } from '../resolver/tables.ts'
+import type { EchoStats } from '../server-agent/protocol/echo-socket.ts'
 import type { CoreStatus } from './core.ts'
 
 /** What metrics read of a core. */
@@ -121,6 +122,17 @@ export class Metrics {
     this.#gauge('nearcast_dns_connections_open', 'DNS TCP connections now', [], (tell) =>
       tell({}, connections.open),
     )
+  }
+
+  /** Adds what the echo socket counts. Once, when it is open. */
+  watchEcho(stats: EchoStats): void {
+    const packets = 'nearcast_echo_packets_total'
+    this.#readCounter(packets, 'What became of packets at the echo', ['outcome'], (tell) => {
+      tell({ outcome: 'answered' }, stats.answered)
+      tell({ outcome: 'matched' }, stats.matched)
+      for (const [reason, count] of Object.entries(stats.dropped))
+        tell({ outcome: `dropped-${reason}` }, count)
+    })
   }
 
   #watchCore(): void {

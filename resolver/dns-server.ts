@@ -6,7 +6,8 @@
 // (which is there for addresses that come later). Decides nothing about answers.
 
 import { networkInterfaces } from 'node:os'
-import { formatHostPort, isWildcard } from './address.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isWildcard } from './address.ts'
 import {
   type Asker,
   answerDns,
@@ -21,6 +22,7 @@ import {
 import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
 import { openDnsTcp, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
+import { listenError } from './listen-error.ts'
 
 interface DnsListen {
   /** An IP address; 0.0.0.0 is all of IPv4 and :: all of IPv6 only. */
@@ -61,6 +63,8 @@ export interface DnsServer {
   close(): Promise<void>
 }
 
+/** How long what was already sent to us is still answered after the end was asked for. */
+const LAST_ANSWERS_MS = 50
 /** The free UDP port that the system picks may be taken for TCP: so often another is tried. */
 const PORT_ATTEMPTS = 20
 
@@ -94,6 +98,8 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
 
   const opened: Sockets[] = []
   const close = async () => {
+    // What waits in the sockets was asked before the end.
+    await sleep(LAST_ANSWERS_MS)
     await Promise.all(opened.splice(0).map((sockets) => sockets.close()))
   }
   const addresses: DnsListen[] = []
@@ -156,21 +162,10 @@ async function openSockets(
       await close()
       const { code } = error as NodeJS.ErrnoException
       if (port !== 0 || code !== 'EADDRINUSE' || attempt === PORT_ATTEMPTS) {
-        throw listenError(host, port, error as NodeJS.ErrnoException)
+        throw listenError('dns', { host, port }, error as NodeJS.ErrnoException)
       }
     }
   }
-}
-
-function listenError(host: string, port: number, error: NodeJS.ErrnoException): Error {
-  const hints: Record<string, string> = {
-    EADDRINUSE: 'another program listens there: stop it or choose another port',
-    EACCES: 'not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE',
-    EADDRNOTAVAIL: 'this machine does not have that address',
-    EINVAL: 'expected an IP address of this machine',
-  }
-  const hint = hints[error.code ?? ''] ?? error.message
-  return new Error(`dns: can't listen on ${formatHostPort({ host, port })}: ${hint}`, { cause: error })
 }
 
 /** This machine's addresses of the wildcard's family. Link-local ones need a zone: the wildcard serves them. */

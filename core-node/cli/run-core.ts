@@ -50,7 +50,7 @@ Nearcast ${VERSION}: core ${config.name} answers for the zone ${config.zone}
 Next, in another terminal, in this folder:
 
   make a service   npx nearcast service put demo${local}${data}
-  join a server    npx nearcast-agent --core ${url} --token "$(npx nearcast token create --service demo${local}${data})" --service demo --name a --address ${address} --port 80
+  join a server    NEARCAST_TOKEN="$(npx nearcast token create --service demo${local}${data})" npx nearcast-agent --core ${url} --service demo --name a --address ${address} --port 80
   ask (a third)    ${dig} demo.${config.zone}
 `
 }

@@ -15,6 +15,7 @@ import {
   prefixOf,
 } from '../../resolver/address.ts'
 import { ANY_ASK, type Ask, type Selection, select, type Weighed } from '../../resolver/select.ts'
+import { Problem } from '../problem.ts'
 import type { Api, HttpContext } from './context.ts'
 import { openToPages, type Question, type QuestionRequest, readFilters, readQuestion } from './question.ts'
 import {
@@ -74,12 +75,15 @@ function neighborsRoute(app: Api, context: HttpContext): void {
       }),
     },
     answering(context, (question, query: Static<typeof NeighborsQuery>) => {
+      const { minMs = ANY_ASK.minMs, maxMs = ANY_ASK.maxMs } = query
+      if (minMs > maxMs)
+        throw new Problem('bad-request', `minMs (${minMs}) is over maxMs (${maxMs})`, 'minMs')
       const selection = chooseLive(context, question, {
         ...readFilters(question, query),
         policy: 'nearest',
         limit: query.k ?? COUNTS.neighbors.default,
-        minMs: query.minMs ?? ANY_ASK.minMs,
-        maxMs: query.maxMs ?? ANY_ASK.maxMs,
+        minMs,
+        maxMs,
       })
       return { selection, reply: viewMembers(context, question, selection) }
     }),

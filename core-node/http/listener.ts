@@ -15,8 +15,12 @@ import {
 import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isInAny, parsePeerAddress } from '../../resolver/address.ts'
+import { listenError } from '../../resolver/listen-error.ts'
 import { type RedirectTarget, redirect, redirectTarget } from '../../resolver/redirect.ts'
 import type { HostPort } from '../config-values.ts'
+
 import { Problem, type ProblemCode } from '../problem.ts'
 import { openApi } from './api.ts'
 import { type Api, type HttpContext, identifyClient } from './context.ts'
@@ -46,7 +50,11 @@ const MAX_HEADERS = 100
 const IDLE_SOCKET_MS = 60_000
 /** At some 20 kB each: bounded memory, and far from a process's file limit. */
 const MAX_CONNECTIONS = 8192
-/** How long closing waits for running requests. */
+/** Of one address, unless it is a proxy that was named: many agents behind one NAT, not a crowd of idle sockets. */
+const MAX_CONNECTIONS_PER_ADDRESS = 1024
+/** After the end was asked for, requests are still answered so long: those on their way, and a balancer's that has not asked /readyz. */
+const LAST_REQUESTS_MS = 250
+/** How long closing then waits for running requests. */
 const DRAIN_MS = 1_000
 
 /** Opens all of config.http, or none: throws what stands against one of them. */
@@ -101,6 +109,7 @@ function openServer(context: HttpContext, api: Api, pair: { cert: Buffer; key: B
   server.on('tlsClientError', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'ECONNRESET') context.metrics.countRefused('tls', 'handshake')
   })
+  limitPerAddress(context, server)
   server.on('drop', () => context.metrics.countRefused('http', 'too-many-connections'))
   // Nobody's proxy: CONNECT, and expectations beyond 100-continue, are refused like any wrong request.
   server.on('connect', (_request, socket) => refuseBytes(context, 'CONNECT', socket))
@@ -116,17 +125,44 @@ function openServer(context: HttpContext, api: Api, pair: { cert: Buffer; key: B
   return server
 }
 
+/** Bounds the connections of one address, so that it can't take all there are. */
+function limitPerAddress({ config, metrics }: HttpContext, server: Server): void {
+  const open = new Map<string, number>()
+  server.on('connection', (socket) => {
+    const { remoteAddress = '' } = socket
+    const count = (open.get(remoteAddress) ?? 0) + 1
+    const address = parsePeerAddress(remoteAddress)
+    if (count > MAX_CONNECTIONS_PER_ADDRESS && address !== null && !isInAny(config.trustedProxies, address)) {
+      metrics.countRefused('http', 'too-many-connections')
+      socket.destroy()
+      return
+    }
+    open.set(remoteAddress, count)
+    socket.once('close', () => {
+      const left = open.get(remoteAddress)! - 1
+      if (left === 0) open.delete(remoteAddress)
+      else open.set(remoteAddress, left)
+    })
+  })
+}
+
 function listen(server: Server, { host, port }: HostPort): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', reject)
+    const fail = (error: NodeJS.ErrnoException) => reject(listenError('http', { host, port }, error))
+    server.once('error', fail)
     server.listen({ host, port }, () => {
-      server.off('error', reject)
+      server.off('error', fail)
       resolve()
     })
   })
 }
 
-function closeServer(server: Server): Promise<void> {
+/** Goes on answering for a moment, telling each client to come back by another connection; then ends. */
+async function closeServer(server: Server): Promise<void> {
+  server.prependListener('request', (_request, response) => {
+    response.shouldKeepAlive = false
+  })
+  if (server.listening) await sleep(LAST_REQUESTS_MS)
   return new Promise((resolve) => {
     const force = setTimeout(() => server.closeAllConnections(), DRAIN_MS)
     server.close(() => {

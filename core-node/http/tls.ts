@@ -22,9 +22,16 @@ const LOOK_EVERY_MS = 1000
 
 /** Reads the pair. Throws what the file system or TLS has against it. */
 export function readKeyPair({ cert, key }: CertificateFiles): KeyPair {
-  const pair = { cert: readFileSync(cert), key: readFileSync(key) }
-  createSecureContext(pair)
-  return pair
+  try {
+    const pair = { cert: readFileSync(cert), key: readFileSync(key) }
+    createSecureContext(pair)
+    return pair
+  } catch (cause) {
+    const said = (cause as Error).message
+    throw new Error(`tls-cert, tls-key: ${cert} and ${key} are not a PEM certificate and its key: ${said}`, {
+      cause,
+    })
+  }
 }
 
 /** Calls `use` with each new pair that works. Returns what ends it. */
