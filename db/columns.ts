@@ -5,8 +5,8 @@
 
 import type { Directory, Host, LocalityRecord, Member, Service, Token } from '../resolver/directory.ts'
 
-/** How a field stands in its column: as it is (text, number, null), as 0/1, or as JSON text. */
-type Form = 'plain' | 'flag' | 'json'
+/** How a field stands in its column: as it is (text, number, null), as 0/1, or as JSON text; NULL for an `optional` one that is absent. */
+type Form = 'plain' | 'flag' | 'json' | 'optional'
 
 /** A record as SQL knows it. */
 export type Row = Record<string, string | number | null>
@@ -46,6 +46,7 @@ const HOSTS: Columns<Host> = {
   presence: 'plain',
   presenceSinceMs: 'plain',
   coordinate: 'json',
+  meshMs: 'optional',
   place: 'json',
   credentialHash: 'plain',
   tokenId: 'plain',
@@ -139,17 +140,19 @@ export function toRow(kind: keyof Directory, key: string, value: unknown): Row {
 export function fromRow(kind: keyof Directory, row: Row): unknown {
   if (kind === 'settings') return row.value
   const record: Record<string, unknown> = {}
-  for (const { field, column, form } of TABLE_SHAPES[kind].columns) record[field] = decode(form, row[column]!)
+  for (const { field, column, form } of TABLE_SHAPES[kind].columns) {
+    if (form !== 'optional' || row[column] !== null) record[field] = decode(form, row[column]!)
+  }
   return record
 }
 
 function encode(form: Form, value: unknown): string | number | null {
-  if (value === null) return null
-  if (form === 'json') return JSON.stringify(value)
+  if (value === null || value === undefined) return null
+  if (form === 'json' || form === 'optional') return JSON.stringify(value)
   return form === 'flag' ? Number(value) : (value as string | number)
 }
 
 function decode(form: Form, value: string | number | null): unknown {
   if (value === null || form === 'plain') return value
-  return form === 'json' ? JSON.parse(String(value)) : value === 1
+  return form === 'flag' ? value === 1 : JSON.parse(String(value))
 }

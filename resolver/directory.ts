@@ -112,6 +112,8 @@ export interface Host {
   /** When presence last changed, epoch ms: told to people, never compared between machines. */
   readonly presenceSinceMs: number
   readonly coordinate: Coordinate | null
+  /** RTTs that it measured to other hosts, by name: a low percentile of the recent ones, ms. Absent: none yet. */
+  readonly meshMs?: Readonly<Record<string, number>>
   /** Where its operator or geography says it is. */
   readonly place: Place | null
   /** SHA-256 of its own credential, hex; null for a host without agent. */

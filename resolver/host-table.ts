@@ -21,6 +21,8 @@ interface Slot {
   readonly members: Set<string>
   /** Addresses at which the row is found now, canonical text. */
   indexed: readonly string[]
+  /** Row of another host -> RTT that this one measured to it, ms. */
+  meshMs: Map<number, number>
 }
 
 /** Numbers a row has in `coordinates`: vec, height, adjustment, error. NaN first: no coordinate. */
@@ -121,6 +123,20 @@ export class HostTable {
     return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
   }
 
+  /** The RTT that two hosts measured between them, ms, the mean of both ways; NaN: neither did. */
+  measuredBetweenMs(a: number, b: number): number {
+    const there = this.#slots[a]?.meshMs.get(b)
+    const back = this.#slots[b]?.meshMs.get(a)
+    if (there === undefined) return back ?? Number.NaN
+    return back === undefined ? there : (there + back) / 2
+  }
+
+  /** The RTT between two hosts, ms: measured, else predicted. NaN: neither is to be had. */
+  rttBetweenMs(a: number, b: number): number {
+    const measuredMs = this.measuredBetweenMs(a, b)
+    return Number.isNaN(measuredMs) ? this.distanceBetweenMs(a, b) : measuredMs
+  }
+
   #withHeights(straightMs: number, heightMs: number, adjustmentMs: number, at: number): number {
     const raw = straightMs + heightMs + this.#coordinates[at + DIMENSIONS]!
     const adjusted = raw + adjustmentMs + this.#coordinates[at + DIMENSIONS + 1]!
@@ -167,7 +183,14 @@ export class HostTable {
     if (row === undefined) {
       row = this.#freeRows.pop() ?? this.#slots.length
       this.#rowOf.set(name, row)
-      this.#slots[row] = { name, host: null, references: 0, members: new Set(), indexed: [] }
+      this.#slots[row] = {
+        name,
+        host: null,
+        references: 0,
+        members: new Set(),
+        indexed: [],
+        meshMs: new Map(),
+      }
       this.#coordinates = roomFor(this.#coordinates, (row + 1) * COORDINATE_STRIDE)
       this.#places = roomFor(this.#places, (row + 1) * PLACE_STRIDE)
     }
@@ -188,7 +211,9 @@ export class HostTable {
     const isKnown = this.recordOf(this.rowOf(name)) !== null
     if (!host && !isKnown) return -1
     const row = isKnown ? this.rowOf(name) : this.keep(name)
+    const before = this.#slots[row]!.host
     this.#slots[row]!.host = host
+    if (before?.meshMs !== host?.meshMs) this.#writeMesh(row)
     this.#indexAddresses(row)
     this.#writeCoordinate(row)
     this.#writePlace(row)
@@ -248,6 +273,15 @@ export class HostTable {
       if (this.hasCoordinate(row)) this.#mapSerial++
       this.#coordinates.fill(Number.NaN, at, at + COORDINATE_STRIDE)
     }
+    this.#coordinatesSerial++
+  }
+
+  #writeMesh(row: number): void {
+    const slot = this.#slots[row]!
+    const before = slot.meshMs
+    slot.meshMs = new Map(Object.entries(slot.host?.meshMs ?? {}).map(([name, ms]) => [this.keep(name), ms]))
+    // After the new ones were taken: a row that both name must not be given away between.
+    for (const peer of before.keys()) this.release(peer)
     this.#coordinatesSerial++
   }
 
