@@ -149,6 +149,11 @@ export class Localities {
     for (const [text, { pairs }] of this.#prefixes) if (pairs.delete(host)) this.#changed.add(text)
   }
 
+  /** Forgets what was measured of a prefix; what was published of it is told to be gone. */
+  forgetPrefix(prefix: string): void {
+    if (this.#prefixes.has(prefix)) this.#forget(prefix)
+  }
+
   /** The records of all prefixes that changed enough since they were published; `published` is what all cores know. */
   publish(published: ReadonlyMap<string, LocalityRecord>, nowMs: number): Change[] {
     const changes: Change[] = []

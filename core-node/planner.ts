@@ -26,6 +26,8 @@ import type { Demand, PrefixDemand } from './demand.ts'
 export interface ProbeRules {
   readonly probesPerMinute: number
   readonly probesPerHostPerMinute: number
+  /** Probes of one prefix in one round. Default: ROUND_PROBES. */
+  readonly probesPerPrefix?: number
   /** Never probed. */
   readonly optOut: readonly Prefix[]
   /** Special and private ranges that may be probed all the same. */
@@ -176,7 +178,7 @@ export class ProbePlanner {
   ): number {
     let asked = 0
     for (const atMs of memory.askedMs.values()) if (nowMs - atMs < ROUND_MS) asked++
-    if (asked >= ROUND_PROBES) return -1
+    if (asked >= (this.#rules.probesPerPrefix ?? ROUND_PROBES)) return -1
     const candidates = candidateRows(tables, services, familyOf(address))
     const isOpen = (row: number) =>
       nowMs - (memory.askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS
