@@ -1,6 +1,7 @@
 // Addresses, prefixes and the prefix table. The table is held against a slow twin: a linear scan for the
 // match, and for the scope a walk over every address of a space small enough to enumerate.
 
+import { Worker } from 'node:worker_threads'
 import t from 'tap'
 import {
   type Address,
@@ -18,7 +19,8 @@ import {
   sameAddress,
   specialKind,
 } from '../../resolver/address.ts'
-import { PrefixTable } from '../../resolver/prefix-table.ts'
+import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table.ts'
+import { PrefixTrie } from '../bench/prefix-trie.ts'
 
 /** A small seeded generator (mulberry32), so that a failure can be run again. */
 function seededRng(seed: number): () => number {
@@ -284,4 +286,155 @@ t.test('an IPv4 scope never leaves IPv4, and a more specific entry shortens noth
   t.match(table.find(address('10.0.0.1')), { value: -1, scopeBits: 97 })
   t.throws(() => table.set(prefix('10.0.0.0/8'), -1), RangeError)
   t.throws(() => table.set(prefix('10.0.0.0/8'), 1.5), RangeError)
+})
+
+t.test('what is set above IPv4 counts for IPv4, and IPv4 is a place of its own beside IPv6', async (t) => {
+  const table = new PrefixTable()
+  const trie = new PrefixTrie()
+  const texts = ['::/0', '::/90', '::fffe:0:0/96', '10.0.0.0/8', '0.0.0.0/0', '::/64']
+  const seekers = [
+    '::',
+    '::fffe:1.2.3.4',
+    '::fffd:1.2.3.4',
+    '::1:0:0:1',
+    '2001:db8::',
+    '10.1.2.3',
+    '11.0.0.0',
+  ]
+  for (const remove of [false, true]) {
+    for (const [i, text] of texts.entries()) {
+      if (remove) t.equal(table.delete(prefix(text)), trie.delete(prefix(text)))
+      else {
+        table.set(prefix(text), i)
+        trie.set(prefix(text), i)
+      }
+      for (const seeker of seekers) {
+        t.strictSame({ ...table.find(address(seeker)) }, trie.find(address(seeker)), `${text}: ${seeker}`)
+      }
+    }
+  }
+})
+
+t.test('a large table is as its twin through growth, removal and all in between', async (t) => {
+  const rng = seededRng(4)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const ipv6 of [false, true]) {
+    const table = new PrefixTable()
+    const trie = new PrefixTrie()
+    const known: Prefix[] = []
+    const match = newMatch()
+    // Crowded on few first bytes, as real tables are, so that chunks split and join often.
+    const randomAddress = () => {
+      const bytes = Uint8Array.from({ length: 16 }, () => (rng() < 0.3 ? 0 : pick(256)))
+      if (ipv6) bytes.set([0x20, 1 + pick(2), pick(4)])
+      else bytes.set([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 8 * pick(8)])
+      return bytes
+    }
+    const check = (sought: Address) => {
+      const { value, bits, scopeBits } = table.find(sought, match)
+      const twin = trie.find(sought)
+      if (value !== twin.value || bits !== twin.bits || scopeBits !== twin.scopeBits)
+        t.fail(`${formatAddress(sought)}: ${JSON.stringify({ match, twin })}`)
+    }
+    const put = (at: Prefix, value: number) => {
+      table.set(at, value)
+      trie.set(at, value)
+      known.push(at)
+    }
+    const take = (i: number) => {
+      const at = known[i]!
+      known[i] = known.at(-1)!
+      known.pop()
+      if (table.delete(at) !== trie.delete(at)) t.fail(`delete ${formatPrefix(at)}`)
+    }
+    for (const [steps, growth] of [
+      [15_000, 0.9],
+      [10_000, 0.5],
+      [30_000, 0.2],
+    ] as const) {
+      for (let step = 0; step < steps; step++) {
+        const low = ipv6 ? 12 : 98
+        if (rng() < growth) put(prefixOf(randomAddress(), low + pick(ipv6 ? 60 : 31)), step)
+        else if (known.length > 0) take(pick(known.length))
+        check(randomAddress())
+        if (known.length > 0) check(known[pick(known.length)]!.address)
+      }
+      t.equal(table.size, trie.size)
+    }
+    while (known.length > 0) take(known.length - 1)
+    t.equal(table.size, 0)
+  }
+})
+
+t.test('a search writes into the caller’s record', async (t) => {
+  const table = new PrefixTable()
+  table.set(prefix('10.0.0.0/8'), 5)
+  const match = newMatch()
+  t.equal(table.find(address('10.1.1.1'), match), match)
+  t.same(match, { value: 5, bits: 104, scopeBits: 104 })
+  t.equal(table.find(address('2001::'), match), match)
+  t.same(match, { value: -1, bits: 0, scopeBits: 3 })
+})
+
+t.test('another thread reads whole entries while this one changes them', async (t) => {
+  const table = new PrefixTable({ shared: true })
+  const outer = prefix('10.0.0.0/8')
+  table.set(outer, 8)
+  // More than stays, so that there is room and the table need not grow under the reader.
+  for (let i = 0; i < 4000; i++) table.set(prefix(`10.${i >> 8}.${i & 255}.0/24`), i)
+  for (let i = 2000; i < 4000; i++) table.delete(prefix(`10.${i >> 8}.${i & 255}.0/24`))
+  const { memory } = table
+  t.equal(new PrefixReader(memory).find(address('10.1.0.9')).value, 256)
+  // The reader asks for one address that is always in /24 or, while that is away, in /8, and for nothing else.
+  const worker = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads')
+    import(workerData.module).then(({ PrefixReader }) => {
+      const reader = new PrefixReader(workerData.memory)
+      const seen = new Set()
+      parentPort.postMessage('ready')
+      for (let i = 0; i < 200000; i++) {
+        const { value, bits, scopeBits } = reader.find(workerData.sought)
+        seen.add([value, bits, scopeBits].join(' '))
+      }
+      parentPort.postMessage([...seen])
+    })`,
+    {
+      eval: true,
+      workerData: {
+        module: new URL('../../resolver/prefix-table.ts', import.meta.url).href,
+        memory,
+        sought: address('10.3.0.9'),
+      },
+    },
+  )
+  const seen = await new Promise<string[]>((resolve, reject) => {
+    worker.once('error', reject)
+    let done = false
+    let i = 0
+    const change = () => {
+      for (let n = 0; n < 500 && !done; n++, i++) {
+        // Neighbours come and go as well, so that slots move under the reader.
+        const at = prefix(i % 2 === 0 ? '10.3.0.0/24' : `10.2.${(i >> 1) % 256}.0/24`)
+        if (!table.delete(at)) t.fail(formatPrefix(at))
+        table.set(at, i % 2 === 0 ? 768 : 512 + ((i >> 1) % 256))
+      }
+      if (!done) setImmediate(change)
+    }
+    worker.on('message', (message) => {
+      if (message === 'ready') return change()
+      done = true
+      resolve(message)
+    })
+  })
+  await worker.terminate()
+  t.notOk(new PrefixReader(memory).isRetired)
+  const possible = ['768 120 120', '8 104 120']
+  t.strictSame(
+    seen.filter((found) => !possible.includes(found)),
+    [],
+    `of ${seen.join(', ')}`,
+  )
+  for (let i = 0; i < 5000; i++) table.set(prefix(`11.${i >> 8}.${i & 255}.0/24`), i)
+  t.ok(new PrefixReader(memory).isRetired, 'a table that grew lives elsewhere')
+  t.equal(new PrefixReader(memory).find(address('10.3.0.9')).value, 768, 'and what it left behind stands')
 })
