@@ -162,7 +162,7 @@ export class Localities {
       const before = published.get(text)
       const evidence = memory ? evidenceOf(memory, nowMs) : []
       if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
-      const value = evidence.length === 0 && !before?.place ? null : { ...blank(text), ...before, evidence }
+      const value = evidence.length === 0 ? null : { ...blank(text), ...before, evidence }
       changes.push({ kind: 'localities', key: text, value })
     }
     this.#changed.clear()
@@ -269,5 +269,5 @@ function relativeKey(prefix: Prefix): string {
 }
 
 function blank(prefix: string): LocalityRecord {
-  return { prefix, evidence: [], place: null, source: null, incumbents: {} }
+  return { prefix, evidence: [], incumbents: {} }
 }

@@ -63,11 +63,11 @@ const MAP_WEIGHT = 3
 export function locate(tables: Tables, client: Address): Locality {
   const { value: host, scopeBits: hostScope } = tables.hosts.findAt(client)
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
-  const { value: placeRow, scopeBits: placeScope } = tables.findPlace(client)
+  const { value: placeRow, scopeBits: placeScope } = tables.places.find(client)
   const known = tables.locality(row)
   let scopeBits = Math.max(hostScope, evidenceScope, placeScope)
   let place =
-    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.locality(placeRow)?.record.place ?? null
+    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(placeRow)?.place ?? null
   if (!place && tables.geography) {
     // One question for the whole grain, so that no address inside it is placed differently.
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)

@@ -18,6 +18,7 @@ import {
   type Service,
 } from './directory.ts'
 import { HostTable } from './host-table.ts'
+import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
 import { compileMember, nextShedShare } from './serving.ts'
 
@@ -102,9 +103,9 @@ export class Tables {
   readonly #localities: (LocalityRow | null)[] = []
   readonly #localityRows = new Map<string, number>()
   readonly #freeLocalityRows: number[] = []
-  // Apart, so that a finer record of one kind does not hide a coarser one of the other.
   readonly #evidencePrefixes = new PrefixTable()
-  readonly #placePrefixes = new PrefixTable()
+  /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
+  readonly places = new PlaceTable()
 
   /** Grows with each change that can alter an answer. */
   get serial(): number {
@@ -122,6 +123,7 @@ export class Tables {
       if (change.kind === 'services') this.#setService(change.key, change.value)
       else if (change.kind === 'hosts') this.#setHost(change.key, change.value)
       else if (change.kind === 'members') this.#setMember(change.key, change.value)
+      else if (change.kind === 'places') this.places.setPage(change.key, change.value?.packed ?? null)
       else this.#setLocality(change.key, change.value)
       this.#serial++
     }
@@ -175,11 +177,6 @@ export class Tables {
   /** Row of the longest prefix around the address with evidence; -1: none. */
   findEvidence(address: Address): { value: number; scopeBits: number } {
     return this.#evidencePrefixes.find(address)
-  }
-
-  /** Row of the longest prefix around the address with a place; -1: none. */
-  findPlace(address: Address): { value: number; scopeBits: number } {
-    return this.#placePrefixes.find(address)
   }
 
   locality(row: number): LocalityRow | null {
@@ -272,7 +269,6 @@ export class Tables {
       this.#freeLocalityRows.push(row)
     }
     setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
-    setOrDelete(this.#placePrefixes, prefix, row, (record?.place ?? null) !== null)
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
   }

@@ -122,7 +122,7 @@ function locality(prefix: string, rtts: Readonly<Record<string, number>>): Chang
     atMs: 0,
     kind: 'active' as const,
   }))
-  const value: LocalityRecord = { prefix, evidence, place: null, source: null, incumbents: {} }
+  const value: LocalityRecord = { prefix, evidence, incumbents: {} }
   return { kind: 'localities', key: prefix, value }
 }
 
