@@ -429,8 +429,9 @@ try {
 } catch (error) {
   const isMistake =
     error instanceof Mistake || (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS')
-  console.error((error as Error).message)
-  if ((error as Error).cause !== undefined) console.error(String((error as Error).cause))
+  const { message, cause } = error as Error
+  console.error(message)
+  if (cause instanceof Error && !message.includes(cause.message)) console.error(cause.message)
   if (isMistake) console.error(USAGE)
   process.exit(isMistake ? 2 : 1)
 }
