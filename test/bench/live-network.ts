@@ -10,7 +10,7 @@ import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_proces
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
@@ -30,6 +30,9 @@ const SILENCED: Readonly<Record<ClientKind, readonly string[]>> = {
   icmp: ['ipproto tcp sport 443'],
   silent: ['ipproto icmp', 'ipproto tcp sport 443'],
 }
+
+/** This machine lets nobody make such a network, for all its programs are there. */
+export class NoNetwork extends Error {}
 
 /** Why there can be no such network here; null: there can. */
 export function whyNoNetwork(delaynet: string): string | null {
@@ -148,12 +151,20 @@ export class LiveNetwork {
     this.folder = mkdtempSync(join(tmpdir(), 'nearcast-live-'))
   }
 
-  /** Brings it up, for `seconds` at most. Rejects where that can't be; close() all the same. */
+  /** Brings it up, for `seconds` at most. Rejects with NoNetwork where that can't be; close() all the same. */
   async open(delaynet: string, seconds: number): Promise<void> {
+    try {
+      await this.#build(delaynet, seconds)
+    } catch (cause) {
+      throw new NoNetwork((cause as Error).message, { cause })
+    }
+  }
+
+  async #build(delaynet: string, seconds: number): Promise<void> {
     const { machines } = this.#world
     const matrix = join(this.folder, 'one-way')
     writeFileSync(matrix, oneWayLines(this.#world))
-    const args = ['--pdeathsig', 'TERM', delaynet, String(machines.length), String(seconds), matrix]
+    const args = ['--pdeathsig', 'TERM', resolve(delaynet), String(machines.length), String(seconds), matrix]
     const child = spawn('setpriv', args, { stdio: ['ignore', 'pipe', 'inherit'], detached: true })
     this.#delaynet = child
     const ended = once(child, 'exit').then(([code]) => `delaynet ended with code ${code}`)

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { readMatrix } from './accuracy-matrix.ts'
-import { LiveNetwork, type Worker, whyNoNetwork } from './live-network.ts'
+import { LiveNetwork, NoNetwork, type Worker, whyNoNetwork } from './live-network.ts'
 import {
   type Client,
   drawLiveWorld,
@@ -398,13 +398,17 @@ function printTable(result: Result): void {
   )
 }
 
+function tellSkipped(why: string, json: boolean): void {
+  console.log(json ? JSON.stringify({ skipped: why }) : `skipped: ${why}`)
+}
+
 async function main(): Promise<number> {
   const options = readOptions(process.argv.slice(2))
   const matrix = readMatrix(options.rtt, options.nodes)
   const world = drawLiveWorld(matrix, options)
   const skip = whyNoNetwork(options.delaynet)
   if (skip !== null) {
-    console.log(options.json ? JSON.stringify({ skipped: skip }) : `skipped: ${skip}`)
+    tellSkipped(skip, options.json)
     return 0
   }
   const network = new LiveNetwork(world)
@@ -418,6 +422,10 @@ async function main(): Promise<number> {
     const result = await Promise.race([stage.open().then(() => measure(stage, options)), interrupted])
     if (options.json) console.log(JSON.stringify(result, null, 2))
     else printTable(result)
+    return 0
+  } catch (error) {
+    if (!(error instanceof NoNetwork)) throw error
+    tellSkipped(error.message, options.json)
     return 0
   } finally {
     await network.close()
