@@ -23,10 +23,10 @@ export interface PassiveWatch {
   close(): Promise<void>
 }
 
-/** Most connections last longer than a few seconds; a listing of thousands takes `ss` some 50 ms. */
+/** Short enough to meet most connections that are worth sending elsewhere, long enough to cost nothing. */
 const LIST_EVERY_MS = 10_000
 const LIST_MS = 5_000
-/** About 8,000 connections: of more a part is seen, another each time. */
+/** About 8,000 connections; of more, those that the kernel lists first: they come from everywhere all the same. */
 const MAX_LIST_BYTES = 4_000_000
 
 /** Starts watching; the first listing is made at once. */

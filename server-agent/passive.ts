@@ -117,7 +117,8 @@ export class ClientRtts {
   note(connections: readonly Connection[], nowMs: number): void {
     const counted = new Map<string, number>()
     for (const { key, address, rttMs } of connections) {
-      const lastMs = this.#counted.get(key)
+      // A listing of many may hold one twice: it is no snapshot.
+      const lastMs = counted.get(key) ?? this.#counted.get(key)
       const isNew = lastMs === undefined || nowMs - lastMs >= AGAIN_MS
       counted.set(key, isNew ? nowMs : lastMs)
       if (isNew) this.#add(address, rttMs)
