@@ -74,17 +74,26 @@ export function placeChanges(pages: ReadonlyMap<string, PlacePage>, entries: Ite
   })
 }
 
-/** The page with these entries put in, each in place of what it said of the same prefix. */
+/** The page with these entries put in, each in place of what it said of the same prefix; of two alike the last. */
 export function mergeIntoPage(packed: Uint8Array | null, entries: readonly PlaceEntry[]): Uint8Array {
-  const byPrefix = new Map<string, PlaceEntry>()
-  for (const entry of packed === null ? [] : entriesOf(packed)) byPrefix.set(keyOf(entry), entry)
-  for (const entry of entries) byPrefix.set(keyOf(entry), entry)
-  return packPage([...byPrefix.values()])
-}
-
-/** Strings of bytes are compared faster than they are formatted. */
-function keyOf({ prefix: { address, bits } }: PlaceEntry): string {
-  return String.fromCharCode(...address, bits)
+  const known = packed === null ? [] : entriesOf(packed)
+  const fresh = entries.toSorted((a, b) => comparePrefixes(a.prefix, b.prefix))
+  const merged: PlaceEntry[] = []
+  let at = 0
+  for (const [i, entry] of fresh.entries()) {
+    const next = fresh[i + 1]
+    if (next && comparePrefixes(entry.prefix, next.prefix) === 0) continue
+    let order = -1
+    for (; at < known.length; at++) {
+      order = comparePrefixes(known[at]!.prefix, entry.prefix)
+      if (order >= 0) break
+      merged.push(known[at]!)
+    }
+    if (at < known.length && order === 0) at++
+    merged.push(entry)
+  }
+  for (; at < known.length; at++) merged.push(known[at]!)
+  return packPage(merged)
 }
 
 /** The entries of a page as records; none where it is no page. */
@@ -104,7 +113,9 @@ export function packPage(entries: readonly PlaceEntry[]): Uint8Array {
   const sorted = entries.toSorted((a, b) => comparePrefixes(a.prefix, b.prefix))
   const sources = new Numbering<string>()
   const facts = new Numbering<PlaceFact>()
-  const numbers = sorted.map(({ fact }) => facts.of(factKey(fact), fact))
+  // Entries that came from one page share their facts' records: those are named once.
+  const numberOf = new Map<PlaceFact, number>()
+  for (const { fact } of sorted) if (!numberOf.has(fact)) numberOf.set(fact, facts.of(factKey(fact), fact))
   for (const fact of facts.values) sources.of(fact.source, fact.source)
   const family = entries.some(({ prefix }) => isIpv4(prefix)) ? 4 : 6
   const out = new PageWriter()
@@ -122,11 +133,11 @@ export function packPage(entries: readonly PlaceEntry[]): Uint8Array {
     out.number(sources.of(source, source))
   }
   out.number(sorted.length)
-  for (const [i, { prefix }] of sorted.entries()) {
+  for (const { prefix, fact } of sorted) {
     out.number(prefix.bits)
     // IPv4's first twelve bytes are the same for all, and the bytes after the length are 0.
     out.bytes(prefix.address.subarray(FAMILY_BITS[family] >> 3, (prefix.bits + 7) >> 3))
-    out.number(numbers[i]!)
+    out.number(numberOf.get(fact)!)
   }
   return out.finish()
 }

@@ -125,13 +125,16 @@ interface Answer {
   readonly status: number
   /** Parsed JSON; null: empty; undefined: not JSON. */
   readonly body: unknown
+  /** With 429: after how long to come back. */
+  readonly retryAfterSec: number
 }
 
 async function send(url: string, path: string, init: RequestInit): Promise<Answer> {
   try {
     const response = await fetch(url + path, init)
     const text = await response.text()
-    return { ok: response.ok, status: response.status, body: parseJson(text) }
+    const retryAfterSec = Number(response.headers.get('retry-after') ?? Number.NaN)
+    return { ok: response.ok, status: response.status, body: parseJson(text), retryAfterSec }
   } catch (error) {
     const { name, cause } = error as Error & { cause?: NodeJS.ErrnoException }
     if (name === 'TimeoutError') {
@@ -162,7 +165,7 @@ function parseJson(text: string): unknown {
 }
 
 /** What the core refused, in its own words where it is a core that speaks. */
-function failureOf({ status, body }: Answer, url: string, tokenHint: string): CommandFailure {
+function failureOf({ status, body, retryAfterSec }: Answer, url: string, tokenHint: string): CommandFailure {
   const problem = body as Partial<ProblemDocument> | null | undefined
   if (typeof problem?.detail !== 'string') {
     return new CommandFailure(`${url} answered with HTTP ${status}, not as a core does`, {
@@ -173,5 +176,6 @@ function failureOf({ status, body }: Answer, url: string, tokenHint: string): Co
   const message = printable(detail.includes(field) ? detail : `${field}: ${detail}`)
   if (status === 400) return wrongUse(message)
   if (status === 401 || status === 403) return new CommandFailure(message, { next: tokenHint })
+  if (status === 429 && retryAfterSec >= 0) return new CommandFailure(message, { retryAfterSec })
   return new CommandFailure(message)
 }

@@ -138,12 +138,17 @@ function tell({ prefix, place, asn, country }: ImportEntry): object {
   }
 }
 
-/** One part; where it fails, the parts before it stand, and that is said. */
+/** One part, as often as the core asks to come back later. Where it fails, the parts before it stand, and that is said. */
 async function send(client: CoreClient, body: object, before: number, file: string): Promise<number> {
   try {
     return (await client.request<{ imported: number }>('POST', apiPath('localities'), body)).imported
   } catch (error) {
-    if (before === 0 || !(error instanceof CommandFailure)) throw error
+    if (!(error instanceof CommandFailure)) throw error
+    if (error.retryAfterSec !== null) {
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfterSec!))
+      return send(client, body, before, file)
+    }
+    if (before === 0) throw error
     throw new CommandFailure(`${error.message} (${before} prefixes were imported before that)`, {
       exitCode: error.exitCode,
       next: `Import ${file} again: what is there already is replaced.`,

@@ -19,6 +19,17 @@ import {
   sameAddress,
   specialKind,
 } from '../../resolver/address.ts'
+import type { Change, PlacePage } from '../../resolver/directory.ts'
+import {
+  entriesOf,
+  mergeIntoPage,
+  type PlaceEntry,
+  packPage,
+  placeChanges,
+  regionOf,
+  unpackPage,
+} from '../../resolver/place-page.ts'
+import { PlaceTable } from '../../resolver/place-table.ts'
 import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table.ts'
 import { PrefixTrie } from '../bench/prefix-trie.ts'
 
@@ -437,4 +448,167 @@ t.test('another thread reads whole entries while this one changes them', async (
   for (let i = 0; i < 5000; i++) table.set(prefix(`11.${i >> 8}.${i & 255}.0/24`), i)
   t.ok(new PrefixReader(memory).isRetired, 'a table that grew lives elsewhere')
   t.equal(new PrefixReader(memory).find(address('10.3.0.9')).value, 768, 'and what it left behind stands')
+})
+
+// Imported places.
+
+const entry = (text: string, lat: number, more: Partial<PlaceEntry['fact']> = {}): PlaceEntry => ({
+  prefix: prefix(text),
+  fact: { place: { lat, lon: -2.5, accuracyKm: 25 }, asn: null, country: null, source: 'a', ...more },
+})
+const told = (entries: readonly PlaceEntry[]) =>
+  entries.map(({ prefix, fact }) => [
+    formatPrefix(prefix),
+    fact.place.lat,
+    fact.asn,
+    fact.country,
+    fact.source,
+  ])
+
+t.test('a page keeps each prefix once, in order, with what was last said of it', async (t) => {
+  const first = [
+    entry('10.0.0.128/25', 1.5, { asn: 4_294_967_295, country: 'CH' }),
+    entry('10.0.0.0/24', -90, { source: 'b' }),
+    entry('10.0.0.0/16', 90),
+  ]
+  const packed = packPage(first)
+  t.same(told(entriesOf(packed)), [
+    ['10.0.0.0/16', 90, null, null, 'a'],
+    ['10.0.0.0/24', -90, null, null, 'b'],
+    ['10.0.0.128/25', 1.5, 4_294_967_295, 'CH', 'a'],
+  ])
+  t.same(packPage(entriesOf(packed)), packed, 'packing what was unpacked gives the same')
+  const merged = mergeIntoPage(packed, [
+    entry('10.0.1.0/24', 3),
+    entry('10.0.0.0/24', 2),
+    entry('10.0.0.0/8', 4),
+    entry('10.0.1.0/24', 5),
+  ])
+  t.same(
+    told(entriesOf(merged)).map(([text, lat]) => [text, lat]),
+    [
+      ['10.0.0.0/8', 4],
+      ['10.0.0.0/16', 90],
+      ['10.0.0.0/24', 2],
+      ['10.0.0.128/25', 1.5],
+      ['10.0.1.0/24', 5],
+    ],
+  )
+  t.same(mergeIntoPage(null, []), packPage([]))
+  t.same(entriesOf(packPage([])), [])
+  for (const [text, region] of [
+    ['192.0.2.0/24', '192.0.0.0/12'],
+    ['192.0.0.0/11', '0.0.0.0/0'],
+    ['2001:db8::/32', '2001::/20'],
+    ['2000::/3', '::/0'],
+    ['::/90', '::/20'],
+  ] as const) {
+    t.equal(regionOf(prefix(text)), region, text)
+  }
+})
+
+t.test('what is no page is null, whatever it is', async (t) => {
+  const rng = seededRng(5)
+  const pages = [
+    packPage([entry('10.0.0.0/8', 1, { asn: 5, country: 'CH' }), entry('10.1.0.0/16', 2)]),
+    packPage([entry('2001:db8::/32', 1), entry('2001:db8:1::/48', 2, { source: 'b' })]),
+  ]
+  for (const page of pages) {
+    for (let end = 0; end < page.length; end++) t.equal(unpackPage(page.subarray(0, end)), null)
+    t.equal(unpackPage(Uint8Array.of(...page, 0)), null, 'nothing may follow')
+    for (let i = 0; i < 5000; i++) {
+      const damaged = page.slice()
+      for (let n = 0; n <= i % 3; n++) damaged[Math.floor(rng() * page.length)] = Math.floor(rng() * 256)
+      const read = unpackPage(damaged)
+      if (read?.facts.some(({ place }) => !(Math.abs(place.lat) <= 90 && Math.abs(place.lon) <= 180)))
+        t.fail('a place off the Earth')
+    }
+  }
+  const table = new PlaceTable()
+  table.setPage('10.0.0.0/12', Uint8Array.of(9, 9, 9))
+  t.equal(table.size, 0)
+})
+
+t.test('an address has the place of the longest prefix, in pages that come, change and go', async (t) => {
+  const rng = seededRng(6)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const base of ['10.0.0.0', '2001:db8::']) {
+    const ipv6 = base.includes(':')
+    const pages = new Map<string, PlacePage>()
+    const table = new PlaceTable()
+    const known = new SlowTable()
+    const lats = new Map<string, number>()
+    const randomAddress = () => {
+      const bytes = address(base).slice()
+      for (let at = ipv6 ? 2 : 13, end = at + 3; at < end; at++)
+        bytes[at] = [0, 1, 64, 128, 129, 255][pick(6)]!
+      if (!ipv6) bytes[12] = 8 + pick(4)
+      return bytes
+    }
+    const apply = (change: Change) => {
+      if (change.kind !== 'places') throw new Error(change.kind)
+      table.setPage(change.key, change.value?.packed ?? null)
+      if (change.value) pages.set(change.key, change.value)
+      else pages.delete(change.key)
+    }
+    for (let step = 0; step < 400; step++) {
+      if (rng() < 0.9) {
+        const entries = Array.from({ length: 1 + pick(8) }, () => {
+          const at = prefixOf(randomAddress(), (ipv6 ? 12 : 100) + pick(28))
+          // Few places, so that many agree with those around and beside them.
+          return { ...entry('::/0', pick(3)), prefix: at }
+        })
+        for (const { prefix, fact } of entries) {
+          const key = formatPrefix(prefix)
+          known.entries.set(key, { prefix, value: fact.place.lat })
+          lats.set(key, fact.place.lat)
+        }
+        for (const change of placeChanges(pages, entries)) apply(change)
+      } else if (pages.size > 0) {
+        const region = [...pages.keys()][pick(pages.size)]!
+        for (const { prefix } of entriesOf(pages.get(region)!.packed))
+          known.entries.delete(formatPrefix(prefix))
+        apply({ kind: 'places', key: region, value: null })
+      }
+      for (let i = 0; i < 20; i++) {
+        const sought = randomAddress()
+        const expected = known.find(sought).value
+        const { value, scopeBits } = table.find(sought)
+        const found = table.fact(value)?.place.lat ?? -1
+        if (found !== expected) t.fail(`step ${step}, ${formatAddress(sought)}: ${found}, not ${expected}`)
+        // Wherever else in the scope, the place is the same.
+        const other = prefixOf(randomAddress(), 128).address
+        for (let bit = 0; bit < scopeBits; bit++) {
+          const mask = 0x80 >> (bit & 7)
+          other[bit >> 3] = (other[bit >> 3]! & ~mask) | (sought[bit >> 3]! & mask)
+        }
+        if (known.find(other).value !== expected)
+          t.fail(
+            `step ${step}: ${formatAddress(other)} is in the scope of ${formatAddress(sought)}, and elsewhere`,
+          )
+      }
+    }
+    t.equal(table.size, known.entries.size)
+    t.ok(table.compiledSize < table.size, `${table.compiledSize} of ${table.size} are needed`)
+    for (const region of [...pages.keys()]) apply({ kind: 'places', key: region, value: null })
+    t.equal(table.size + table.compiledSize, 0)
+  }
+})
+
+t.test('prefixes that agree become one, and its scope is as wide', async (t) => {
+  const table = new PlaceTable()
+  const put = (...entries: PlaceEntry[]) => {
+    for (const change of placeChanges(new Map(), entries))
+      if (change.kind === 'places') table.setPage(change.key, change.value!.packed)
+  }
+  put(entry('10.0.0.0/24', 1), entry('10.0.1.0/24', 1), entry('10.0.2.0/23', 1), entry('10.0.2.64/26', 1))
+  t.equal(table.compiledSize, 1)
+  t.match(table.find(address('10.0.3.9')), { bits: 118, scopeBits: 118 })
+  put(entry('10.0.0.0/24', 1), entry('10.0.1.0/24', 2), entry('10.0.2.0/23', 1))
+  t.match(table.find(address('10.0.0.9')), { scopeBits: 120 })
+  t.match(table.find(address('10.0.3.9')), { scopeBits: 119 })
+  put(entry('10.0.0.0/22', 3), entry('10.0.0.0/23', 1), entry('10.0.2.0/23', 1))
+  t.equal(table.compiledSize, 1, 'what is wholly covered says nothing')
+  put(entry('10.0.0.0/24', 1, { asn: 1 }), entry('10.0.1.0/24', 1, { asn: 2 }))
+  t.equal(table.compiledSize, 2, 'one place, but two networks')
 })
