@@ -743,7 +743,8 @@ function foundingChanges(directory: Directory, options: CoreOptions): Change[] {
 /** A whole directory as changes, for what is compiled from it. */
 function allRecords(directory: Directory): Change[] {
   const changes: Change[] = []
-  for (const kind of ['services', 'hosts', 'members', 'localities', 'places'] as const) {
+  // Places before localities: which network a measured prefix is in is then asked once.
+  for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
     for (const [key, value] of directory[kind]) changes.push({ kind, key, value } as Change)
   }
   return changes

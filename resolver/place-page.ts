@@ -55,6 +55,11 @@ export function regionOf(prefix: Prefix): string {
   )
 }
 
+/** Whether this is the region of a family's prefixes that are wider than a region. */
+export function isWidest(region: string): boolean {
+  return region.endsWith('/0')
+}
+
 function isIpv4({ address, bits }: Prefix): boolean {
   return bits >= IPV4_OFFSET_BITS && familyOf(address) === 4
 }

@@ -42,6 +42,11 @@ export class PlaceTable {
     return row < 0 ? null : this.#facts.at(row)
   }
 
+  /** The AS of a row; 0: not told. */
+  asnOf(row: number): number {
+    return this.#facts.asnOf(row)
+  }
+
   /** Sets or (null) removes a region's page. One that can't be read counts as empty. */
   setPage(region: string, packed: Uint8Array | null): void {
     const before = this.#pages.get(region)
@@ -190,6 +195,10 @@ class FactTable {
       country: country === 0 ? null : String.fromCharCode(country >> 8, country & 0xff),
       source: this.#sourceNames[this.#sources[row]!]!,
     }
+  }
+
+  asnOf(row: number): number {
+    return this.#asns[row]!
   }
 
   /** Names of imports stay known: there are few, however often they are repeated. */

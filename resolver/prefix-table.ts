@@ -76,6 +76,13 @@ export class PrefixTable {
     else this.#wide.set(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits, value)
   }
 
+  /** What exactly this prefix was set to; -1: it is not set. */
+  get(prefix: Prefix): number {
+    const { address, bits } = prefix
+    if (isIpv4(prefix)) return this.#narrow.get(word(address, 12), 0, 0, 0, bits - IPV4_OFFSET_BITS)
+    return this.#wide.get(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits)
+  }
+
   /** Removes exactly this prefix; false where it was not set. */
   delete(prefix: Prefix): boolean {
     const { address, bits } = prefix

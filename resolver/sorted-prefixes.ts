@@ -105,6 +105,13 @@ export class SortedPrefixes {
     this.#endChange()
   }
 
+  /** What exactly this prefix was set to; -1: it is not. */
+  get(w0: number, w1: number, w2: number, w3: number, bits: number): number {
+    const { lengths, values } = this.#memory
+    const id = this.#holder(this.#placeBefore(w0, w1, w2, w3, bits), w0, w1, w2, w3, bits)
+    return id !== NONE && lengths[id] === bits ? values[id]! : NONE
+  }
+
   /** Removes exactly this prefix; false where it was not set. */
   delete(w0: number, w1: number, w2: number, w3: number, bits: number): boolean {
     const place = this.#placeBefore(w0, w1, w2, w3, bits)

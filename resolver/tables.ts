@@ -6,7 +6,7 @@
 // Invariant: after apply() the tables say what compiling the whole directory afresh would, except the
 // shed shares, which remember (see nextShedShare).
 
-import { type Address, type Prefix, parsePrefix } from './address.ts'
+import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import {
   type Change,
   type Coordinate,
@@ -20,6 +20,7 @@ import {
 import { HostTable } from './host-table.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
+import { Relatives } from './relatives.ts'
 import { compileMember, nextShedShare } from './serving.ts'
 
 /** Why a member is not up for choice at all; `live` where it is. */
@@ -106,6 +107,13 @@ export class Tables {
   readonly #evidencePrefixes = new PrefixTable()
   /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
   readonly places = new PlaceTable()
+  /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
+  readonly #pooledPrefixes = new PrefixTable()
+  readonly #pooledFacts = new Map<number, number>()
+  readonly #relatives = new Relatives(this.places, {
+    add: (part, evidence) => this.#addPooled(part, evidence),
+    remove: (row) => this.#removePooled(row),
+  })
 
   /** Grows with each change that can alter an answer. */
   get serial(): number {
@@ -123,10 +131,11 @@ export class Tables {
       if (change.kind === 'services') this.#setService(change.key, change.value)
       else if (change.kind === 'hosts') this.#setHost(change.key, change.value)
       else if (change.kind === 'members') this.#setMember(change.key, change.value)
-      else if (change.kind === 'places') this.places.setPage(change.key, change.value?.packed ?? null)
+      else if (change.kind === 'places') this.#setPlaces(change.key, change.value?.packed ?? null)
       else this.#setLocality(change.key, change.value)
       this.#serial++
     }
+    this.#relatives.refresh()
   }
 
   /** Sets what places addresses on the map; null: nothing does. Hosts without a place of their own get theirs anew. */
@@ -174,9 +183,21 @@ export class Tables {
     return this.hosts.distanceBetweenMs(a, b)
   }
 
-  /** Row of the longest prefix around the address with evidence; -1: none. */
+  /**
+   * Row of the longest prefix around the address with evidence; where there is none, of what its relatives in
+   * its announced prefix, else in its AS and country measured (evidence of count 0); -1: nothing.
+   */
   findEvidence(address: Address): { value: number; scopeBits: number } {
-    return this.#evidencePrefixes.find(address)
+    const own = this.#evidencePrefixes.find(address)
+    if (own.value >= 0 || this.places.size === 0) return own
+    const place = this.places.find(address)
+    const pooled = this.#pooledPrefixes.find(address)
+    // A more specific announcement inside is another network: the word of the one around it is not its own.
+    const isOfNetwork = pooled.value >= 0 && this.#pooledFacts.get(pooled.value) === place.value
+    return {
+      value: isOfNetwork ? pooled.value : this.#relatives.rowOfSystem(place.value),
+      scopeBits: Math.max(own.scopeBits, place.scopeBits, pooled.scopeBits),
+    }
   }
 
   locality(row: number): LocalityRow | null {
@@ -269,8 +290,37 @@ export class Tables {
       this.#freeLocalityRows.push(row)
     }
     setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
+    this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
+  }
+
+  #setPlaces(region: string, packed: Uint8Array | null): void {
+    this.places.setPage(region, packed)
+    this.#relatives.regroup(region)
+  }
+
+  #addPooled(part: { prefix: Prefix; factRow: number } | null, evidence: readonly Evidence[]): number {
+    const prefix = part?.prefix ?? EVERYWHERE
+    const row = this.#freeLocalityRows.pop() ?? this.#localities.length
+    const record = { prefix: formatPrefix(prefix), evidence, incumbents: {} }
+    this.#localities[row] = this.#compileLocality(prefix, record)
+    if (part) {
+      this.#pooledPrefixes.set(prefix, row)
+      this.#pooledFacts.set(row, part.factRow)
+    }
+    return row
+  }
+
+  #removePooled(row: number): void {
+    const { prefix, evidenceHosts } = this.#localities[row]!
+    if (this.#pooledFacts.delete(row)) {
+      // Another network's word may stand there by now.
+      if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
+    }
+    this.#localities[row] = null
+    this.#freeLocalityRows.push(row)
+    for (const host of evidenceHosts) this.hosts.release(host)
   }
 
   #compileLocality(prefix: Prefix, record: LocalityRecord): LocalityRow {
@@ -284,6 +334,9 @@ export class Tables {
     }
   }
 }
+
+/** What an AS says is found by its number, not by a prefix. */
+const EVERYWHERE: Prefix = { address: new Uint8Array(16), bits: 0 }
 
 function setOrDelete(table: PrefixTable, prefix: Prefix, row: number, present: boolean): void {
   if (present) table.set(prefix, row)

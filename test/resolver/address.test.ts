@@ -19,7 +19,7 @@ import {
   sameAddress,
   specialKind,
 } from '../../resolver/address.ts'
-import type { Change, PlacePage } from '../../resolver/directory.ts'
+import type { Change, Evidence, PlacePage } from '../../resolver/directory.ts'
 import {
   entriesOf,
   mergeIntoPage,
@@ -31,6 +31,8 @@ import {
 } from '../../resolver/place-page.ts'
 import { PlaceTable } from '../../resolver/place-table.ts'
 import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table.ts'
+import { poolEvidence, poolNetwork, type Relative } from '../../resolver/relatives.ts'
+import { Tables } from '../../resolver/tables.ts'
 import { PrefixTrie } from '../bench/prefix-trie.ts'
 
 /** A small seeded generator (mulberry32), so that a failure can be run again. */
@@ -236,6 +238,7 @@ t.test('a table finds what a linear scan finds, through sets, replacements and d
       const sought = randomAddress()
       const found = fast.find(sought)
       if (!sameMatch(found, slow.find(sought))) t.fail(`step ${step}: ${formatAddress(sought)}`)
+      if (fast.get(at) !== (slow.entries.get(key)?.value ?? -1)) t.fail(`step ${step}: ${key}`)
       if (found.scopeBits < found.bits) t.fail(`step ${step}: a scope wider than its match`)
     }
     t.equal(fast.size, slow.entries.size)
@@ -611,4 +614,150 @@ t.test('prefixes that agree become one, and its scope is as wide', async (t) => 
   t.equal(table.compiledSize, 1, 'what is wholly covered says nothing')
   put(entry('10.0.0.0/24', 1, { asn: 1 }), entry('10.0.1.0/24', 1, { asn: 2 }))
   t.equal(table.compiledSize, 2, 'one place, but two networks')
+})
+
+// What relatives say.
+
+const seen = (rtts: Readonly<Record<string, number>>, over: Partial<Evidence> = {}): Evidence[] =>
+  Object.entries(rtts).map(([host, rttMs]) => ({ host, rttMs, count: 3, atMs: 5, kind: 'active', ...over }))
+const measured = (text: string, rtts: Readonly<Record<string, number>>): Relative => ({
+  prefix: prefix(text),
+  evidence: seen(rtts),
+})
+
+t.test('relatives that agree are pooled, host by host, as nobody’s own', async (t) => {
+  const one = measured('10.0.0.0/24', { a: 10, b: 50 })
+  t.match(poolEvidence([one]), [
+    { host: 'a', rttMs: 10, count: 0, kind: 'active' },
+    { host: 'b', rttMs: 50, count: 0 },
+  ])
+  t.match(poolEvidence([one, measured('10.0.1.0/24', { a: 14 }), measured('10.0.2.0/24', { a: 12, c: 5 })]), [
+    { host: 'c', rttMs: 5 },
+    { host: 'a', rttMs: 12 },
+    { host: 'b', rttMs: 50 },
+  ])
+  t.equal(poolEvidence([one, measured('10.0.1.0/24', { a: 16 })]), null, 'more than 5 ms apart at 10 ms')
+  t.ok(poolEvidence([one, measured('10.0.1.0/24', { b: 59 })]), 'within a fifth at 50 ms')
+  t.equal(poolEvidence([one, measured('10.0.1.0/24', { c: 16 })]), null, 'no host in common: nobody can tell')
+  t.same(
+    poolEvidence([{ ...one, evidence: seen({ a: 1 }, { kind: 'client' }) }]),
+    [],
+    'a client’s word is its own',
+  )
+  t.same(poolEvidence([{ ...one, evidence: seen({ a: 1 }, { count: 0 }) }]), [], 'nor is what was inherited')
+})
+
+t.test('children that disagree split their network until those in each part agree', async (t) => {
+  const parts = (...children: Relative[]) =>
+    poolNetwork(prefix('10.0.0.0/16'), children)
+      .map(({ prefix, evidence }) => `${formatPrefix(prefix)} ${evidence.map(({ rttMs }) => rttMs).join()}`)
+      .sort()
+  t.same(parts(), [])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 })), ['10.0.0.0/16 10'])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 }), measured('10.0.255.0/24', { a: 11 })), ['10.0.0.0/16 11'])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 }), measured('10.0.255.0/24', { a: 90 })), [
+    '10.0.0.0/17 10',
+    '10.0.128.0/17 90',
+  ])
+  t.same(
+    parts(
+      measured('10.0.0.0/24', { a: 10 }),
+      measured('10.0.1.0/24', { a: 90 }),
+      measured('10.0.128.0/24', { a: 10 }),
+    ),
+    ['10.0.0.0/24 10', '10.0.1.0/24 90', '10.0.128.0/17 10'],
+    'a half whose children differ at its very end has no word for the rest of it',
+  )
+})
+
+t.test(
+  'an address backs off to its announced prefix, then to its AS and country, and no further',
+  async (t) => {
+    const tables = new Tables()
+    const pages = new Map<string, PlacePage>()
+    const import_ = (...entries: PlaceEntry[]) => {
+      const changes = placeChanges(pages, entries)
+      for (const change of changes) if (change.kind === 'places') pages.set(change.key, change.value!)
+      tables.apply(changes)
+    }
+    const measure = (text: string, rtts: Readonly<Record<string, number>> | null) => {
+      const value = rtts && { prefix: text, evidence: seen(rtts), incumbents: {} }
+      tables.apply([{ kind: 'localities', key: text, value }])
+    }
+    const at = (text: string) => {
+      const row = tables.locality(tables.findEvidence(address(text)).value)
+      return row?.evidence.map(({ host, rttMs, count }) => `${host} ${rttMs} ${count}`).join() ?? null
+    }
+    measure('10.0.7.0/24', { a: 10 })
+    t.equal(at('10.0.8.1'), null, 'without imports nobody knows who belongs together')
+    import_(
+      entry('10.0.0.0/16', 1, { asn: 64_500, country: 'CH' }),
+      entry('10.0.128.0/20', 1, { asn: 64_501, country: 'CH' }),
+      entry('10.64.0.0/16', 2, { asn: 64_500, country: 'CH' }),
+      entry('10.65.0.0/16', 3, { asn: 64_500, country: 'JP' }),
+      entry('2001:db8::/32', 3, { asn: 64_500, country: 'CH' }),
+    )
+    t.equal(at('10.0.7.9'), 'a 10 3', 'its own')
+    t.equal(at('10.0.8.1'), 'a 10 0', 'its announced prefix')
+    t.equal(at('10.0.128.1'), null, 'a more specific announcement is another network')
+    t.equal(at('10.64.1.1'), 'a 10 0', 'its AS in its country')
+    t.equal(at('2001:db8:1::1'), 'a 10 0', 'in either family')
+    t.equal(at('10.65.1.1'), null, 'its AS elsewhere is not there')
+    t.equal(at('10.9.1.1'), null)
+    measure('10.64.0.0/24', { a: 80 })
+    t.equal(at('10.64.1.1'), 'a 80 0')
+    t.equal(at('10.0.8.1'), 'a 10 0')
+    t.equal(at('2001:db8:1::1'), null, 'an AS whose prefixes disagree has no word')
+    measure('10.0.9.0/24', { a: 30 })
+    t.equal(at('10.0.8.1'), 'a 30 0', 'the half that it shares with the nearest')
+    t.equal(at('10.0.100.1'), null)
+    import_(entry('10.0.8.0/22', 1, { asn: 64_502 }))
+    t.equal(at('10.0.8.1'), 'a 30 0', 'announced by another now, together with the one measured')
+    t.equal(at('10.0.100.1'), 'a 10 0', 'which leaves its old network at one')
+    measure('10.0.9.0/24', null)
+    measure('10.0.7.0/24', null)
+    t.equal(at('10.0.8.1'), null)
+    t.equal(at('10.0.100.1'), 'a 80 0', 'only the AS is left')
+    measure('10.64.0.0/24', null)
+    for (const region of pages.keys()) tables.apply([{ kind: 'places', key: region, value: null }])
+    t.equal(at('10.64.1.1'), null)
+  },
+)
+
+t.test('what relatives say is the same whatever way it came to be', async (t) => {
+  const rng = seededRng(8)
+  const pick = (n: number) => Math.floor(rng() * n)
+  const grown = new Tables()
+  const pages = new Map<string, PlacePage>()
+  const records = new Map<string, Change>()
+  const randomText = () => `10.${pick(2)}.${[0, 1, 2, 64, 128, 130][pick(6)]}.0`
+  const clients = Array.from({ length: 60 }, (_, i) => address(`10.${i % 2}.${(i * 37) % 200}.9`))
+  const story = (tables: Tables) =>
+    clients.map((client) => {
+      const { value, scopeBits } = tables.findEvidence(client)
+      return `${tables.locality(value)?.evidence.map(({ host, rttMs, count }) => `${host} ${rttMs} ${count}`)} /${scopeBits}`
+    })
+  for (let step = 0; step < 600; step++) {
+    if (rng() < 0.6) {
+      const text = `${randomText()}/24`
+      const rtts = Object.fromEntries(['a', 'b', 'c'].slice(pick(3)).map((host) => [host, 10 + 4 * pick(4)]))
+      const value = rng() < 0.3 ? null : { prefix: text, evidence: seen(rtts), incumbents: {} }
+      const change: Change = { kind: 'localities', key: text, value }
+      records.set(text, change)
+      grown.apply([change])
+    } else {
+      const bits = 112 + pick(9)
+      const fact = { asn: pick(2) === 0 ? null : 64_500 + pick(3), country: pick(2) === 0 ? 'CH' : null }
+      const added = { ...entry('::/0', pick(2), fact), prefix: prefixOf(address(randomText()), bits) }
+      const [change] = placeChanges(pages, [added])
+      if (change?.kind !== 'places') throw new Error('no page')
+      pages.set(change.key, change.value!)
+      grown.apply([change])
+    }
+    if (step % 10 > 0) continue
+    const fresh = new Tables()
+    fresh.apply([...records.values()])
+    fresh.apply(Array.from(pages, ([key, value]) => ({ kind: 'places', key, value })))
+    t.same(story(grown), story(fresh), `step ${step}`)
+  }
 })
