@@ -234,5 +234,5 @@ export class Relatives {
 /** null: its AS is not told. */
 function systemKey({ asn, country, place }: PlaceFact): string | null {
   if (asn === null) return null
-  return `${asn} ${country ?? `${Math.round(place.lat)} ${Math.round(place.lon)}`}`
+  return `${asn} ${country ?? `${place.lat} ${place.lon}`}`
 }

@@ -617,6 +617,7 @@ t.test('status exits with 1 where the core is not ready', async (t) => {
     hosts: { live: 1, silent: 0, left: 0 },
     members: { live: 1, other: 0 },
     localities: 3,
+    places: 5,
     store: 'sqlite',
     geography: 'geoip-lite',
     counters: {},
