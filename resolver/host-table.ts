@@ -7,7 +7,7 @@
 import { type Address, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
 import type { Coordinate, Host, Place } from './directory.ts'
-import { greatCircleKm } from './geo.ts'
+import { MapModel } from './map-model.ts'
 import { PrefixTable } from './prefix-table.ts'
 import type { Geography } from './tables.ts'
 
@@ -30,8 +30,14 @@ const COORDINATE_STRIDE = DIMENSIONS + 3
 /** Numbers a row has in `places`: lat, lon, accuracyKm. NaN first: no place. */
 const PLACE_STRIDE = 3
 
-/** Places whose near hosts are remembered: a map database knows some 100,000 cities, few of them ask. */
-const NEAR_MEMO_SIZE = 20_000
+/**
+ * Two ends' low percentiles of one path differ by a few percent (the median on WonderProxy's matrix: under 5%);
+ * who halves or doubles his is off by 0.6 and more. Differences of a few ms count for nothing.
+ */
+const MAX_CONTRADICTION = 0.15
+const CONTRADICTION_GRAIN_MS = 5
+/** Peers that must have measured back before anyone is distrusted. */
+const MIN_CONTRADICTIONS = 3
 
 export class HostTable {
   readonly #slots: (Slot | null)[] = []
@@ -42,14 +48,15 @@ export class HostTable {
   readonly #addresses = new PrefixTable()
   readonly #hostsAtAddress = new Map<string, number[]>()
   #geography: Geography | null = null
-  #coordinatesSerial = 0
+  #modelSerial = 0
   #mapSerial = 0
-  readonly #nearMemo = new Map<string, { rows: Int32Array; km: Float64Array }>()
-  #nearMemoSerial = -1
+  readonly #map = new MapModel()
+  readonly #distrusted = new Set<number>()
+  #trustSerial = -1
 
-  /** Grows when any host's coordinate changes. */
-  get coordinatesSerial(): number {
-    return this.#coordinatesSerial
+  /** Grows when what is known of the distances between hosts changes: a coordinate, an RTT, a host that comes or goes. */
+  get modelSerial(): number {
+    return this.#modelSerial
   }
 
   /** Grows when a host appears on, moves on or leaves the map of hosts with place and coordinate. */
@@ -60,6 +67,11 @@ export class HostTable {
   /** Row of the live host that proved this address (of several, the first by name; -1: none), and how wide that answer holds. */
   findAt(address: Address): { value: number; scopeBits: number } {
     return this.#addresses.find(address)
+  }
+
+  /** Rows are below this. */
+  get size(): number {
+    return this.#slots.length
   }
 
   /** Row of a host by name; -1: neither a record nor referred to. */
@@ -123,12 +135,39 @@ export class HostTable {
     return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
   }
 
-  /** The RTT that two hosts measured between them, ms, the mean of both ways; NaN: neither did. */
+  /** The RTT that two hosts measured between them, ms, the mean of both ways, or of the one that is to be trusted; NaN: neither did. */
   measuredBetweenMs(a: number, b: number): number {
     const there = this.#slots[a]?.meshMs.get(b)
     const back = this.#slots[b]?.meshMs.get(a)
-    if (there === undefined) return back ?? Number.NaN
-    return back === undefined ? there : (there + back) / 2
+    if (there === undefined || back === undefined) return there ?? back ?? Number.NaN
+    if (this.isTrusted(a) === this.isTrusted(b)) return (there + back) / 2
+    return this.isTrusted(a) ? there : back
+  }
+
+  /**
+   * Whether a host's RTTs are to be believed: a round trip takes as long from either end, so who differs from
+   * most of those that measured it back makes its RTTs up, and weighs nothing.
+   */
+  isTrusted(row: number): boolean {
+    if (this.#trustSerial !== this.#modelSerial) {
+      this.#trustSerial = this.#modelSerial
+      this.#distrusted.clear()
+      for (let i = 0; i < this.#slots.length; i++)
+        if (this.#contradiction(i) > MAX_CONTRADICTION) this.#distrusted.add(i)
+    }
+    return !this.#distrusted.has(row)
+  }
+
+  /** By how much a host's RTTs differ from what its peers measured back, as a logarithm: the median. */
+  #contradiction(row: number): number {
+    const misses: number[] = []
+    for (const [peer, there] of this.#slots[row]?.meshMs ?? []) {
+      const back = this.#slots[peer]?.meshMs.get(row)
+      if (back !== undefined)
+        misses.push(Math.abs(Math.log((there + CONTRADICTION_GRAIN_MS) / (back + CONTRADICTION_GRAIN_MS))))
+    }
+    if (misses.length < MIN_CONTRADICTIONS) return 0
+    return misses.sort((a, b) => a - b)[misses.length >> 1]!
   }
 
   /** The RTT between two hosts, ms: measured, else predicted. NaN: neither is to be had. */
@@ -151,28 +190,9 @@ export class HostTable {
     return { lat, lon: this.#places[at + 1]!, accuracyKm: this.#places[at + 2]! }
   }
 
-  /**
-   * The `count` hosts nearest to a place, of those with a place and a coordinate, nearest first, with
-   * their distances. Kept for places asked before until the map changes; O(hosts) for a new one.
-   */
-  near(place: Place, count: number): { rows: Int32Array; km: Float64Array } {
-    const key = `${place.lat},${place.lon},${count}`
-    if (this.#nearMemoSerial !== this.#mapSerial || this.#nearMemo.size >= NEAR_MEMO_SIZE)
-      this.#nearMemo.clear()
-    this.#nearMemoSerial = this.#mapSerial
-    let near = this.#nearMemo.get(key)
-    if (!near) {
-      const found: { row: number; km: number }[] = []
-      for (let row = 0; row < this.#slots.length; row++) {
-        const at = this.hasCoordinate(row) ? this.placeOf(row) : null
-        if (at) found.push({ row, km: greatCircleKm(place, at) })
-      }
-      found.sort((a, b) => a.km - b.km || (this.nameOf(a.row) < this.nameOf(b.row) ? -1 : 1))
-      found.length = Math.min(count, found.length)
-      near = { rows: Int32Array.from(found, (f) => f.row), km: Float64Array.from(found, (f) => f.km) }
-      this.#nearMemo.set(key, near)
-    }
-    return near
+  /** What the map says of the RTT from a place to each host by row, ms; NaN: the host has no place. */
+  predictFrom(place: Place): Float64Array {
+    return this.#map.predictFrom(this, place)
   }
 
   // Writing.
@@ -273,7 +293,7 @@ export class HostTable {
       if (this.hasCoordinate(row)) this.#mapSerial++
       this.#coordinates.fill(Number.NaN, at, at + COORDINATE_STRIDE)
     }
-    this.#coordinatesSerial++
+    this.#modelSerial++
   }
 
   #writeMesh(row: number): void {
@@ -282,7 +302,7 @@ export class HostTable {
     slot.meshMs = new Map(Object.entries(slot.host?.meshMs ?? {}).map(([name, ms]) => [this.keep(name), ms]))
     // After the new ones were taken: a row that both name must not be given away between.
     for (const peer of before.keys()) this.release(peer)
-    this.#coordinatesSerial++
+    this.#modelSerial++
   }
 
   #writePlace(row: number): void {

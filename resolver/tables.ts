@@ -7,6 +7,7 @@
 // shed shares, which remember (see nextShedShare).
 
 import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
+import type { Belief } from './belief.ts'
 import {
   type Change,
   type Coordinate,
@@ -15,8 +16,10 @@ import {
   type LocalityRecord,
   type Member,
   memberKey,
+  type Place,
   type Service,
 } from './directory.ts'
+import { hashText } from './hash.ts'
 import { HostTable } from './host-table.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
@@ -66,11 +69,13 @@ export interface Geography {
   lookup(address: Address): { lat: number; lon: number; accuracyKm: number } | null
 }
 
-/** A prefix's place in the coordinate space, and how far off that is at each host that measured it. */
-export interface PlacementMemo {
-  coordinatesSerial: number
+/** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
+export interface LocalityMemo {
+  /** Of the tables when it was worked out. */
+  serial: string
+  place: Place | null
   coordinate: Coordinate | null
-  residuals: readonly { readonly row: number; readonly ms: number; readonly weight: number }[]
+  belief: Belief | null
 }
 
 /** A locality as locate reads it: evidence in columns, hosts by row. */
@@ -81,7 +86,9 @@ export interface LocalityRow {
   readonly evidenceMs: Float64Array
   readonly evidence: readonly Evidence[]
   /** What locate last worked out for this row, from the coordinates of that serial: a memo, never truth. */
-  readonly memo: PlacementMemo
+  readonly memo: LocalityMemo
+  /** RTT by host row, NaN where not measured; shorter than there are hosts where the last were not. */
+  readonly msByHost: Float64Array
 }
 
 interface ServiceSlot {
@@ -105,6 +112,9 @@ export class Tables {
   readonly #localityRows = new Map<string, number>()
   readonly #freeLocalityRows: number[] = []
   readonly #evidencePrefixes = new PrefixTable()
+  /** Rows of well measured localities in the order of their prefixes' hashes: an even sample that does not depend on history. */
+  readonly #panel: number[] = []
+  #panelSerial = 0
   /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
   readonly places = new PlaceTable()
   /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
@@ -200,6 +210,15 @@ export class Tables {
     }
   }
 
+  /** Well measured localities, whose RTTs tell of others that see the world alike: the same on every core. */
+  *panel(): Iterable<LocalityRow> {
+    for (const row of this.#panel.slice(0, PANEL_SIZE)) yield this.#localities[row]!
+  }
+
+  get panelSerial(): number {
+    return this.#panelSerial
+  }
+
   locality(row: number): LocalityRow | null {
     return this.#localities[row] ?? null
   }
@@ -289,10 +308,26 @@ export class Tables {
       this.#localityRows.delete(text)
       this.#freeLocalityRows.push(row)
     }
+    this.#setPanel(row, before, this.#localities[row]!)
     setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
     this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
+  }
+
+  #setPanel(row: number, before: LocalityRow | null, after: LocalityRow | null): void {
+    const was = before !== null && isWellMeasured(before.record)
+    const is = after !== null && isWellMeasured(after.record)
+    if (!was && !is) return
+    const hash = hashText((before ?? after)!.record.prefix)
+    const hashOf = (at: number) => hashText(this.#localities[this.#panel[at]!]?.record.prefix ?? '')
+    let at = this.#panel.indexOf(row)
+    if (at < 0) {
+      at = 0
+      while (at < this.#panel.length && hashOf(at) < hash) at++
+      this.#panel.splice(at, 0, row)
+    } else if (!is) this.#panel.splice(at, 1)
+    if (at < PANEL_SIZE) this.#panelSerial++
   }
 
   #setPlaces(region: string, packed: Uint8Array | null): void {
@@ -324,15 +359,37 @@ export class Tables {
   }
 
   #compileLocality(prefix: Prefix, record: LocalityRecord): LocalityRow {
+    const hosts = Int32Array.from(record.evidence, (e) => this.hosts.keep(e.host))
     return {
       record,
       prefix,
-      evidenceHosts: Int32Array.from(record.evidence, (e) => this.hosts.keep(e.host)),
+      evidenceHosts: hosts,
       evidenceMs: Float64Array.from(record.evidence, (e) => e.rttMs),
       evidence: record.evidence,
-      memo: { coordinatesSerial: -1, coordinate: null, residuals: [] },
+      memo: { serial: '', place: null, coordinate: null, belief: null },
+      msByHost: msByHostOf(hosts, record.evidence),
     }
   }
+}
+
+/** Localities heard as witnesses of how others see the world: more make estimates no better (tried: 64 to 512). */
+const PANEL_SIZE = 256
+/** RTTs of its own that make a locality well measured. */
+const PANEL_EVIDENCE = 4
+
+function isWellMeasured({ evidence }: LocalityRecord): boolean {
+  let own = 0
+  for (const { count, kind } of evidence) if (count > 0 && kind !== 'client') own++
+  return own >= PANEL_EVIDENCE
+}
+
+function msByHostOf(hosts: Int32Array, evidence: readonly Evidence[]): Float64Array {
+  const ms = new Float64Array(Math.max(0, ...hosts.map((row) => row + 1))).fill(Number.NaN)
+  hosts.forEach((row, i) => {
+    const { count, kind, rttMs } = evidence[i]!
+    if (count > 0 && kind !== 'client') ms[row] = rttMs
+  })
+  return ms
 }
 
 /** What an AS says is found by its number, not by a prefix. */

@@ -166,11 +166,19 @@ function run(wish: Wish): { report: unknown; scores: ReadonlyMap<Method, Score> 
   const vivaldi = methods.includes('vivaldi') ? new VivaldiPeer(matrix, seededRng(wish.seed + 1)) : null
   const rngs = new Map(methods.map((method, i) => [method, seededRng(wish.seed + 100 * (i + 1))]))
   const scores = new Map<Method, Score>(methods.map((method) => [method, []]))
+  const floor: Score = []
   for (const trial of drawTrials(wish, matrix, seededRng(wish.seed))) {
     for (const method of methods) {
       const outcome = tryMethod(method, trial, wish, rngs.get(method)!, vivaldi)
       addScore(scores.get(method)!, outcome, trial.world, trial.row, next)
     }
+    addScore(
+      floor,
+      { answers: [{ host: trueNearest(trial, matrix), claim: null }], probes: 0 },
+      trial.world,
+      trial.row,
+      next,
+    )
   }
   const report = {
     file: wish.rtt,
@@ -178,9 +186,19 @@ function run(wish: Wish): { report: unknown; scores: ReadonlyMap<Method, Score> 
     probes: wish.probes,
     trials: wish.trials,
     settings: settingsOf(wish),
+    // What the true nearest of the measured slice is worth on the later one: no measurement finds more.
+    ...(next === matrix ? {} : { noiseFloor: summarise(floor) }),
     methods: Object.fromEntries(methods.map((method) => [method, summarise(scores.get(method)!)])),
   }
   return { report, scores }
+}
+
+/** The honest host that is nearest by a matrix. */
+function trueNearest({ world, row }: Trial, matrix: Matrix): number {
+  const ms = (i: number) => (world.isLiar[i] ? Number.NaN : matrix.rttMs(world.hosts[i]!, row))
+  let best = -1
+  for (const i of world.hosts.keys()) if (!Number.isNaN(ms(i)) && (best < 0 || ms(i) < ms(best))) best = i
+  return best
 }
 
 function tryMethod(method: Method, trial: Trial, wish: Wish, rng: Rng, vivaldi: VivaldiPeer | null): Outcome {
