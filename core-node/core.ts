@@ -712,6 +712,7 @@ function foundingChanges(directory: Directory, options: CoreOptions): Change[] {
     presence: 'live',
     presenceSinceMs: clock.nowMs(),
     coordinate: before?.coordinate ?? null,
+    ...(before?.meshMs && { meshMs: before.meshMs }),
     place: options.geography?.lookup(parseAddress(addresses[0]!)!) ?? null,
     credentialHash: null,
     tokenId: null,

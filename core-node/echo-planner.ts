@@ -23,13 +23,13 @@ export interface EchoView {
 }
 
 /** Others that a host measures: all while there are so few, else its nearest and some far ones by hash. */
-const MAX_OTHERS = 96
+const MAX_OTHERS = 128
 const NEAR = 32
 /** A newcomer measures in haste, until its first minute is over and it knows all of its others. */
 const NEW_FOR_MS = 60_000
 const NEW_EVERY_MS = 2_000
 const NEW_COUNT = 4
-/** A settled host has seen each of 20 others again after five minutes, each of 96 after half an hour. */
+/** A settled host has seen each of 20 others again after five minutes, each of 128 after half an hour. */
 const SETTLED_EVERY_MS = 15_000
 const SETTLED_COUNT = 1
 /** By default, for all hosts of one home: about a packet a hundredth of a second. */

@@ -376,7 +376,7 @@ export class Measuring {
     const peer = this.#directory.hosts.get(to)
     if (host === undefined || peer === undefined || rttsMs.length === 0) return []
     const { host: value, refused } = this.#mesh.hear(host, peer, Math.min(...rttsMs), this.#rng)
-    if (refused === null) return [{ kind: 'hosts', key: from, value }]
+    if (refused === null) return value === host ? [] : [{ kind: 'hosts', key: from, value }]
     this.#counters.add(`coordinates.${refused}`)
     return []
   }

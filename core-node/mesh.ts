@@ -4,7 +4,8 @@
 // minute keeps its place. A host's own echoes move its own record and nobody else's. Bounded: so many
 // peers a host, the longest unheard forgotten first. Pure but for its own memory: chance by argument.
 
-import type { Host } from '../resolver/directory.ts'
+import { euclideanMs, MAX_USABLE_ERROR } from '../resolver/coordinate.ts'
+import type { Coordinate, Host } from '../resolver/directory.ts'
 import {
   type CoordinateState,
   observe,
@@ -18,12 +19,16 @@ import { quartileMs } from './localities.ts'
 export const MAX_MESH_PEERS = 128
 /** Echoes of a pair that the quartile is taken of. */
 const WINDOW = 8
-/** An RTT that moved by less is told as it was, so that records rest while nothing happens. */
-const TELL_MS = 0.2
-const TELL_SHARE = 0.03
+/** What moved by less is told as it was, so that records rest, and what is reckoned from them, while nothing happens. */
+const TELL_RTT_MS = 0.5
+const TELL_RTT_SHARE = 0.05
+const TELL_MOVE_MS = 3
+const TELL_ERROR = 0.1
 
 interface HostMemory {
   coordinate: CoordinateState
+  /** As its record says; null: it has none yet. */
+  told: Coordinate | null
   /** Peer -> its last RTTs, oldest first; the peer longest unheard first. */
   readonly windowsMs: Map<string, number[]>
   meshMs: Readonly<Record<string, number>>
@@ -34,7 +39,7 @@ export class HostMesh {
 
   /**
    * `host` measured the way to `peer` (the least RTT of one round of echoes, 0..10,000 ms): its record as
-   * it stands after that, or why the RTT was not taken.
+   * it stands after that, the very same where nothing is worth telling; or why the RTT was not taken.
    */
   hear(host: Host, peer: Host, rttMs: number, rng: Rng): { host: Host; refused: SampleRefusal | null } {
     const memory = this.#memoryOf(host)
@@ -42,8 +47,11 @@ export class HostMesh {
     const { state, refused } = observe(memory.coordinate, peer.name, other, rttMs, rng)
     if (refused !== null) return { host, refused }
     memory.coordinate = state
+    if (isMoved(memory.told, state.coordinate)) memory.told = state.coordinate
     this.#remember(memory, peer.name, rttMs)
-    return { host: { ...host, coordinate: state.coordinate, meshMs: memory.meshMs }, refused: null }
+    const { told, meshMs } = memory
+    const isToldAlready = host.coordinate === told && host.meshMs === meshMs
+    return { host: isToldAlready ? host : { ...host, coordinate: told, meshMs }, refused: null }
   }
 
   /** A host is gone: nothing is kept of it, nor of the ways to it. */
@@ -61,7 +69,7 @@ export class HostMesh {
     if (!memory) {
       const meshMs = host.meshMs ?? {}
       const windowsMs = new Map(Object.entries(meshMs).map(([name, ms]) => [name, [ms]]))
-      memory = { coordinate: startCoordinate(host.coordinate), windowsMs, meshMs }
+      memory = { coordinate: startCoordinate(host.coordinate), told: host.coordinate, windowsMs, meshMs }
       this.#hosts.set(host.name, memory)
     }
     return memory
@@ -74,8 +82,8 @@ export class HostMesh {
     windowsMs.set(peer, window)
     const told = memory.meshMs[peer]
     const nowMs = quartileMs(window)
-    const isMoved = told === undefined || Math.abs(nowMs - told) > Math.max(TELL_MS, TELL_SHARE * told)
-    if (windowsMs.size <= MAX_MESH_PEERS && !isMoved) return
+    const isNews = told === undefined || Math.abs(nowMs - told) > Math.max(TELL_RTT_MS, TELL_RTT_SHARE * told)
+    if (windowsMs.size <= MAX_MESH_PEERS && !isNews) return
     const next: Record<string, number> = { ...memory.meshMs, [peer]: nowMs }
     while (windowsMs.size > MAX_MESH_PEERS) {
       const oldest = windowsMs.keys().next().value!
@@ -84,4 +92,13 @@ export class HostMesh {
     }
     memory.meshMs = next
   }
+}
+
+/** Whether a coordinate is another than the one that was told, or has become of use. */
+function isMoved(told: Coordinate | null, now: Coordinate): boolean {
+  if (told === null || told.error < MAX_USABLE_ERROR !== now.error < MAX_USABLE_ERROR) return true
+  const heightsMs = Math.abs(told.heightMs - now.heightMs) + Math.abs(told.adjustmentMs - now.adjustmentMs)
+  return (
+    euclideanMs(told.vec, now.vec) + heightsMs > TELL_MOVE_MS || Math.abs(told.error - now.error) > TELL_ERROR
+  )
 }

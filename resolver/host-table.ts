@@ -235,7 +235,7 @@ export class HostTable {
     this.#slots[row]!.host = host
     if (before?.meshMs !== host?.meshMs) this.#writeMesh(row)
     this.#indexAddresses(row)
-    this.#writeCoordinate(row)
+    if (before === null || before.coordinate !== host?.coordinate) this.#writeCoordinate(row)
     this.#writePlace(row)
     if (!host) this.release(row)
     return row

@@ -173,9 +173,9 @@ function basisOf(
 
 // How far off each rung may be: 9 of 10 were within it on the matrices of PlanetLab and WonderProxy.
 
-/** An RTT that was measured comes again within a tenth, give or take a queue. */
+/** An RTT that was measured comes again within a few percent, give or take a queue: so it was between slices days apart. */
 function measuredErrorMs(rttMs: number): number {
-  return 2 + 0.1 * rttMs
+  return 1 + 0.06 * rttMs
 }
 
 function coordinateErrorMs(coordinate: Coordinate | null, ms: number): number {

@@ -118,8 +118,9 @@ function echoAround(
       known.add(`${a} ${b}`)
       const rttMs = reportMs(a, rows[b]!)
       if (Number.isNaN(rttMs)) continue
-      records[a] = mesh.hear(records[a]!, records[b]!, rttMs, rng).host
-      touched.add(a)
+      const { host } = mesh.hear(records[a]!, records[b]!, rttMs, rng)
+      if (host !== records[a]) touched.add(a)
+      records[a] = host
     }
     tables.apply(
       [...touched].map((i): Change => ({ kind: 'hosts', key: records[i]!.name, value: records[i]! })),

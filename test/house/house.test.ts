@@ -39,9 +39,16 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 
 /** The files of resolver/ that touch the machine: sockets. All others are pure. */
 const RESOLVER_SHELLS = ['resolver/dns-server.ts', 'resolver/dns-tcp.ts', 'resolver/dns-udp.ts']
-const CORE_PURE = ['coordinates', 'planner', 'localities', 'demand', 'registry', 'liveness'].map(
-  (name) => `core-node/${name}.ts`,
-)
+const CORE_PURE = [
+  'coordinates',
+  'mesh',
+  'echo-planner',
+  'planner',
+  'localities',
+  'demand',
+  'registry',
+  'liveness',
+].map((name) => `core-node/${name}.ts`)
 /** What pure files may import from outside resolver/ and themselves: schemas, and the error that they give back. */
 const PURE_ELSEWHERE = ['core-node/problem.ts', 'server-agent/protocol/messages.ts']
 
