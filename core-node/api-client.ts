@@ -20,9 +20,12 @@ export type ApiFailureCode =
 
 export class ApiFailure extends Error {
   readonly code: ApiFailureCode
+  /** The core asked to be left alone for so long; null: it did not. */
+  readonly retryAfterSec: number | null
   /** `message` is one sentence; where a core refused, in the core's own words, which are not made printable yet. */
-  constructor(code: ApiFailureCode, message: string, cause?: unknown) {
+  constructor(code: ApiFailureCode, message: string, cause?: unknown, retryAfterSec: number | null = null) {
     super(message, { cause })
+    this.retryAfterSec = retryAfterSec
     this.name = 'ApiFailure'
     this.code = code
   }
@@ -61,13 +64,16 @@ interface Answer {
   readonly status: number
   /** Parsed JSON; null: empty; undefined: not JSON. */
   readonly body: unknown
+  /** With 429: after how long to come back. NaN: not told. */
+  readonly retryAfterSec: number
 }
 
 async function send(url: string, path: string, init: RequestInit): Promise<Answer> {
   try {
     const response = await fetch(url + path, init)
     const text = await response.text()
-    return { ok: response.ok, status: response.status, body: parseJson(text) }
+    const retryAfterSec = Number(response.headers.get('retry-after') ?? Number.NaN)
+    return { ok: response.ok, status: response.status, body: parseJson(text), retryAfterSec }
   } catch (error) {
     const { name, cause } = error as Error & { cause?: NodeJS.ErrnoException }
     if (name === 'TimeoutError') {
@@ -91,7 +97,7 @@ function parseJson(text: string): unknown {
 }
 
 /** What the core refused, in its own words where it is a core that speaks. */
-function failureOf({ status, body }: Answer, url: string): ApiFailure {
+function failureOf({ status, body, retryAfterSec }: Answer, url: string): ApiFailure {
   const problem = body as Partial<ProblemDocument> | null | undefined
   if (typeof problem?.detail !== 'string') {
     return new ApiFailure('not-a-core', `${url} answered with HTTP ${status}, not as a core does`)
@@ -99,5 +105,6 @@ function failureOf({ status, body }: Answer, url: string): ApiFailure {
   const { detail, field = '' } = problem
   const message = detail.includes(field) ? detail : `${field}: ${detail}`
   if (status === 400) return new ApiFailure('invalid', message)
-  return new ApiFailure(status === 401 ? 'unauthorized' : 'refused', message)
+  const wait = status === 429 && retryAfterSec >= 0 ? retryAfterSec : null
+  return new ApiFailure(status === 401 ? 'unauthorized' : 'refused', message, undefined, wait)
 }

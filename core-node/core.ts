@@ -11,7 +11,6 @@ import {
   formatAddress,
   formatPrefix,
   localityPrefix,
-  type Prefix,
   parseAddress,
 } from '../resolver/address.ts'
 import {
@@ -19,13 +18,12 @@ import {
   type Change,
   type Directory,
   type Host,
-  type LocalityRecord,
   type Member,
   memberKey,
-  type Place,
   type Service,
   type Token,
 } from '../resolver/directory.ts'
+import { type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
 import { type Geography, Tables } from '../resolver/tables.ts'
 import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
 import {
@@ -102,7 +100,9 @@ export interface CoreStatus {
   readonly services: number
   readonly hosts: { readonly live: number; readonly silent: number; readonly left: number }
   readonly members: { readonly live: number; readonly other: number }
+  /** Client prefixes of which something was measured, and those that imports told the place of. */
   readonly localities: number
+  readonly places: number
   readonly store: string
   readonly geography: string
   readonly counters: Readonly<Record<string, number>>
@@ -286,27 +286,13 @@ export class Core {
   }
 
   /** Puts the places of prefixes in, all or none; what was measured of a prefix stays. */
-  importLocalities(
-    caller: Caller,
-    entries: Iterable<{ prefix: Prefix; place: Place }>,
-    source: string,
-  ): Promise<{ imported: number }> {
+  importLocalities(caller: Caller, entries: readonly PlaceEntry[]): Promise<{ imported: number }> {
     return this.#ledger.write(() => {
       requireAdmin(caller)
-      const changes: Change[] = []
-      for (const { prefix, place } of entries) {
-        const key = formatPrefix(prefix)
-        const before = this.directory.localities.get(key)
-        const value: LocalityRecord = {
-          prefix: key,
-          evidence: before?.evidence ?? [],
-          place,
-          source,
-          incumbents: before?.incumbents ?? {},
-        }
-        changes.push({ kind: 'localities', key, value })
+      return {
+        changes: placeChanges(this.directory.places, entries),
+        result: { imported: entries.length },
       }
-      return { changes, result: { imported: changes.length } }
     })
   }
 
@@ -467,6 +453,7 @@ export class Core {
       hosts,
       members: { live, other: this.directory.members.size - live },
       localities: this.directory.localities.size,
+      places: this.tables.places.size,
       store: this.#config.store,
       geography: this.#config.geo,
       counters: this.counters.snapshot(),
@@ -612,7 +599,8 @@ function isTrusted(host: Host): boolean {
 /** A whole directory as changes, for what is compiled from it. */
 function allRecords(directory: Directory): Change[] {
   const changes: Change[] = []
-  for (const kind of ['services', 'hosts', 'members', 'localities'] as const) {
+  // Places before localities: which network a measured prefix is in is then asked once.
+  for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
     for (const [key, value] of directory[kind]) changes.push({ kind, key, value } as Change)
   }
   return changes

@@ -22,13 +22,14 @@ export interface EchoView {
   readonly home: string
 }
 
-/** A settled host's others, near and far: RTTs drift over minutes, and a median wants the same pairs again. */
-const NEAR = 4
-const FAR = 4
-/** Echoes of a host in its first minute: enough for Vivaldi to settle (some 100 samples). */
+/** Others that a host measures: all while there are so few, else its nearest and some far ones by hash. */
+const MAX_OTHERS = 128
+const NEAR = 32
+/** A newcomer measures in haste, until its first minute is over and it knows all of its others. */
 const NEW_FOR_MS = 60_000
 const NEW_EVERY_MS = 2_000
 const NEW_COUNT = 4
+/** A settled host has seen each of 20 others again after five minutes, each of 128 after half an hour. */
 const SETTLED_EVERY_MS = 15_000
 const SETTLED_COUNT = 1
 /** By default, for all hosts of one home: about a packet a hundredth of a second. */
@@ -39,6 +40,8 @@ const BURST_SHARE = 0.1
 interface HostMemory {
   readonly sinceMs: number
   dueMs: number
+  /** Other host -> when it was last asked to measure the way there. */
+  readonly askedMs: Map<string, number>
 }
 
 export class EchoPlanner {
@@ -59,12 +62,15 @@ export class EchoPlanner {
     const due = this.#dueHosts(view, nowMs)
     const plans: EchoPlan[] = []
     for (const { host, memory } of due) {
-      const isNew = nowMs - memory.sinceMs < NEW_FOR_MS
+      if (this.#credit < 1) break
+      const others = othersOf(view.tables, host, targets)
+      const isNew = nowMs - memory.sinceMs < NEW_FOR_MS || others.some((other) => !memory.askedMs.has(other))
       const count = Math.min(isNew ? NEW_COUNT : SETTLED_COUNT, Math.floor(this.#credit))
-      if (count === 0) break
-      const others = chooseOthers(view.tables, host, targets, isNew, count, rng)
-      for (const to of others) plans.push({ from: host.name, to })
-      this.#credit -= others.length
+      for (const to of longestUnasked(others, memory, count, rng)) {
+        plans.push({ from: host.name, to })
+        memory.askedMs.set(to, nowMs)
+        this.#credit--
+      }
       memory.dueMs = nowMs + (isNew ? NEW_EVERY_MS : SETTLED_EVERY_MS)
     }
     return plans
@@ -77,7 +83,7 @@ export class EchoPlanner {
     for (const name of this.#memory.keys()) if (!names.has(name)) this.#memory.delete(name)
     const due: { host: Host; memory: HostMemory }[] = []
     for (const host of own) {
-      const memory = this.#memory.get(host.name) ?? { sinceMs: nowMs, dueMs: nowMs }
+      const memory = this.#memory.get(host.name) ?? { sinceMs: nowMs, dueMs: nowMs, askedMs: new Map() }
       this.#memory.set(host.name, memory)
       if (memory.dueMs <= nowMs) due.push({ host, memory })
     }
@@ -92,33 +98,34 @@ export class EchoPlanner {
   }
 }
 
-/** `count` different others for a host: a newcomer's are spread over all; else one of its near or far ones each time. */
-function chooseOthers(
-  tables: Tables,
-  host: Host,
-  targets: readonly Host[],
-  isNew: boolean,
-  count: number,
-  rng: () => number,
-): string[] {
+/** The names of those whose distance a host keeps up to date. */
+function othersOf(tables: Tables, host: Host, targets: readonly Host[]): string[] {
   const others = targets.filter((other) => other.name !== host.name && sharesFamily(host, other))
-  if (isNew) return drawSome(others, count, rng)
+  if (others.length <= MAX_OTHERS) return others.map((other) => other.name)
   const row = tables.hostRow(host.name)
   const nearMs = (other: Host) => tables.hosts.distanceBetweenMs(row, tables.hostRow(other.name))
   // By hash, so that the far ones stay the same while hosts come and go.
   const seed = hashText(host.name)
   const near = lowest(others, NEAR, row < 0 ? () => Number.NaN : nearMs)
-  const far = lowest(others, FAR, (other) => hashShare(seed, hashText(other.name)))
-  return drawSome([...new Set([...near, ...far])], count, rng)
+  const far = lowest(others, MAX_OTHERS - near.length, (other) => hashShare(seed, hashText(other.name)))
+  return [...new Set([...near, ...far])].map((other) => other.name)
 }
 
-function drawSome(hosts: readonly Host[], count: number, rng: () => number): string[] {
-  const left = hosts.map((host) => host.name)
-  const drawn: string[] = []
-  while (drawn.length < count && left.length > 0) {
-    drawn.push(...left.splice(Math.floor(rng() * left.length), 1))
+/** The `count` that were longest not asked for, those never asked for first, equal ones by chance; forgets who went. */
+function longestUnasked(
+  others: readonly string[],
+  { askedMs }: HostMemory,
+  count: number,
+  rng: () => number,
+): string[] {
+  if (askedMs.size > 2 * others.length) {
+    for (const name of askedMs.keys()) if (!others.includes(name)) askedMs.delete(name)
   }
-  return drawn
+  return others
+    .map((name) => ({ name, atMs: askedMs.get(name) ?? Number.NEGATIVE_INFINITY, draw: rng() }))
+    .sort((a, b) => (a.atMs === b.atMs ? a.draw - b.draw : a.atMs - b.atMs))
+    .slice(0, count)
+    .map(({ name }) => name)
 }
 
 /** The `count` hosts with the lowest key; those without one (NaN) are left out. */

@@ -108,6 +108,7 @@ export function putHost(
     presence: 'live',
     presenceSinceMs: back ? kept.presenceSinceMs : by.nowMs,
     coordinate: before?.coordinate ?? null,
+    ...(before?.meshMs && { meshMs: before.meshMs }),
     place: request.place
       ? { lat: request.place.lat, lon: request.place.lon, accuracyKm: DECLARED_PLACE_KM }
       : by.placeOf(addresses[0]!),
@@ -387,6 +388,7 @@ function agentlessHost(
     presence: 'live',
     presenceSinceMs: before?.presenceSinceMs ?? by.nowMs,
     coordinate: before?.coordinate ?? null,
+    ...(before?.meshMs && { meshMs: before.meshMs }),
     place: by.placeOf(addresses[0]!),
     credentialHash: null,
     tokenId: null,

@@ -57,6 +57,7 @@ function ownHost({ config, nowMs, echoPort, place, echoKey }: Founding, before: 
     presence: 'live',
     presenceSinceMs: nowMs,
     coordinate: before?.coordinate ?? null,
+    ...(before?.meshMs && { meshMs: before.meshMs }),
     place,
     credentialHash: null,
     tokenId: null,

@@ -1,13 +1,15 @@
-// Files of `locality import`: geofeeds (RFC 8805), MMDB, and lines of `CIDR lat lon` -> prefixes with places.
+// Files of `locality import`: geofeeds (RFC 8805), MMDB, lines of `CIDR lat lon`, and CSV tables whose first
+// line names the columns -> prefixes with places.
 //
-// The format is seen from the file. A file is taken whole or, with bad lines and without `skipBad`, not
+// The format is seen from the file, and so is gzip. A file is taken whole or, with bad lines and without `skipBad`, not
 // at all; every bad line is told with its number and reason. Whatever the bytes are, nothing is thrown
 // but Problem. What to do with the places is the caller's: here nothing is stored.
 
 import { readFileSync, statSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
 import { formatPrefix, type Prefix, parsePrefix } from '../resolver/address.ts'
-import type { Place } from '../resolver/directory.ts'
 import { CITY_ACCURACY_KM, type Gazetteer, loadGazetteer } from './gazetteer.ts'
+import { type ImportEntry, ImportList } from './import-list.ts'
 import { isMmdb, Mmdb } from './mmdb.ts'
 import { Problem } from './problem.ts'
 
@@ -20,22 +22,17 @@ const SHOWN_BAD_LINES = 20
 /** Half of the Earth's circumference: no place is farther off, km. */
 const MAX_ACCURACY_KM = 20_038
 
-export interface ImportEntry {
-  readonly prefix: Prefix
-  readonly place: Place
-}
-
 export interface BadLine {
   readonly line: number
   readonly reason: string
 }
 
 export interface LocalityImport {
-  readonly format: 'geofeed' | 'mmdb' | 'lines'
-  readonly entries: readonly ImportEntry[]
+  readonly format: 'geofeed' | 'mmdb' | 'lines' | 'table'
+  readonly entries: ImportList
   /** Lines passed over; empty unless `skipBad`. */
   readonly bad: readonly BadLine[]
-  /** Geofeed lines that say on purpose that they name no place (RFC 8805, 2.1.1). */
+  /** Lines that name no place: geofeeds' on purpose (RFC 8805, 2.1.1), tables' for want of knowledge. */
   readonly withoutPlace: number
 }
 
@@ -62,7 +59,8 @@ export function importFile(path: string, options: ImportOptions): LocalityImport
 /** The same for bytes; `name` stands for the file in errors. */
 export function importBytes(bytes: Buffer, name: string, options: ImportOptions): LocalityImport {
   try {
-    return isMmdb(bytes) ? importMmdb(bytes) : importText(decode(bytes), options)
+    const plain = unzip(bytes)
+    return isMmdb(plain) ? importMmdb(plain) : importText(decode(plain), options)
   } catch (error) {
     if (error instanceof Problem)
       throw new Problem(error.code, `${name} was not imported: ${error.message}`, name)
@@ -71,17 +69,24 @@ export function importBytes(bytes: Buffer, name: string, options: ImportOptions)
 }
 
 function importMmdb(bytes: Buffer): LocalityImport {
-  const entries: ImportEntry[] = []
-  for (const entry of new Mmdb(bytes).networks()) {
+  const entries = new ImportList()
+  for (const { prefix, place } of new Mmdb(bytes).networks()) {
     if (entries.length === MAX_ENTRIES) throw tooMany()
-    entries.push(entry)
+    entries.push({ prefix, place, asn: null, country: null }, 0)
   }
   return { format: 'mmdb', entries, bad: [], withoutPlace: 0 }
 }
 
+function unzip(bytes: Buffer): Buffer {
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes
+  try {
+    return gunzipSync(bytes, { maxOutputLength: MAX_FILE_BYTES })
+  } catch (error) {
+    throw new Problem('bad-request', `it is compressed and can't be unpacked: ${(error as Error).message}`)
+  }
+}
+
 function decode(bytes: Buffer): string {
-  if (bytes[0] === 0x1f && bytes[1] === 0x8b)
-    throw new Problem('bad-request', 'it is compressed; gunzip it first')
   try {
     // Drops a byte order mark, too.
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -94,13 +99,12 @@ function decode(bytes: Buffer): string {
 type LineReading = ImportEntry | null | { readonly reason: string }
 
 function importText(text: string, options: ImportOptions): LocalityImport {
-  const format = hasCoordinates(text) ? 'lines' : 'geofeed'
-  const read = format === 'lines' ? readCoordinateLine : geofeedReader(options.gazetteer ?? loadGazetteer)
-  const entries: ImportEntry[] = []
+  const { format, read, headLine } = formatOf(text, options.gazetteer ?? loadGazetteer)
+  const entries = new ImportList()
   const bad: BadLine[] = []
-  const firstLines = new Map<string, number>()
   let total = 0
   for (const { line, fields } of linesOf(text)) {
+    if (line === headLine) continue
     total++
     const reading = read(fields)
     if (reading === null) continue
@@ -108,24 +112,44 @@ function importText(text: string, options: ImportOptions): LocalityImport {
       bad.push({ line, reason: reading.reason })
       continue
     }
-    const key = formatPrefix(reading.prefix)
-    const first = firstLines.get(key)
-    if (first !== undefined) {
-      bad.push({ line, reason: `${key} stands on line ${first} already` })
-      continue
-    }
     if (entries.length === MAX_ENTRIES) throw tooMany()
-    firstLines.set(key, line)
-    entries.push(reading)
+    entries.push(reading, line)
   }
+  leaveOutRepetitions(entries, bad)
   if (total === 0) throw new Problem('bad-request', 'it has no line with a prefix')
   if (bad.length > 0 && !options.skipBad) throw badLines(bad, total)
   return { format, entries, bad, withoutPlace: total - bad.length - entries.length }
 }
 
-function hasCoordinates(text: string): boolean {
-  for (const { fields } of linesOf(text)) if (isCoordinateLine(fields)) return true
-  return false
+function leaveOutRepetitions(entries: ImportList, bad: BadLine[]): void {
+  const repetitions = entries.repetitions()
+  if (repetitions.length === 0) return
+  for (const { index, firstIndex } of repetitions) {
+    const prefix = formatPrefix(entries.at(index).prefix)
+    const reason = `${prefix} stands on line ${entries.lineOf(firstIndex)} already`
+    bad.push({ line: entries.lineOf(index), reason })
+  }
+  bad.sort((a, b) => a.line - b.line)
+  entries.remove(new Set(repetitions.map(({ index }) => index)))
+}
+
+interface TextFormat {
+  readonly format: 'geofeed' | 'lines' | 'table'
+  readonly read: (fields: readonly string[]) => LineReading
+  /** The line that names the columns; 0: none does. */
+  readonly headLine: number
+}
+
+/** A table by its first line; lines where any has coordinates behind its prefix; else a geofeed. */
+function formatOf(text: string, load: () => Gazetteer): TextFormat {
+  let isFirst = true
+  for (const { line, fields } of linesOf(text)) {
+    const columns = isFirst ? columnsOf(fields) : null
+    if (columns !== null) return { format: 'table', read: tableReader(columns, load), headLine: line }
+    if (isCoordinateLine(fields)) return { format: 'lines', read: readCoordinateLine, headLine: 0 }
+    isFirst = false
+  }
+  return { format: 'geofeed', read: geofeedReader(load), headLine: 0 }
 }
 
 /** The lines that say something, one at a time: a file may have a million. */
@@ -187,7 +211,62 @@ function readCoordinateLine(fields: readonly string[]): LineReading {
   if (!(radiusKm > 0 && radiusKm <= MAX_ACCURACY_KM)) {
     return { reason: `radius ${quote(fields[3]!)} is no number of km from 0 to ${MAX_ACCURACY_KM}` }
   }
-  return { prefix, place: { lat: lat!, lon: lon!, accuracyKm: radiusKm } }
+  return { prefix, place: { lat: lat!, lon: lon!, accuracyKm: radiusKm }, asn: null, country: null }
+}
+
+/** Where each of the columns stands that a table may have; -1: it has none. */
+interface Columns {
+  readonly prefix: number
+  readonly asn: number
+  readonly lat: number
+  readonly lon: number
+  readonly radiusKm: number
+  readonly country: number
+}
+
+/** null: this line names no columns. */
+function columnsOf(fields: readonly string[]): Columns | null {
+  const names = fields.map((field) => field.toLowerCase())
+  const find = (...known: readonly string[]) => names.findIndex((name) => known.includes(name))
+  const columns = {
+    prefix: find('prefix', 'network', 'cidr'),
+    asn: find('asn', 'autonomous_system_number'),
+    lat: find('lat', 'latitude'),
+    lon: find('lon', 'lng', 'longitude'),
+    radiusKm: find('accuracy_km', 'accuracy_radius', 'radius_km'),
+    country: find('country', 'country_code', 'country_iso_code'),
+  }
+  const hasPlace = columns.country >= 0 || (columns.lat >= 0 && columns.lon >= 0)
+  return columns.prefix >= 0 && hasPlace ? columns : null
+}
+
+/** A place by its coordinates where the line has them, else by its country; neither, or no one place: no place. */
+function tableReader(columns: Columns, load: () => Gazetteer): (fields: readonly string[]) => LineReading {
+  let gazetteer: Gazetteer | undefined
+  return (fields) => {
+    const field = (at: number) => (at < 0 ? '' : (fields[at] ?? ''))
+    const asnText = field(columns.asn).replace(/^AS/i, '')
+    if (asnText !== '' && !(/^[1-9]\d{0,9}$/.test(asnText) && Number(asnText) <= 0xffff_ffff))
+      return { reason: `${quote(field(columns.asn))} is no AS number` }
+    const asn = asnText === '' ? null : Number(asnText)
+    const countryText = field(columns.country)
+    if (countryText !== '' && !/^[a-z]{2}$/i.test(countryText))
+      return { reason: `country ${quote(countryText)} is no two-letter code` }
+    const country = countryText === '' ? null : countryText.toUpperCase()
+    if (field(columns.lat) !== '' || field(columns.lon) !== '') {
+      const radius = field(columns.radiusKm)
+      const numbers = [field(columns.prefix), field(columns.lat), field(columns.lon)]
+      const reading = readCoordinateLine(radius === '' ? numbers : [...numbers, radius])
+      return reading === null || 'reason' in reading ? reading : { ...reading, asn, country }
+    }
+    const prefix = readPrefix(field(columns.prefix))
+    if ('reason' in prefix) return prefix
+    if (country === null) return null
+    gazetteer ??= load()
+    // Codes such as EU name no one place.
+    const place = gazetteer.find(country, '', '')
+    return place === null ? null : { prefix, place, asn, country }
+  }
 }
 
 /** `prefix,country,region,city,postal code`: all but the prefix may be empty or missing. */
@@ -207,7 +286,8 @@ function geofeedReader(load: () => Gazetteer): (fields: readonly string[]) => Li
     }
     gazetteer ??= load()
     const place = gazetteer.find(country, region, city)
-    return place === null ? { reason: `country ${quote(country)} is not known` } : { prefix, place }
+    if (place === null) return { reason: `country ${quote(country)} is not known` }
+    return { prefix, place, asn: null, country: country.toUpperCase() }
   }
 }
 

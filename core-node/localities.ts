@@ -149,6 +149,11 @@ export class Localities {
     for (const [text, { pairs }] of this.#prefixes) if (pairs.delete(host)) this.#changed.add(text)
   }
 
+  /** Forgets what was measured of a prefix; what was published of it is told to be gone. */
+  forgetPrefix(prefix: string): void {
+    if (this.#prefixes.has(prefix)) this.#forget(prefix)
+  }
+
   /** The records of all prefixes that changed enough since they were published; `published` is what all cores know. */
   publish(published: ReadonlyMap<string, LocalityRecord>, nowMs: number): Change[] {
     const changes: Change[] = []
@@ -157,7 +162,7 @@ export class Localities {
       const before = published.get(text)
       const evidence = memory ? evidenceOf(memory, nowMs) : []
       if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
-      const value = evidence.length === 0 && !before?.place ? null : { ...blank(text), ...before, evidence }
+      const value = evidence.length === 0 ? null : { ...blank(text), ...before, evidence }
       changes.push({ kind: 'localities', key: text, value })
     }
     this.#changed.clear()
@@ -264,5 +269,5 @@ function relativeKey(prefix: Prefix): string {
 }
 
 function blank(prefix: string): LocalityRecord {
-  return { prefix, evidence: [], place: null, source: null, incumbents: {} }
+  return { prefix, evidence: [], incumbents: {} }
 }

@@ -27,11 +27,11 @@ import {
 } from '../server-agent/protocol/messages.ts'
 import { CHECKERS, CheckBoard } from './checks.ts'
 import type { Config } from './config.ts'
-import { type CoordinateState, observe, startCoordinate } from './coordinates.ts'
 import type { Counters } from './counters.ts'
 import { Demand } from './demand.ts'
 import { EchoPlanner } from './echo-planner.ts'
 import { Localities, type Report, settleIncumbents } from './localities.ts'
+import { HostMesh } from './mesh.ts'
 import { OrderBook, type Purpose } from './orders.ts'
 import { ProbePlanner } from './planner.ts'
 
@@ -89,7 +89,7 @@ export class Measuring {
   readonly #prober: Prober
   readonly #book = new OrderBook()
   readonly #checks = new CheckBoard()
-  readonly #coordinates = new Map<string, CoordinateState>()
+  readonly #mesh = new HostMesh()
   readonly #echoes = new EchoPlanner()
   readonly #probes: ProbePlanner | null
   readonly #probeMethods: ClientOrder['methods']
@@ -128,7 +128,7 @@ export class Measuring {
     for (const change of changes) {
       if (change.value !== null) continue
       if (change.kind === 'hosts') {
-        this.#coordinates.delete(change.key)
+        this.#mesh.forget(change.key)
         this.#localities.forgetHost(change.key)
       }
       if (change.kind === 'members') this.#checks.forget(change.key)
@@ -171,7 +171,7 @@ export class Measuring {
       this.#counters.add(`results.${purpose.kind}`)
       if (purpose.kind === 'opinion') {
         if (result.sent > 0) this.#onOpinion(purpose.host, host, rttsMs.length > 0)
-      } else if (purpose.kind === 'mesh') measured.push(...this.#moveCoordinate(host, purpose.to, rttsMs))
+      } else if (purpose.kind === 'mesh') measured.push(...this.#hearEcho(host, purpose.to, rttsMs))
       else if (purpose.kind === 'client') this.#hearProbe(host, purpose.address, rttsMs, nowMs, epochMs)
       else if (purpose.kind === 'check') {
         if (result.ok !== undefined) {
@@ -367,23 +367,18 @@ export class Measuring {
   /** A host without agent is placed by the connections that its checkers made to it. */
   #hearCheck(member: string, checker: string, rttsMs: readonly number[]): Change[] {
     const host = this.#directory.members.get(member)?.host
-    return host === undefined ? [] : this.#moveCoordinate(host, checker, rttsMs)
+    return host === undefined ? [] : this.#hearEcho(host, checker, rttsMs)
   }
 
-  /** RTTs between two hosts move the coordinate of the first, as in Vivaldi. */
-  #moveCoordinate(from: string, to: string, rttsMs: readonly number[]): Change[] {
+  /** RTTs between two hosts move the coordinate of the first, as in Vivaldi, and are kept as they are. */
+  #hearEcho(from: string, to: string, rttsMs: readonly number[]): Change[] {
     const host = this.#directory.hosts.get(from)
-    const target = this.#directory.hosts.get(to)
-    if (host === undefined || target === undefined || rttsMs.length === 0) return []
-    const before = this.#coordinates.get(from) ?? startCoordinate(host.coordinate)
-    const other = target.coordinate ?? startCoordinate().coordinate
-    const { state, refused } = observe(before, to, other, Math.min(...rttsMs), this.#rng)
-    if (refused !== null) {
-      this.#counters.add(`coordinates.${refused}`)
-      return []
-    }
-    this.#coordinates.set(from, state)
-    return [{ kind: 'hosts', key: from, value: { ...host, coordinate: state.coordinate } }]
+    const peer = this.#directory.hosts.get(to)
+    if (host === undefined || peer === undefined || rttsMs.length === 0) return []
+    const { host: value, refused } = this.#mesh.hear(host, peer, Math.min(...rttsMs), this.#rng)
+    if (refused === null) return value === host ? [] : [{ kind: 'hosts', key: from, value }]
+    this.#counters.add(`coordinates.${refused}`)
+    return []
   }
 }
 

@@ -151,8 +151,11 @@ export class Metrics {
     this.#gauge('nearcast_members', 'Members by state', ['state'], (tell) => {
       for (const [state, count] of Object.entries(countMembers(this.#core.tables))) tell({ state }, count)
     })
-    this.#gauge('nearcast_localities', 'Client prefixes of which something is known', [], (tell) =>
+    this.#gauge('nearcast_localities', 'Client prefixes of which something was measured', [], (tell) =>
       tell({}, this.#status.localities),
+    )
+    this.#gauge('nearcast_places', 'Prefixes that imports told the place of', [], (tell) =>
+      tell({}, this.#status.places),
     )
     const events = 'nearcast_events_total'
     this.#readCounter(events, 'What the core heard, ordered, decided and refused', ['event'], (tell) => {

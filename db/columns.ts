@@ -3,13 +3,22 @@
 // The table of columns names every field of every record type: a field that is added to a type
 // without a column for it does not compile. Pure; no SQL is run here.
 
-import type { Directory, Host, LocalityRecord, Member, Service, Token } from '../resolver/directory.ts'
+import type {
+  Directory,
+  Host,
+  LocalityRecord,
+  Member,
+  PlacePage,
+  Service,
+  Token,
+} from '../resolver/directory.ts'
 
-/** How a field stands in its column: as it is (text, number, null), as 0/1, or as JSON text. */
-type Form = 'plain' | 'flag' | 'json'
+/** How a field stands in its column: as it is (text, number, null), as 0/1, as JSON text, as bytes; NULL for an `optional` one that is absent. */
+type Form = 'plain' | 'flag' | 'json' | 'bytes' | 'optional'
 
 /** A record as SQL knows it. */
-export type Row = Record<string, string | number | null>
+export type Row = Record<string, Value>
+type Value = string | number | Uint8Array | null
 
 type Columns<R> = { readonly [F in keyof Required<R>]: Form }
 
@@ -46,6 +55,7 @@ const HOSTS: Columns<Host> = {
   presence: 'plain',
   presenceSinceMs: 'plain',
   coordinate: 'json',
+  meshMs: 'optional',
   place: 'json',
   credentialHash: 'plain',
   tokenId: 'plain',
@@ -79,9 +89,12 @@ const TOKENS: Columns<Token> = {
 const LOCALITIES: Columns<LocalityRecord> = {
   prefix: 'plain',
   evidence: 'json',
-  place: 'json',
-  source: 'plain',
   incumbents: 'json',
+}
+
+const PLACES: Columns<PlacePage> = {
+  region: 'plain',
+  packed: 'bytes',
 }
 
 /** A setting is bare text: its row is made of key and value. */
@@ -99,6 +112,7 @@ export const TABLE_SHAPES: { readonly [K in keyof Directory]: TableShape } = {
   members: shape(MEMBERS, ['service', 'name']),
   tokens: shape(TOKENS, ['id']),
   localities: shape(LOCALITIES, ['prefix']),
+  places: shape(PLACES, ['region']),
   settings: shape(SETTINGS, ['name']),
 }
 
@@ -139,17 +153,22 @@ export function toRow(kind: keyof Directory, key: string, value: unknown): Row {
 export function fromRow(kind: keyof Directory, row: Row): unknown {
   if (kind === 'settings') return row.value
   const record: Record<string, unknown> = {}
-  for (const { field, column, form } of TABLE_SHAPES[kind].columns) record[field] = decode(form, row[column]!)
+  for (const { field, column, form } of TABLE_SHAPES[kind].columns) {
+    if (form !== 'optional' || row[column] !== null) record[field] = decode(form, row[column]!)
+  }
   return record
 }
 
-function encode(form: Form, value: unknown): string | number | null {
-  if (value === null) return null
-  if (form === 'json') return JSON.stringify(value)
+function encode(form: Form, value: unknown): Value {
+  if (value === null || value === undefined) return null
+  if (form === 'bytes') return value as Uint8Array
+  if (form === 'json' || form === 'optional') return JSON.stringify(value)
   return form === 'flag' ? Number(value) : (value as string | number)
 }
 
-function decode(form: Form, value: string | number | null): unknown {
+function decode(form: Form, value: Value): unknown {
   if (value === null || form === 'plain') return value
-  return form === 'json' ? JSON.parse(String(value)) : value === 1
+  // The driver's Buffer would not equal what was committed, and may be a view into a larger one.
+  if (form === 'bytes') return new Uint8Array(value as Uint8Array)
+  return form === 'flag' ? value === 1 : JSON.parse(String(value))
 }

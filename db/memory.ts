@@ -36,6 +36,7 @@ function copyOf(directory: Directory): Directory {
     members: new Map(directory.members),
     tokens: new Map(directory.tokens),
     localities: new Map(directory.localities),
+    places: new Map(directory.places),
     settings: new Map(directory.settings),
   }
 }

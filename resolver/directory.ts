@@ -120,6 +120,8 @@ export interface Host {
   /** When presence last changed, epoch ms: told to people, never compared between machines. */
   readonly presenceSinceMs: number
   readonly coordinate: Coordinate | null
+  /** RTTs that it measured to other hosts, by name: a low percentile of the recent ones, ms. Absent: none yet. */
+  readonly meshMs?: Readonly<Record<string, number>>
   /** Where its operator or geography says it is. */
   readonly place: Place | null
   /** SHA-256 of its own credential, hex; null for a host without agent. */
@@ -180,26 +182,30 @@ export interface Evidence {
   readonly kind: 'active' | 'passive' | 'client'
 }
 
-/** What is known of where one client prefix is. */
+/** What was measured of where one client prefix is. */
 export interface LocalityRecord {
   /** Canonical prefix text, `192.0.2.0/24` or `2001:db8::/48`. */
   readonly prefix: string
   readonly evidence: readonly Evidence[]
-  /** From an import or geography; null: unknown. */
-  readonly place: Place | null
-  /** Where place came from: an import's file name or `geography`; null with place. */
-  readonly source: string | null
   /** Service -> member that its clients are kept on (hysteresis), set when estimates are published. */
   readonly incumbents: Readonly<Record<string, string>>
 }
 
-/** All that the cores know. Keys: service name, host name, `SERVICE/NAME`, token id, prefix text. */
+/** Where imports say that the prefixes of one region are, packed: see place-page.ts. */
+export interface PlacePage {
+  /** Canonical prefix text. */
+  readonly region: string
+  readonly packed: Uint8Array
+}
+
+/** All that the cores know. Keys: service name, host name, `SERVICE/NAME`, token id, prefix text, region. */
 export interface Directory {
   readonly services: Map<string, Service>
   readonly hosts: Map<string, Host>
   readonly members: Map<string, Member>
   readonly tokens: Map<string, Token>
   readonly localities: Map<string, LocalityRecord>
+  readonly places: Map<string, PlacePage>
   /** Small facts of the installation, such as secrets that all cores share. */
   readonly settings: Map<string, string>
 }
@@ -211,6 +217,7 @@ export function emptyDirectory(): Directory {
     members: new Map(),
     tokens: new Map(),
     localities: new Map(),
+    places: new Map(),
     settings: new Map(),
   }
 }

@@ -80,7 +80,7 @@ export function explain(
 /** What is known of where a client is. */
 export function explainLocality(tables: Tables, locality: Locality, nowMs: number): LocalityStory {
   const record = tables.locality(locality.row)?.record
-  const placeRecord = tables.locality(tables.findPlace(locality.client).value)?.record
+  const fact = tables.places.fact(tables.places.find(locality.client).value)
   const { place } = locality
   return {
     client: formatAddress(locality.client),
@@ -96,7 +96,7 @@ export function explainLocality(tables: Tables, locality: Locality, nowMs: numbe
       ageSec: Math.max(0, Math.round((nowMs - atMs) / 1000)),
       kind,
     })),
-    source: locality.host >= 0 ? null : (placeRecord?.source ?? (place && 'geography')),
+    source: locality.host >= 0 ? null : (fact?.source ?? (place && 'geography')),
   }
 }
 

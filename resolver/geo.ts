@@ -34,3 +34,66 @@ const GEO_DETOUR = 1.55
 export function geoRttMs(km: number): number {
   return GEO_BASE_MS + GEO_DETOUR * fibreFloorMs(km)
 }
+
+/** Cities where the networks of their part of the world meet (the large Internet exchanges and cable landings), lat and lon. */
+const HUBS = [
+  [51.5, 0],
+  [50.1, 8.7],
+  [52.4, 4.9],
+  [48.9, 2.3],
+  [43.3, 5.4],
+  [48.2, 16.4],
+  [45.5, 9.2],
+  [59.3, 18],
+  [40.4, -3.7],
+  [55.7, 37.6],
+  [40.7, -74],
+  [39, -77.5],
+  [33.7, -84.4],
+  [25.8, -80.2],
+  [43.7, -79.4],
+  [41.9, -87.6],
+  [32.8, -96.8],
+  [39.7, -105],
+  [34, -118.2],
+  [37.4, -121.9],
+  [47.6, -122.3],
+  [35.7, 139.7],
+  [22.3, 114.2],
+  [1.3, 103.8],
+  [-33.9, 151.2],
+].map(([lat, lon]) => ({ lat: lat!, lon: lon! }))
+/** The way to a hub winds more than the trunk between two; the straight way that shuns all hubs costs twice. */
+const TO_HUB_DETOUR = 1.1
+const SHUN_HUBS_DETOUR = 2
+const BETWEEN_HUBS_KM = HUBS.map((a) => HUBS.map((b) => greatCircleKm(a, b)))
+
+type Spot = { readonly lat: number; readonly lon: number }
+
+/** The way from a place to each hub, km. */
+export function routeTable(place: Spot): Float64Array {
+  return Float64Array.from(HUBS, (hub) => TO_HUB_DETOUR * greatCircleKm(place, hub))
+}
+
+/** The shortest way from a place to each hub, by way of any other, km. */
+export function routeViaKm(place: Spot): Float64Array {
+  const toHubs = routeTable(place)
+  return toHubs.map((_, to) =>
+    Math.min(...HUBS.map((_, from) => toHubs[from]! + BETWEEN_HUBS_KM[from]![to]!)),
+  )
+}
+
+/** The way between two places, km: from the one by its `via` to the hubs of the other, never shorter than the straight `km`. */
+export function routeToKm(via: Float64Array, toHubs: Float64Array, km: number): number {
+  let leastKm = SHUN_HUBS_DETOUR * km
+  for (let hub = 0; hub < via.length; hub++) leastKm = Math.min(leastKm, via[hub]! + toHubs[hub]!)
+  return Math.max(km, leastKm)
+}
+
+/** Access and queueing at both ends of a way that is known by its hubs, ms. */
+const ROUTE_BASE_MS = 4
+
+/** What a round trip over a way of `km` takes as a rule, ms. */
+export function routeRttMs(km: number): number {
+  return ROUTE_BASE_MS + GEO_DETOUR * fibreFloorMs(km)
+}

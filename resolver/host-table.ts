@@ -7,7 +7,7 @@
 import { type Address, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
 import type { Coordinate, Host, Place } from './directory.ts'
-import { greatCircleKm } from './geo.ts'
+import { MapModel } from './map-model.ts'
 import { PrefixTable } from './prefix-table.ts'
 import type { Geography } from './tables.ts'
 
@@ -21,6 +21,8 @@ interface Slot {
   readonly members: Set<string>
   /** Addresses at which the row is found now, canonical text. */
   indexed: readonly string[]
+  /** Row of another host -> RTT that this one measured to it, ms. */
+  meshMs: Map<number, number>
 }
 
 /** Numbers a row has in `coordinates`: vec, height, adjustment, error. NaN first: no coordinate. */
@@ -28,8 +30,14 @@ const COORDINATE_STRIDE = DIMENSIONS + 3
 /** Numbers a row has in `places`: lat, lon, accuracyKm. NaN first: no place. */
 const PLACE_STRIDE = 3
 
-/** Places whose near hosts are remembered: a map database knows some 100,000 cities, few of them ask. */
-const NEAR_MEMO_SIZE = 20_000
+/**
+ * Two ends' low percentiles of one path differ by a few percent (the median on WonderProxy's matrix: under 5%);
+ * who halves or doubles his is off by 0.6 and more. Differences of a few ms count for nothing.
+ */
+const MAX_CONTRADICTION = 0.15
+const CONTRADICTION_GRAIN_MS = 5
+/** Peers that must have measured back before anyone is distrusted. */
+const MIN_CONTRADICTIONS = 3
 
 export class HostTable {
   readonly #slots: (Slot | null)[] = []
@@ -40,14 +48,15 @@ export class HostTable {
   readonly #addresses = new PrefixTable()
   readonly #hostsAtAddress = new Map<string, number[]>()
   #geography: Geography | null = null
-  #coordinatesSerial = 0
+  #modelSerial = 0
   #mapSerial = 0
-  readonly #nearMemo = new Map<string, { rows: Int32Array; km: Float64Array }>()
-  #nearMemoSerial = -1
+  readonly #map = new MapModel()
+  readonly #distrusted = new Set<number>()
+  #trustSerial = -1
 
-  /** Grows when any host's coordinate changes. */
-  get coordinatesSerial(): number {
-    return this.#coordinatesSerial
+  /** Grows when what is known of the distances between hosts changes: a coordinate, an RTT, a host that comes or goes. */
+  get modelSerial(): number {
+    return this.#modelSerial
   }
 
   /** Grows when a host appears on, moves on or leaves the map of hosts with place and coordinate. */
@@ -58,6 +67,11 @@ export class HostTable {
   /** Row of the live host that proved this address (of several, the first by name; -1: none), and how wide that answer holds. */
   findAt(address: Address): { value: number; scopeBits: number } {
     return this.#addresses.find(address)
+  }
+
+  /** Rows are below this. */
+  get size(): number {
+    return this.#slots.length
   }
 
   /** Row of a host by name; -1: neither a record nor referred to. */
@@ -121,6 +135,47 @@ export class HostTable {
     return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
   }
 
+  /** The RTT that two hosts measured between them, ms, the mean of both ways, or of the one that is to be trusted; NaN: neither did. */
+  measuredBetweenMs(a: number, b: number): number {
+    const there = this.#slots[a]?.meshMs.get(b)
+    const back = this.#slots[b]?.meshMs.get(a)
+    if (there === undefined || back === undefined) return there ?? back ?? Number.NaN
+    if (this.isTrusted(a) === this.isTrusted(b)) return (there + back) / 2
+    return this.isTrusted(a) ? there : back
+  }
+
+  /**
+   * Whether a host's RTTs are to be believed: a round trip takes as long from either end, so who differs from
+   * most of those that measured it back makes its RTTs up, and weighs nothing.
+   */
+  isTrusted(row: number): boolean {
+    if (this.#trustSerial !== this.#modelSerial) {
+      this.#trustSerial = this.#modelSerial
+      this.#distrusted.clear()
+      for (let i = 0; i < this.#slots.length; i++)
+        if (this.#contradiction(i) > MAX_CONTRADICTION) this.#distrusted.add(i)
+    }
+    return !this.#distrusted.has(row)
+  }
+
+  /** By how much a host's RTTs differ from what its peers measured back, as a logarithm: the median. */
+  #contradiction(row: number): number {
+    const misses: number[] = []
+    for (const [peer, there] of this.#slots[row]?.meshMs ?? []) {
+      const back = this.#slots[peer]?.meshMs.get(row)
+      if (back !== undefined)
+        misses.push(Math.abs(Math.log((there + CONTRADICTION_GRAIN_MS) / (back + CONTRADICTION_GRAIN_MS))))
+    }
+    if (misses.length < MIN_CONTRADICTIONS) return 0
+    return misses.sort((a, b) => a - b)[misses.length >> 1]!
+  }
+
+  /** The RTT between two hosts, ms: measured, else predicted. NaN: neither is to be had. */
+  rttBetweenMs(a: number, b: number): number {
+    const measuredMs = this.measuredBetweenMs(a, b)
+    return Number.isNaN(measuredMs) ? this.distanceBetweenMs(a, b) : measuredMs
+  }
+
   #withHeights(straightMs: number, heightMs: number, adjustmentMs: number, at: number): number {
     const raw = straightMs + heightMs + this.#coordinates[at + DIMENSIONS]!
     const adjusted = raw + adjustmentMs + this.#coordinates[at + DIMENSIONS + 1]!
@@ -135,28 +190,9 @@ export class HostTable {
     return { lat, lon: this.#places[at + 1]!, accuracyKm: this.#places[at + 2]! }
   }
 
-  /**
-   * The `count` hosts nearest to a place, of those with a place and a coordinate, nearest first, with
-   * their distances. Kept for places asked before until the map changes; O(hosts) for a new one.
-   */
-  near(place: Place, count: number): { rows: Int32Array; km: Float64Array } {
-    const key = `${place.lat},${place.lon},${count}`
-    if (this.#nearMemoSerial !== this.#mapSerial || this.#nearMemo.size >= NEAR_MEMO_SIZE)
-      this.#nearMemo.clear()
-    this.#nearMemoSerial = this.#mapSerial
-    let near = this.#nearMemo.get(key)
-    if (!near) {
-      const found: { row: number; km: number }[] = []
-      for (let row = 0; row < this.#slots.length; row++) {
-        const at = this.hasCoordinate(row) ? this.placeOf(row) : null
-        if (at) found.push({ row, km: greatCircleKm(place, at) })
-      }
-      found.sort((a, b) => a.km - b.km || (this.nameOf(a.row) < this.nameOf(b.row) ? -1 : 1))
-      found.length = Math.min(count, found.length)
-      near = { rows: Int32Array.from(found, (f) => f.row), km: Float64Array.from(found, (f) => f.km) }
-      this.#nearMemo.set(key, near)
-    }
-    return near
+  /** What the map says of the RTT from a place to each host by row, ms; NaN: the host has no place. */
+  predictFrom(place: Place): Float64Array {
+    return this.#map.predictFrom(this, place)
   }
 
   // Writing.
@@ -167,7 +203,14 @@ export class HostTable {
     if (row === undefined) {
       row = this.#freeRows.pop() ?? this.#slots.length
       this.#rowOf.set(name, row)
-      this.#slots[row] = { name, host: null, references: 0, members: new Set(), indexed: [] }
+      this.#slots[row] = {
+        name,
+        host: null,
+        references: 0,
+        members: new Set(),
+        indexed: [],
+        meshMs: new Map(),
+      }
       this.#coordinates = roomFor(this.#coordinates, (row + 1) * COORDINATE_STRIDE)
       this.#places = roomFor(this.#places, (row + 1) * PLACE_STRIDE)
     }
@@ -188,9 +231,11 @@ export class HostTable {
     const isKnown = this.recordOf(this.rowOf(name)) !== null
     if (!host && !isKnown) return -1
     const row = isKnown ? this.rowOf(name) : this.keep(name)
+    const before = this.#slots[row]!.host
     this.#slots[row]!.host = host
+    if (before?.meshMs !== host?.meshMs) this.#writeMesh(row)
     this.#indexAddresses(row)
-    this.#writeCoordinate(row)
+    if (before === null || before.coordinate !== host?.coordinate) this.#writeCoordinate(row)
     this.#writePlace(row)
     if (!host) this.release(row)
     return row
@@ -248,7 +293,16 @@ export class HostTable {
       if (this.hasCoordinate(row)) this.#mapSerial++
       this.#coordinates.fill(Number.NaN, at, at + COORDINATE_STRIDE)
     }
-    this.#coordinatesSerial++
+    this.#modelSerial++
+  }
+
+  #writeMesh(row: number): void {
+    const slot = this.#slots[row]!
+    const before = slot.meshMs
+    slot.meshMs = new Map(Object.entries(slot.host?.meshMs ?? {}).map(([name, ms]) => [this.keep(name), ms]))
+    // After the new ones were taken: a row that both name must not be given away between.
+    for (const peer of before.keys()) this.release(peer)
+    this.#modelSerial++
   }
 
   #writePlace(row: number): void {

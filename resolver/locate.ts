@@ -4,9 +4,10 @@
 // Pure: reads the compiled tables, no clock, no chance, no I/O.
 
 import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS, localityPrefix } from './address.ts'
+import { type Belief, believe, type Sighting } from './belief.ts'
 import type { Basis, Coordinate, Evidence, Place } from './directory.ts'
-import { fibreFloorMs, geoRttMs, greatCircleKm } from './geo.ts'
-import { placeBySightings, type Sighting } from './placement.ts'
+import { geoRttMs } from './geo.ts'
+import { placeBySightings } from './placement.ts'
 import type { LocalityRow, Tables } from './tables.ts'
 
 export interface Locality {
@@ -50,31 +51,22 @@ const SAMPLES_TO_TRUST = { active: 2, passive: 3, client: 8 } as const
 const MAX_UNPROVEN_SHARE = 0.5
 /** RTTs that place a prefix in the space: with fewer the fit is worse than a guess from the map. */
 const MIN_SIGHTINGS = 3
-/** Residuals of an RTT speak for hosts within about so many ms of the one that measured it (tried: 10, 30, 60, 120). */
-const RESIDUAL_REACH_MS = 60
-/** Weight of "no correction" beside the residuals. */
-const RESIDUAL_DOUBT = 0.5
-/** Hosts around a place that are asked what they see, how far their view carries, and the weight of the map beside them. */
-const NEAR_HOSTS = 8
-const NEAR_REACH_KM = 2000
-const MAP_WEIGHT = 3
 
 /** What is known of where a client is. */
 export function locate(tables: Tables, client: Address): Locality {
   const { value: host, scopeBits: hostScope } = tables.hosts.findAt(client)
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
-  const { value: placeRow, scopeBits: placeScope } = tables.findPlace(client)
+  const { value: placeRow, scopeBits: placeScope } = tables.places.find(client)
   const known = tables.locality(row)
   let scopeBits = Math.max(hostScope, evidenceScope, placeScope)
-  let place =
-    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.locality(placeRow)?.record.place ?? null
+  let place = (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(placeRow)?.place ?? null
   if (!place && tables.geography) {
     // One question for the whole grain, so that no address inside it is placed differently.
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)
     place = tables.geography.lookup(localityPrefix(client).address)
   }
   const own = host >= 0 ? tables.hosts.coordinateOf(host) : null
-  const coordinate = own ?? (known && placed(tables, known).coordinate)
+  const coordinate = own ?? (known && placed(tables, known))
   const basis = basisOf(host, known, coordinate, place)
   return {
     client,
@@ -93,7 +85,8 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
   if (hostRow === locality.host && hostRow >= 0) return { ms: 0, basis: 'member', errorMs: 0 }
   const known = tables.locality(locality.row)
   const at = known ? known.evidenceHosts.indexOf(hostRow) : -1
-  if (!known || at < 0) return predictUnmeasured(tables, locality, known, hostRow)
+  if (!known || at < 0 || !tables.hosts.isTrusted(hostRow))
+    return predictUnmeasured(tables, locality, known, hostRow)
   const rttMs = known.evidenceMs[at]!
   const share = trustOf(known.evidence[at]!)
   if (share === 1) return { ms: rttMs, basis: 'measured', errorMs: measuredErrorMs(rttMs) }
@@ -116,82 +109,54 @@ function predictUnmeasured(
   hostRow: number,
 ): Prediction {
   const { coordinate, host, place } = locality
-  if (coordinate && tables.hosts.hasCoordinate(hostRow)) {
-    const ms = tables.hosts.distanceToMs(coordinate, hostRow)
-    if (host >= 0) return { ms, basis: 'member', errorMs: coordinateErrorMs(coordinate, ms) }
-    const corrected = Math.max(0, ms + residualAt(tables, known!, hostRow))
-    return { ms: corrected, basis: 'coordinate', errorMs: coordinateErrorMs(coordinate, corrected) }
+  if (host >= 0) {
+    const measuredMs = tables.hosts.rttBetweenMs(host, hostRow)
+    if (!Number.isNaN(measuredMs))
+      return { ms: measuredMs, basis: 'member', errorMs: coordinateErrorMs(coordinate, measuredMs) }
+  } else if (known) {
+    const { ms, errorMs } = believed(tables, known, place)
+    if (ms[hostRow]! >= 0) return { ms: ms[hostRow]!, basis: 'coordinate', errorMs: errorMs[hostRow]! }
   }
-  const hostPlace = place && tables.hosts.placeOf(hostRow)
-  if (!place || !hostPlace) return UNKNOWN
-  const ms = predictByMap(tables, place, hostPlace, hostRow)
-  return { ms, basis: 'geo', errorMs: geoErrorMs(place, ms) }
+  if (!place) return UNKNOWN
+  const ms = tables.hosts.predictFrom(place)[hostRow] ?? Number.NaN
+  return Number.isNaN(ms) ? UNKNOWN : { ms, basis: 'geo', errorMs: geoErrorMs(place, ms) }
 }
 
-/**
- * The map's guess, corrected by how far it is wrong for the hosts around the client (simple kriging of
- * its residuals): where they take a detour to that host, so will the client.
- */
-function predictByMap(tables: Tables, place: Place, hostPlace: Place, hostRow: number): number {
-  const guessMs = geoRttMs(greatCircleKm(place, hostPlace))
-  if (!tables.hosts.hasCoordinate(hostRow)) return guessMs
-  const near = tables.hosts.near(place, NEAR_HOSTS)
-  let sum = 0
-  let total = MAP_WEIGHT
-  for (let i = 0; i < near.rows.length; i++) {
-    const row = near.rows[i]!
-    if (row === hostRow) continue
-    const weight = Math.exp(-((near.km[i]! / NEAR_REACH_KM) ** 2))
-    const seenMs = tables.hosts.distanceBetweenMs(row, hostRow)
-    sum += weight * (seenMs - geoRttMs(greatCircleKm(tables.hosts.placeOf(row)!, hostPlace)))
-    total += weight
+/** What a row's evidence makes believe of every host's RTT; worked out when first asked for. */
+export function believed(tables: Tables, known: LocalityRow, place: Place | null): Belief {
+  const memo = memoOf(tables, known)
+  if (memo.belief === null || memo.place?.lat !== place?.lat || memo.place?.lon !== place?.lon) {
+    memo.belief = believe(tables, sightingsOf(known), place, known)
+    memo.place = place
   }
-  return Math.max(fibreFloorMs(greatCircleKm(place, hostPlace)), guessMs + sum / total)
+  return memo.belief
 }
 
-/** A row's place in the space with what the fit leaves over at each of its hosts; worked out when first asked for. */
-function placed(tables: Tables, known: LocalityRow): LocalityRow['memo'] {
+/** A row's place in the space; worked out when first asked for. */
+function placed(tables: Tables, known: LocalityRow): Coordinate | null {
+  const memo = memoOf(tables, known)
+  return memo.coordinate
+}
+
+function memoOf(tables: Tables, known: LocalityRow): LocalityRow['memo'] {
   const { memo } = known
-  if (memo.coordinatesSerial === tables.hosts.coordinatesSerial) return memo
-  const proven = sightingsOf(tables, known, (e) => e.kind !== 'client')
-  const sightings = proven.length >= MIN_SIGHTINGS ? proven : sightingsOf(tables, known, () => true)
-  const coordinate = sightings.length >= MIN_SIGHTINGS ? placeBySightings(sightings) : null
-  memo.coordinatesSerial = tables.hosts.coordinatesSerial
-  memo.coordinate = coordinate
-  memo.residuals = coordinate
-    ? sightings.map(({ row, rttMs, weight }) => {
-        return { row, weight, ms: rttMs - tables.hosts.distanceToMs(coordinate, row) }
-      })
-    : []
+  const serial = `${tables.hosts.modelSerial} ${tables.panelSerial}`
+  if (memo.serial === serial) return memo
+  memo.serial = serial
+  memo.belief = null
+  const sightings = sightingsOf(known).flatMap(({ row, rttMs, weight }) => {
+    const coordinate = tables.hosts.coordinateOf(row)
+    return coordinate ? [{ coordinate, rttMs, weight }] : []
+  })
+  memo.coordinate = sightings.length >= MIN_SIGHTINGS ? placeBySightings(sightings) : null
   return memo
 }
 
-/** A row's evidence as far as `counts` says and its hosts have coordinates. */
-function sightingsOf(
-  tables: Tables,
-  { evidence, evidenceHosts }: LocalityRow,
-  counts: (evidence: Evidence) => boolean,
-): (Sighting & { row: number })[] {
-  const sightings: (Sighting & { row: number })[] = []
-  evidence.forEach((e, i) => {
-    const row = evidenceHosts[i]!
-    const coordinate = counts(e) ? tables.hosts.coordinateOf(row) : null
-    if (coordinate) sightings.push({ row, coordinate, rttMs: e.rttMs, weight: trustOf(e) })
-  })
-  return sightings
-}
-
-/** What the fit leaves over for a host, by the residuals of the hosts near it. */
-function residualAt(tables: Tables, known: LocalityRow, hostRow: number): number {
-  let sum = 0
-  let total = RESIDUAL_DOUBT
-  for (const residual of known.memo.residuals) {
-    const apartMs = tables.hosts.distanceBetweenMs(residual.row, hostRow)
-    const weight = residual.weight * Math.exp(-((apartMs / RESIDUAL_REACH_MS) ** 2))
-    sum += weight * residual.ms
-    total += weight
-  }
-  return sum / total
+/** The evidence that places a row: its clients' own word only while too few hosts have measured it. */
+export function sightingsOf({ evidence, evidenceHosts }: LocalityRow): Sighting[] {
+  const all = evidence.map((e, i) => ({ row: evidenceHosts[i]!, rttMs: e.rttMs, weight: trustOf(e) }))
+  const proven = all.filter((_, i) => evidence[i]!.kind !== 'client')
+  return proven.length >= MIN_SIGHTINGS ? proven : all
 }
 
 function basisOf(
@@ -208,13 +173,13 @@ function basisOf(
 
 // How far off each rung may be: 9 of 10 were within it on the matrices of PlanetLab and WonderProxy.
 
-/** An RTT that was measured comes again within a tenth, give or take a queue. */
+/** An RTT that was measured comes again within a few percent, give or take a queue: so it was between slices days apart. */
 function measuredErrorMs(rttMs: number): number {
-  return 2 + 0.1 * rttMs
+  return 1 + 0.06 * rttMs
 }
 
-function coordinateErrorMs(coordinate: Coordinate, ms: number): number {
-  return 10 + ms * (0.2 + coordinate.error)
+function coordinateErrorMs(coordinate: Coordinate | null, ms: number): number {
+  return 10 + ms * (0.2 + (coordinate?.error ?? 0))
 }
 
 function geoErrorMs(place: Place, ms: number): number {

@@ -1,186 +1,147 @@
 // Longest-prefix match: address -> the entry of the most specific prefix around it, and how wide a
-// prefix shares that entry. A binary trie with its one-way paths folded (PATRICIA, Morrison 1968).
+// prefix shares that entry.
 //
-// Invariant: a node that is no entry has two children (the root excepted), so there is no dead branch
-// and the depth at which a search leaves the trie is the scope: the ranges {scope of each address} are
-// a disjoint partition of all addresses. Flat typed arrays, so that nothing is allocated for each node.
+// Invariant: the ranges {scope of each address} are a disjoint partition of all addresses. IPv4 has a table
+// of its own, of one word instead of four; what is set above it (as ::/0) counts for it too. A change costs
+// some microseconds (and the prefixes that lie inside the changed one), however large the table is.
 
 import { type Address, familyOf, IPV4_OFFSET_BITS, type Prefix } from './address.ts'
+import {
+  type Allocate,
+  findPrefix,
+  isRetired,
+  memoryBytes,
+  type PrefixMatch,
+  type PrefixMemory,
+  prefixCount,
+  SortedPrefixes,
+} from './sorted-prefixes.ts'
 
-export interface PrefixMatch {
-  /** What was set for the longest prefix around the address; -1: no prefix is. */
-  readonly value: number
-  /** That prefix's length in bits of the 16-byte form; 0 with value -1. */
-  readonly bits: number
-  /** Length of the largest prefix around the address inside which every address finds this same entry. IPv4: never below 96. */
-  readonly scopeBits: number
+export type { PrefixMatch } from './sorted-prefixes.ts'
+
+/** Where ::ffff:0:0/96 begins: its third word, the two before being 0. */
+const IPV4_WORD = 0xffff
+
+const ordinary: Allocate = (bytes) => new ArrayBuffer(bytes)
+const shared: Allocate = (bytes) => new SharedArrayBuffer(bytes)
+
+/** Both families' arrays, for a reader on another thread. */
+export interface PrefixTableMemory {
+  readonly narrow: PrefixMemory
+  readonly wide: PrefixMemory
 }
 
-/** The root is never anyone's child, so its index says "no child" and fresh arrays of zeros are right. */
-const ROOT = 0
-const NONE = 0
-const NO_VALUE = -1
-const FIRST_CAPACITY = 64
-const KEY_WORDS = 4
+/** Lengths are in bits of the 16-byte form; an IPv4 scope is never below 96. */
+export function newMatch(): PrefixMatch {
+  return { value: -1, bits: 0, scopeBits: 0 }
+}
 
 export class PrefixTable {
-  #children = new Int32Array(2 * FIRST_CAPACITY)
-  #keys = new Int32Array(KEY_WORDS * FIRST_CAPACITY)
-  #depths = new Uint8Array(FIRST_CAPACITY)
-  #values = new Int32Array(FIRST_CAPACITY).fill(NO_VALUE)
-  /** Nodes in use or freed; the next fresh one has this index. */
-  #used = 1
-  readonly #freed: number[] = []
-  #size = 0
-  /** The address or prefix at hand as four words: kept, so that a search allocates only its result. */
-  readonly #sought = new Int32Array(KEY_WORDS)
+  readonly #narrow: SortedPrefixes
+  readonly #wide: SortedPrefixes
+
+  /** `shared`: in SharedArrayBuffers, for readers on other threads (PrefixReader). */
+  constructor(options: { readonly shared: boolean } = { shared: false }) {
+    const allocate = options.shared ? shared : ordinary
+    this.#narrow = new SortedPrefixes(1, allocate)
+    this.#wide = new SortedPrefixes(4, allocate)
+  }
 
   /** How many prefixes are set. */
   get size(): number {
-    return this.#size
+    return prefixCount(this.#narrow.memory) + prefixCount(this.#wide.memory)
   }
 
-  find(address: Address): PrefixMatch {
-    this.#seek(address, 128)
-    let node = ROOT
-    let value = this.#values[ROOT]!
-    let bits = 0
-    for (;;) {
-      const depth = this.#depths[node]!
-      const child = depth === 128 ? NONE : this.#children[2 * node + this.#soughtBit(depth)]!
-      if (child === NONE)
-        return { value, bits, scopeBits: scopeFor(address, this.#isLeaf(node) ? depth : depth + 1) }
-      const shared = this.#sharedBits(child, depth)
-      // The way to the child parts from the address at bit `shared`: one bit more, and nothing else is inside.
-      if (shared < this.#depths[child]!) return { value, bits, scopeBits: scopeFor(address, shared + 1) }
-      node = child
-      if (this.#values[node] !== NO_VALUE) {
-        value = this.#values[node]!
-        bits = shared
-      }
-    }
+  /** What the arrays take, used or not. */
+  get bytes(): number {
+    return memoryBytes(this.#narrow.memory) + memoryBytes(this.#wide.memory)
+  }
+
+  /** The arrays as they are now; when the table grows, it goes on in others and marks these retired. */
+  get memory(): PrefixTableMemory {
+    return { narrow: this.#narrow.memory, wide: this.#wide.memory }
+  }
+
+  /** Writes what it finds into `into`, so that a caller with a record of its own allocates nothing. */
+  find(address: Address, into: PrefixMatch = newMatch()): PrefixMatch {
+    return findIn(this.#narrow.memory, this.#wide.memory, address, into)
   }
 
   /** Sets or replaces. `value` is an integer, 0..2^31-1. */
   set(prefix: Prefix, value: number): void {
     if (value < 0 || value !== (value | 0))
       throw new RangeError(`PrefixTable value ${value} is not 0..2^31-1`)
-    const { bits } = prefix
-    this.#seek(prefix.address, bits)
-    let node = ROOT
-    while (this.#depths[node]! < bits) {
-      const slot = 2 * node + this.#soughtBit(this.#depths[node]!)
-      const child = this.#children[slot]!
-      if (child === NONE) {
-        const leaf = this.#allocate(bits)
-        this.#children[slot] = leaf
-        node = leaf
-        break
-      }
-      const shared = Math.min(bits, this.#sharedBits(child, this.#depths[node]!))
-      node = shared === this.#depths[child] ? child : this.#insertAbove(slot, child, shared)
-    }
-    if (this.#values[node] === NO_VALUE) this.#size++
-    this.#values[node] = value
+    const { address, bits } = prefix
+    if (isIpv4(prefix)) this.#narrow.set(word(address, 12), 0, 0, 0, bits - IPV4_OFFSET_BITS, value)
+    else this.#wide.set(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits, value)
+  }
+
+  /** What exactly this prefix was set to; -1: it is not set. */
+  get(prefix: Prefix): number {
+    const { address, bits } = prefix
+    if (isIpv4(prefix)) return this.#narrow.get(word(address, 12), 0, 0, 0, bits - IPV4_OFFSET_BITS)
+    return this.#wide.get(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits)
   }
 
   /** Removes exactly this prefix; false where it was not set. */
   delete(prefix: Prefix): boolean {
-    const { bits } = prefix
-    this.#seek(prefix.address, bits)
-    let parentSlot = -1
-    let slot = -1
-    let node = ROOT
-    while (this.#depths[node]! < bits) {
-      parentSlot = slot
-      slot = 2 * node + this.#soughtBit(this.#depths[node]!)
-      const child = this.#children[slot]!
-      if (child === NONE || this.#sharedBits(child, this.#depths[node]!) < this.#depths[child]!) return false
-      node = child
-    }
-    if (this.#depths[node] !== bits || this.#values[node] === NO_VALUE) return false
-    this.#values[node] = NO_VALUE
-    this.#size--
-    this.#fold(node, slot)
-    if (slot >= 0) this.#fold(slot >> 1, parentSlot)
-    return true
-  }
-
-  /** Takes a node out that is no entry and does not branch; `slot` is where its parent points to it. */
-  #fold(node: number, slot: number): void {
-    const left = this.#children[2 * node]!
-    const right = this.#children[2 * node + 1]!
-    if (node === ROOT || this.#values[node] !== NO_VALUE || (left !== NONE && right !== NONE)) return
-    this.#children[slot] = left === NONE ? right : left
-    this.#freed.push(node)
-  }
-
-  /** A new node for the first `depth` sought bits between `slot` and the `child` it points to. */
-  #insertAbove(slot: number, child: number, depth: number): number {
-    const node = this.#allocate(depth)
-    const branch = (this.#keys[KEY_WORDS * child + (depth >> 5)]! >>> (31 - (depth & 31))) & 1
-    this.#children[2 * node + branch] = child
-    this.#children[slot] = node
-    return node
-  }
-
-  #allocate(depth: number): number {
-    const node = this.#freed.pop() ?? this.#used++
-    if (node === this.#depths.length) this.#grow()
-    this.#depths[node] = depth
-    this.#values[node] = NO_VALUE
-    this.#children.fill(NONE, 2 * node, 2 * node + 2)
-    for (let word = 0; word < KEY_WORDS; word++) {
-      this.#keys[KEY_WORDS * node + word] = this.#sought[word]! & wordMask(depth - 32 * word)
-    }
-    return node
-  }
-
-  #grow(): void {
-    const capacity = 2 * this.#depths.length
-    const widen = <T extends Int32Array | Uint8Array>(from: T, to: T): T => {
-      to.set(from)
-      return to
-    }
-    this.#children = widen(this.#children, new Int32Array(2 * capacity))
-    this.#keys = widen(this.#keys, new Int32Array(KEY_WORDS * capacity))
-    this.#depths = widen(this.#depths, new Uint8Array(capacity))
-    this.#values = widen(this.#values, new Int32Array(capacity))
-  }
-
-  #isLeaf(node: number): boolean {
-    return this.#children[2 * node] === NONE && this.#children[2 * node + 1] === NONE
-  }
-
-  #seek(address: Address, bits: number): void {
-    for (let word = 0, i = 0; word < KEY_WORDS; word++, i += 4) {
-      const bytes = (address[i]! << 24) | (address[i + 1]! << 16) | (address[i + 2]! << 8) | address[i + 3]!
-      this.#sought[word] = bytes & wordMask(bits - 32 * word)
-    }
-  }
-
-  #soughtBit(at: number): number {
-    return (this.#sought[at >> 5]! >>> (31 - (at & 31))) & 1
-  }
-
-  /** How many leading bits of the node's key are as sought, at most its depth; the first `known` are. */
-  #sharedBits(node: number, known: number): number {
-    const depth = this.#depths[node]!
-    for (let word = known >> 5; word * 32 < depth; word++) {
-      const differing = this.#keys[KEY_WORDS * node + word]! ^ this.#sought[word]!
-      if (differing !== 0) return Math.min(depth, word * 32 + Math.clz32(differing))
-    }
-    return depth
+    const { address, bits } = prefix
+    if (isIpv4(prefix)) return this.#narrow.delete(word(address, 12), 0, 0, 0, bits - IPV4_OFFSET_BITS)
+    return this.#wide.delete(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits)
   }
 }
 
-/** A word with its first `bits` set (none below 0, all from 32 on). */
-function wordMask(bits: number): number {
-  if (bits <= 0) return 0
-  return bits >= 32 ? -1 : -1 << (32 - bits)
+/** A table as another thread sees it, over memory that its owner shared. */
+export class PrefixReader {
+  readonly #memory: PrefixTableMemory
+
+  constructor(memory: PrefixTableMemory) {
+    this.#memory = memory
+  }
+
+  /** True once the owner went on in larger arrays: from then on these stand still. */
+  get isRetired(): boolean {
+    return isRetired(this.#memory.narrow) || isRetired(this.#memory.wide)
+  }
+
+  find(address: Address, into: PrefixMatch = newMatch()): PrefixMatch {
+    return findIn(this.#memory.narrow, this.#memory.wide, address, into)
+  }
 }
 
-/** An IPv4 scope stays within IPv4: what surrounds ::ffff:0:0/96 is no answer's business. */
-function scopeFor(address: Address, bits: number): number {
-  return bits < IPV4_OFFSET_BITS && familyOf(address) === 4 ? IPV4_OFFSET_BITS : bits
+function findIn(narrow: PrefixMemory, wide: PrefixMemory, address: Address, into: PrefixMatch): PrefixMatch {
+  const w0 = word(address, 0)
+  const w1 = word(address, 4)
+  const w2 = word(address, 8)
+  const w3 = word(address, 12)
+  if (w0 !== 0 || w1 !== 0 || w2 !== IPV4_WORD) {
+    findPrefix(wide, w0, w1, w2, w3, into)
+    // IPv4 is one more entry beside this address, where it has any.
+    if (prefixCount(narrow) > 0) into.scopeBits = Math.max(into.scopeBits, bitsSharedWithIpv4(w0, w1, w2) + 1)
+    return into
+  }
+  findPrefix(narrow, w3, 0, 0, 0, into)
+  into.scopeBits += IPV4_OFFSET_BITS
+  if (into.value >= 0) {
+    into.bits += IPV4_OFFSET_BITS
+    return into
+  }
+  const { scopeBits } = into
+  findPrefix(wide, 0, 0, IPV4_WORD, 0, into)
+  into.scopeBits = scopeBits
+  return into
+}
+
+function isIpv4({ address, bits }: Prefix): boolean {
+  return bits >= IPV4_OFFSET_BITS && familyOf(address) === 4
+}
+
+function word(address: Address, at: number): number {
+  return ((address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!) >>> 0
+}
+
+/** How many leading bits the first words of an IPv6 address share with ::ffff:0:0/96: less than 96. */
+function bitsSharedWithIpv4(w0: number, w1: number, w2: number): number {
+  if (w0 !== 0) return Math.clz32(w0)
+  return w1 !== 0 ? 32 + Math.clz32(w1) : 64 + Math.clz32(w2 ^ IPV4_WORD)
 }

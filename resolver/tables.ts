@@ -6,7 +6,8 @@
 // Invariant: after apply() the tables say what compiling the whole directory afresh would, except the
 // shed shares, which remember (see nextShedShare).
 
-import { type Address, type Prefix, parsePrefix } from './address.ts'
+import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
+import type { Belief } from './belief.ts'
 import {
   type Change,
   type Coordinate,
@@ -15,10 +16,14 @@ import {
   type LocalityRecord,
   type Member,
   memberKey,
+  type Place,
   type Service,
 } from './directory.ts'
+import { hashText } from './hash.ts'
 import { HostTable } from './host-table.ts'
+import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
+import { Relatives } from './relatives.ts'
 import { compileMember, nextShedShare } from './serving.ts'
 
 /** Why a member is not up for choice at all; `live` where it is. */
@@ -66,11 +71,13 @@ export interface Geography {
   lookup(address: Address): { lat: number; lon: number; accuracyKm: number } | null
 }
 
-/** A prefix's place in the coordinate space, and how far off that is at each host that measured it. */
-export interface PlacementMemo {
-  coordinatesSerial: number
+/** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
+export interface LocalityMemo {
+  /** Of the tables when it was worked out. */
+  serial: string
+  place: Place | null
   coordinate: Coordinate | null
-  residuals: readonly { readonly row: number; readonly ms: number; readonly weight: number }[]
+  belief: Belief | null
 }
 
 /** A locality as locate reads it: evidence in columns, hosts by row. */
@@ -81,7 +88,9 @@ export interface LocalityRow {
   readonly evidenceMs: Float64Array
   readonly evidence: readonly Evidence[]
   /** What locate last worked out for this row, from the coordinates of that serial: a memo, never truth. */
-  readonly memo: PlacementMemo
+  readonly memo: LocalityMemo
+  /** RTT by host row, NaN where not measured; shorter than there are hosts where the last were not. */
+  readonly msByHost: Float64Array
 }
 
 interface ServiceSlot {
@@ -104,9 +113,19 @@ export class Tables {
   readonly #localities: (LocalityRow | null)[] = []
   readonly #localityRows = new Map<string, number>()
   readonly #freeLocalityRows: number[] = []
-  // Apart, so that a finer record of one kind does not hide a coarser one of the other.
   readonly #evidencePrefixes = new PrefixTable()
-  readonly #placePrefixes = new PrefixTable()
+  /** Rows of well measured localities in the order of their prefixes' hashes: an even sample that does not depend on history. */
+  readonly #panel: number[] = []
+  #panelSerial = 0
+  /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
+  readonly places = new PlaceTable()
+  /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
+  readonly #pooledPrefixes = new PrefixTable()
+  readonly #pooledFacts = new Map<number, number>()
+  readonly #relatives = new Relatives(this.places, {
+    add: (part, evidence) => this.#addPooled(part, evidence),
+    remove: (row) => this.#removePooled(row),
+  })
 
   /** Grows with each change that can alter an answer. */
   get serial(): number {
@@ -124,9 +143,11 @@ export class Tables {
       if (change.kind === 'services') this.#setService(change.key, change.value)
       else if (change.kind === 'hosts') this.#setHost(change.key, change.value)
       else if (change.kind === 'members') this.#setMember(change.key, change.value)
+      else if (change.kind === 'places') this.#setPlaces(change.key, change.value?.packed ?? null)
       else this.#setLocality(change.key, change.value)
       this.#serial++
     }
+    this.#relatives.refresh()
   }
 
   /** Sets what places addresses on the map; null: nothing does. Hosts without a place of their own get theirs anew. */
@@ -174,14 +195,30 @@ export class Tables {
     return this.hosts.distanceBetweenMs(a, b)
   }
 
-  /** Row of the longest prefix around the address with evidence; -1: none. */
+  /**
+   * Row of the longest prefix around the address with evidence; where there is none, of what its relatives in
+   * its announced prefix, else in its AS and country measured (evidence of count 0); -1: nothing.
+   */
   findEvidence(address: Address): { value: number; scopeBits: number } {
-    return this.#evidencePrefixes.find(address)
+    const own = this.#evidencePrefixes.find(address)
+    if (own.value >= 0 || this.places.size === 0) return own
+    const place = this.places.find(address)
+    const pooled = this.#pooledPrefixes.find(address)
+    // A more specific announcement inside is another network: the word of the one around it is not its own.
+    const isOfNetwork = pooled.value >= 0 && this.#pooledFacts.get(pooled.value) === place.value
+    return {
+      value: isOfNetwork ? pooled.value : this.#relatives.rowOfSystem(place.value),
+      scopeBits: Math.max(own.scopeBits, place.scopeBits, pooled.scopeBits),
+    }
   }
 
-  /** Row of the longest prefix around the address with a place; -1: none. */
-  findPlace(address: Address): { value: number; scopeBits: number } {
-    return this.#placePrefixes.find(address)
+  /** Well measured localities, whose RTTs tell of others that see the world alike: the same on every core. */
+  *panel(): Iterable<LocalityRow> {
+    for (const row of this.#panel.slice(0, PANEL_SIZE)) yield this.#localities[row]!
+  }
+
+  get panelSerial(): number {
+    return this.#panelSerial
   }
 
   locality(row: number): LocalityRow | null {
@@ -273,23 +310,92 @@ export class Tables {
       this.#localityRows.delete(text)
       this.#freeLocalityRows.push(row)
     }
+    this.#setPanel(row, before, this.#localities[row]!)
     setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
-    setOrDelete(this.#placePrefixes, prefix, row, (record?.place ?? null) !== null)
+    this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
   }
 
+  #setPanel(row: number, before: LocalityRow | null, after: LocalityRow | null): void {
+    const was = before !== null && isWellMeasured(before.record)
+    const is = after !== null && isWellMeasured(after.record)
+    if (!was && !is) return
+    const hash = hashText((before ?? after)!.record.prefix)
+    const hashOf = (at: number) => hashText(this.#localities[this.#panel[at]!]?.record.prefix ?? '')
+    let at = this.#panel.indexOf(row)
+    if (at < 0) {
+      at = 0
+      while (at < this.#panel.length && hashOf(at) < hash) at++
+      this.#panel.splice(at, 0, row)
+    } else if (!is) this.#panel.splice(at, 1)
+    if (at < PANEL_SIZE) this.#panelSerial++
+  }
+
+  #setPlaces(region: string, packed: Uint8Array | null): void {
+    this.places.setPage(region, packed)
+    this.#relatives.regroup(region)
+  }
+
+  #addPooled(part: { prefix: Prefix; factRow: number } | null, evidence: readonly Evidence[]): number {
+    const prefix = part?.prefix ?? EVERYWHERE
+    const row = this.#freeLocalityRows.pop() ?? this.#localities.length
+    const record = { prefix: formatPrefix(prefix), evidence, incumbents: {} }
+    this.#localities[row] = this.#compileLocality(prefix, record)
+    if (part) {
+      this.#pooledPrefixes.set(prefix, row)
+      this.#pooledFacts.set(row, part.factRow)
+    }
+    return row
+  }
+
+  #removePooled(row: number): void {
+    const { prefix, evidenceHosts } = this.#localities[row]!
+    if (this.#pooledFacts.delete(row)) {
+      // Another network's word may stand there by now.
+      if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
+    }
+    this.#localities[row] = null
+    this.#freeLocalityRows.push(row)
+    for (const host of evidenceHosts) this.hosts.release(host)
+  }
+
   #compileLocality(prefix: Prefix, record: LocalityRecord): LocalityRow {
+    const hosts = Int32Array.from(record.evidence, (e) => this.hosts.keep(e.host))
     return {
       record,
       prefix,
-      evidenceHosts: Int32Array.from(record.evidence, (e) => this.hosts.keep(e.host)),
+      evidenceHosts: hosts,
       evidenceMs: Float64Array.from(record.evidence, (e) => e.rttMs),
       evidence: record.evidence,
-      memo: { coordinatesSerial: -1, coordinate: null, residuals: [] },
+      memo: { serial: '', place: null, coordinate: null, belief: null },
+      msByHost: msByHostOf(hosts, record.evidence),
     }
   }
 }
+
+/** Localities heard as witnesses of how others see the world: more make estimates no better (tried: 64 to 512). */
+const PANEL_SIZE = 256
+/** RTTs of its own that make a locality well measured. */
+const PANEL_EVIDENCE = 4
+
+function isWellMeasured({ evidence }: LocalityRecord): boolean {
+  let own = 0
+  for (const { count, kind } of evidence) if (count > 0 && kind !== 'client') own++
+  return own >= PANEL_EVIDENCE
+}
+
+function msByHostOf(hosts: Int32Array, evidence: readonly Evidence[]): Float64Array {
+  const ms = new Float64Array(Math.max(0, ...hosts.map((row) => row + 1))).fill(Number.NaN)
+  hosts.forEach((row, i) => {
+    const { count, kind, rttMs } = evidence[i]!
+    if (count > 0 && kind !== 'client') ms[row] = rttMs
+  })
+  return ms
+}
+
+/** What an AS says is found by its number, not by a prefix. */
+const EVERYWHERE: Prefix = { address: new Uint8Array(16), bits: 0 }
 
 function setOrDelete(table: PrefixTable, prefix: Prefix, row: number, present: boolean): void {
   if (present) table.set(prefix, row)

@@ -28,10 +28,11 @@ import {
   resolveMember,
   resolveOptions,
 } from './options.ts'
+import { openPassiveWatch, type PassiveWatch } from './passive-watch.ts'
 import { Prober, type ProberStats } from './prober.ts'
 import { type EchoSocket, type EchoStats, openEcho } from './protocol/echo-socket.ts'
 import type { MemberReply, Order, OrderResult } from './protocol/messages.ts'
-import { type BeatReply, changesOf, type WatchedMember } from './requests.ts'
+import { type BeatReply, changesOf, tcpPortOf, type WatchedMember } from './requests.ts'
 import { Session } from './session.ts'
 
 export { AgentError, type AgentErrorCode } from './agent-error.ts'
@@ -63,6 +64,7 @@ export class Agent extends EventEmitter<AgentEvents> {
   readonly #stopping = new AbortController()
   #echo: EchoSocket | null = null
   #prober: Prober | null = null
+  #passive: PassiveWatch | null = null
   /** The current core knows this host. */
   #registered = false
   #heartbeatMs = MIN_HEARTBEAT_MS
@@ -207,6 +209,22 @@ export class Agent extends EventEmitter<AgentEvents> {
     await Promise.all([...this.#members.values()].map(({ watch }) => watch.start()))
   }
 
+  #openPassive(): PassiveWatch {
+    if (this.#ports().length === 0) {
+      this.emit('warning', 'passive: no member has a port or a URL, so no connections can be looked at')
+    }
+    return openPassiveWatch({
+      ports: () => this.#ports(),
+      tell: (rtts) => this.#session.measure([...rtts]),
+      warn: (text) => this.emit('warning', text),
+    })
+  }
+
+  #ports(): number[] {
+    const ports = [...this.#members.values()].map(({ member }) => tcpPortOf(member))
+    return [...new Set(ports.filter((port) => port !== undefined))]
+  }
+
   async #openEcho(): Promise<EchoSocket> {
     const { echo, echoGiven } = this.#options
     const key = (): Uint8Array | null => this.#session.echoKey
@@ -235,6 +253,7 @@ export class Agent extends EventEmitter<AgentEvents> {
     const core = this.#session.cores.current
     this.joined = { core, home, host: this.name, addresses, publicAddress, publicPort, reachable, members }
     this.emit('joined', this.joined)
+    if (this.#options.passive === 'ss') this.#passive ??= this.#openPassive()
     return this.joined
   }
 
@@ -369,6 +388,7 @@ export class Agent extends EventEmitter<AgentEvents> {
     // A join under way is let finish: it must not reach the core after the goodbye.
     await this.#loop
     await this.#prober?.stop()
+    await this.#passive?.close()
     if (!(await this.#session.goodbye())) {
       this.emit('warning', 'no core could be told; the members stay in answers until the lease ends')
     }

@@ -28,7 +28,7 @@ export interface ProbeTarget {
   readonly source: string | undefined
 }
 
-/** `. NS` to a resolver: whatever it answers, refusals too, is an RTT. */
+/** `. NS` to a resolver: whatever it answers, refusals too, is an RTT; so is a closed port's own refusal. */
 export function probeDns(target: ProbeTarget, port: number, stop: AbortSignal): Promise<number[]> {
   return repeat(target.count, stop, (signal) => askRoot(target, port, signal))
 }
@@ -101,7 +101,11 @@ async function askRoot(target: ProbeTarget, port: number, signal: AbortSignal): 
       signal.addEventListener('abort', () => reject(signal.reason))
       const id = randomInt(0x10000)
       let sentAtMs = 0
-      socket.on('error', reject)
+      socket.on('error', (error: NodeJS.ErrnoException) => {
+        // ICMP port unreachable: by RFC 1122 that comes from the host itself.
+        if (error.code === 'ECONNREFUSED' && sentAtMs > 0) resolve(performance.now() - sentAtMs)
+        else reject(error)
+      })
       socket.on('connect', () => {
         sentAtMs = performance.now()
         socket.send(rootQuery(id))

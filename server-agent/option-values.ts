@@ -164,3 +164,9 @@ export function check(key: string, value: unknown): Check | null {
   if (parsed === null) throw bad(key, value, 'tcp://HOST:PORT, an http(s) URL, or exec:COMMAND')
   return parsed
 }
+
+export function passive(key: string, value: unknown): 'ss' | null {
+  if (value === undefined) return null
+  if (value !== 'ss') throw bad(key, value, 'ss, or nothing')
+  return value
+}

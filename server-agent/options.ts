@@ -18,6 +18,7 @@ import {
   list,
   loadSource,
   number,
+  passive,
   place,
   refuseUnknown,
   text,
@@ -80,6 +81,8 @@ export interface AgentOptions {
   checkFall?: number | undefined
   /** Probes that the cores may have this host send, a minute; default 1200. */
   maxProbesPerMinute?: number | undefined
+  /** `ss`: report the RTTs that the kernel's TCP knows of the members' own clients; default: none are. */
+  passive?: 'ss' | undefined
   /** In [0, 1); spreads retries. */
   random?: (() => number) | undefined
 }
@@ -112,6 +115,7 @@ export interface ResolvedOptions {
   readonly leaseSec: number | undefined
   readonly pace: CheckPace
   readonly maxProbesPerMinute: number
+  readonly passive: 'ss' | null
   readonly random: () => number
 }
 
@@ -140,6 +144,7 @@ const OPTION_KEYS = new Set([
     'checkRise',
     'checkFall',
     'maxProbesPerMinute',
+    'passive',
     'random',
   ],
 ])
@@ -187,6 +192,7 @@ export function resolveOptions(options: AgentOptions, hostname: string): Resolve
       0,
       60_000,
     ),
+    passive: passive('passive', options.passive),
     random: options.random ?? Math.random,
   }
 }

@@ -4,7 +4,7 @@
 
 import { spawn } from 'node:child_process'
 
-/** More than a number or ping's lines ever need; what comes after is thrown away. */
+/** More than a number or ping's lines ever need. */
 const MAX_OUTPUT_BYTES = 16_384
 
 export interface ProgramEnd {
@@ -13,8 +13,16 @@ export interface ProgramEnd {
   readonly stdout: string
 }
 
-/** Rejects where it can't be started (ENOENT), or with the signal's reason after killing it. */
-export function runProgram(file: string, args: readonly string[], signal: AbortSignal): Promise<ProgramEnd> {
+/**
+ * Rejects where it can't be started (ENOENT), or with the signal's reason after killing it. What it
+ * prints beyond `maxBytes` or so is thrown away.
+ */
+export function runProgram(
+  file: string,
+  args: readonly string[],
+  signal: AbortSignal,
+  maxBytes: number = MAX_OUTPUT_BYTES,
+): Promise<ProgramEnd> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     // A group of its own, so that what a shell started can be ended with it.
@@ -30,7 +38,7 @@ export function runProgram(file: string, args: readonly string[], signal: AbortS
     let stdout = ''
     child.stdout.setEncoding('utf8')
     child.stdout.on('data', (text: string) => {
-      if (stdout.length < MAX_OUTPUT_BYTES) stdout += text
+      if (stdout.length < maxBytes) stdout += text
     })
     signal.addEventListener('abort', kill)
     const end = (settle: () => void): void => {

@@ -12,12 +12,14 @@ import {
   type Beat,
   HostReply,
   type HostRequest,
+  MeasurementReply,
   MemberReply,
   type MemberRequest,
 } from './protocol/messages.ts'
 
 export const HostReplyShape = Compile(HostReply)
 export const MemberReplyShape = Compile(MemberReply)
+export const MeasurementReplyShape = Compile(MeasurementReply)
 
 /**
  * A heartbeat's reply with its orders unread: one order that this agent does not know (a newer core's,
@@ -77,6 +79,13 @@ export function memberRequest(watched: WatchedMember): MemberRequest {
     load: watched.watch.load,
     health: watched.watch.health,
   }
+}
+
+/** Where a member's clients connect to; undefined where its operator did not say. */
+export function tcpPortOf({ port, url }: ResolvedMember): number | undefined {
+  if (port !== undefined || url === undefined) return port
+  const { port: given, protocol } = new URL(url)
+  return given !== '' ? Number(given) : protocol === 'https:' ? 443 : 80
 }
 
 /** What changed of the members since the core last answered. */

@@ -9,13 +9,14 @@ import { AgentError, reasonOf } from './agent-error.ts'
 import { type Call, CoreClient } from './core-client.ts'
 import { CredentialFile } from './credential-file.ts'
 import type { ResolvedMember, ResolvedOptions } from './options.ts'
-import type { Beat, HostReply, MemberReply } from './protocol/messages.ts'
+import type { Beat, HostReply, MeasurementRequest, MemberReply } from './protocol/messages.ts'
 import {
   type BeatReply,
   BeatsReplyShape,
   HostReplyShape,
   hostRequest,
   localAddressTo,
+  MeasurementReplyShape,
   MemberReplyShape,
   memberRequest,
   type WatchedMember,
@@ -109,6 +110,12 @@ export class Session {
       throw new AgentError('bad-reply', `${this.cores.current} answers some other host's heartbeat`)
     }
     return mine
+  }
+
+  /** Reports RTTs to clients that nobody ordered. */
+  async measure(rtts: MeasurementRequest['rtts']): Promise<void> {
+    const body: MeasurementRequest = { rtts }
+    await this.call({ method: 'POST', path: '/v1/measurements', body, reply: MeasurementReplyShape })
   }
 
   /** Removes the host with all its members, at whichever core answers. False: none could be told. */

@@ -47,6 +47,7 @@ export const SETTINGS: readonly Setting[] = [
   ofHost('state', 'stateDir', 'text', 'DIR', "keeps the host's credential over restarts"),
   ofHost('lease', 'leaseSec', 'number', 'SEC', 'silence after which the host counts as gone; default 8'),
   ofHost('max-probes', 'maxProbesPerMinute', 'number', 'N', 'most probes a minute by order; default 1200'),
+  ofHost('passive', 'passive', 'text', 'ss', "report RTTs of the members' own clients, by the system's ss"),
   ofHost('insecure', 'insecure', 'yes', null, 'let the token travel over http:// beyond this machine'),
 ]
 

@@ -106,11 +106,15 @@ const NEXT: Partial<Record<ApiFailureCode, string>> = {
 }
 
 /** Wrong use (2) where the core found the request itself wrong, else failed (1). */
-function commandFailure({ code, message, cause }: ApiFailure, tokenHint: string): CommandFailure {
+function commandFailure(
+  { code, message, cause, retryAfterSec }: ApiFailure,
+  tokenHint: string,
+): CommandFailure {
   const next = code === 'unauthorized' ? tokenHint : NEXT[code]
   return new CommandFailure(printable(message), {
     exitCode: code === 'invalid' ? 2 : 1,
     ...(next === undefined ? {} : { next }),
+    ...(retryAfterSec === null ? {} : { retryAfterSec }),
     cause,
   })
 }

@@ -1,18 +1,22 @@
 // `nearcast locality`: what is known of where an address is, and places from files of the operator.
 //
 // An import is the weakest knowledge but geography's: what hosts measure outranks it. A file is read
-// whole before anything is sent; sending is in parts, and sending the same file again is harmless.
+// whole before anything is sent; sending is in parts, each taken whole or not at all, and sending the same
+// file again is harmless.
 
 import { basename } from 'node:path'
 import type { Command } from 'commander'
 import { formatPrefix, parseAddress } from '../../resolver/address.ts'
 import type { LocalityStory } from '../../resolver/explain.ts'
+import type { ApiClient } from '../api-client.ts'
+import type { ImportEntry } from '../import-list.ts'
 import { apiPath, type CoreOptions, openClient, talksToCore } from './client.ts'
 import { printTable } from './table.ts'
-import { printable, printJson, type Terminal, wrongUse } from './terminal.ts'
+import { CommandFailure, printable, printJson, type Terminal, wrongUse } from './terminal.ts'
 
-/** What the core takes in one request. */
-const ENTRIES_PER_REQUEST = 10_000
+/** A core takes 10,000 in one request, but between requests it answers others: these are some 20 ms of its time. */
+const ENTRIES_PER_REQUEST = 2_000
+const PROGRESS_ENTRIES = 50_000
 
 interface ImportOptions extends CoreOptions {
   readonly skipBad?: boolean
@@ -25,7 +29,10 @@ export function addLocalityCommands(command: Command, terminal: Terminal): void 
   const load = command
     .command('import')
     .description('tell the core where prefixes are')
-    .argument('<file>', "a geofeed (RFC 8805), an MMDB file, or lines 'CIDR LAT LON' (# comments)")
+    .argument(
+      '<file>',
+      "a geofeed (RFC 8805), an MMDB file, lines 'CIDR LAT LON' (# comments), or CSV with a line of column names: prefix, asn, lat, lon, country; gzipped or not",
+    )
     .option('--skip-bad', 'leave out lines that are wrong, instead of importing nothing')
   talksToCore(load)
     .action((file: string, options: ImportOptions) => importPlaces(file, options, terminal))
@@ -108,20 +115,45 @@ async function importPlaces(file: string, options: ImportOptions, terminal: Term
   const { importFile } = await import('../imports.ts')
   const { entries, bad, withoutPlace } = importFile(file, { skipBad: options.skipBad === true })
   for (const { line, reason } of bad) terminal.warn(`line ${line} left out: ${printable(reason)}`)
+  // In the order of addresses: what lies together is kept together, and written once.
+  const order = entries.order()
   let imported = 0
-  for (let from = 0; from < entries.length; from += ENTRIES_PER_REQUEST) {
-    const part = entries.slice(from, from + ENTRIES_PER_REQUEST)
-    const body = {
-      source: basename(file),
-      entries: part.map(({ prefix, place }) => ({ prefix: formatPrefix(prefix), ...place })),
-    }
-    const reply = await client.request<{ imported: number }>('POST', apiPath('localities'), body)
-    imported += reply.imported
-    if (terminal.width !== null && entries.length > ENTRIES_PER_REQUEST) {
+  for (let from = 0; from < order.length; from += ENTRIES_PER_REQUEST) {
+    const part = Array.from(order.subarray(from, from + ENTRIES_PER_REQUEST), (i) => tell(entries.at(i)))
+    imported += await send(client, { source: basename(file), entries: part }, imported, file)
+    if (terminal.width !== null && imported % PROGRESS_ENTRIES === 0) {
       terminal.warn(`${imported} of ${entries.length} sent`)
     }
   }
   if (options.json) return printJson(terminal, { imported, leftOut: bad.length, withoutPlace })
   const without = withoutPlace === 0 ? '' : ` (${withoutPlace} more name no place)`
   terminal.print(`${imported} prefixes imported from ${file}${without}. Next: npx nearcast locality show IP`)
+}
+
+function tell({ prefix, place, asn, country }: ImportEntry): object {
+  return {
+    prefix: formatPrefix(prefix),
+    ...place,
+    ...(asn === null ? {} : { asn }),
+    ...(country === null ? {} : { country }),
+  }
+}
+
+/** One part, as often as the core asks to come back later. Where it fails, the parts before it stand, and that is said. */
+async function send(client: ApiClient, body: object, before: number, file: string): Promise<number> {
+  try {
+    return (await client.request<{ imported: number }>('POST', apiPath('localities'), body)).imported
+  } catch (error) {
+    if (!(error instanceof CommandFailure)) throw error
+    if (error.retryAfterSec !== null) {
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfterSec!))
+      return send(client, body, before, file)
+    }
+    if (before === 0) throw error
+    throw new CommandFailure(`${error.message} (${before} prefixes were imported before that)`, {
+      exitCode: error.exitCode,
+      next: `Import ${file} again: what is there already is replaced.`,
+      cause: error,
+    })
+  }
 }

@@ -32,7 +32,7 @@ function printStatus(core: CoreStatus, terminal: Terminal): void {
     services: `${core.services}`,
     hosts: `${hosts.live} live, ${hosts.silent} silent, ${hosts.left} left`,
     members: `${members.live} live, ${members.other} other`,
-    localities: `${core.localities}`,
+    localities: `${core.localities} measured, ${core.places} imported`,
     store: printable(core.store),
     geography: printable(core.geography),
   }

@@ -36,11 +36,17 @@ export type ExitCode = 0 | 1 | 2
 export class CommandFailure extends Error {
   readonly exitCode: ExitCode
   readonly next: string | null
-  constructor(message: string, options: { exitCode?: ExitCode; next?: string; cause?: unknown } = {}) {
+  /** The core asked to be left alone for so long; null: it did not. */
+  readonly retryAfterSec: number | null
+  constructor(
+    message: string,
+    options: { exitCode?: ExitCode; next?: string; retryAfterSec?: number; cause?: unknown } = {},
+  ) {
     super(message, { cause: options.cause })
     this.name = 'CommandFailure'
     this.exitCode = options.exitCode ?? 1
     this.next = options.next ?? null
+    this.retryAfterSec = options.retryAfterSec ?? null
   }
 }
 

@@ -136,7 +136,7 @@ export function agentRoutes(app: Api, { core }: HttpContext): void {
         operationId: 'postMeasurements',
         summary: 'RTTs that a host or a client saw itself',
         description:
-          'A host names clients’ addresses, with its credential; a client names members of a service, with the ticket of an earlier answer.',
+          'A host names clients’ addresses, with its credential: what its TCP stack or its access log knows of their round trips, no response times. `count` is how many connections `rttMs` was taken from. A client names members of a service, with the ticket of an earlier answer.',
         security: [{ credential: [] }, {}],
         body: MeasurementRequest,
         response: { 200: told('How many counted', MeasurementReply), ...problems('forbidden', 'too-large') },

@@ -318,12 +318,23 @@ function coreRoutes(app: Api, { core, config }: HttpContext): void {
       },
     },
     ({ caller, body }) => {
-      const entries = body.entries.map(({ prefix: text, lat, lon, accuracyKm = IMPORTED_ACCURACY_KM }, i) => {
+      const { source } = body
+      const entries = body.entries.map((entry, i) => {
+        const {
+          prefix: text,
+          lat,
+          lon,
+          accuracyKm = IMPORTED_ACCURACY_KM,
+          asn = null,
+          country = null,
+        } = entry
         const prefix = parsePrefix(text)
-        if (prefix !== null) return { prefix, place: { lat, lon, accuracyKm } }
+        if (prefix !== null) {
+          return { prefix, fact: { place: { lat, lon, accuracyKm }, asn, country, source } }
+        }
         throw new Problem('bad-request', `'${text}' is not a prefix without host bits`, `entries.${i}.prefix`)
       })
-      return core.importLocalities(caller, entries, body.source)
+      return core.importLocalities(caller, entries)
     },
   )
 

@@ -136,6 +136,14 @@ export const LocalitiesRequest = Type.Object(
           lat: Type.Number({ minimum: -90, maximum: 90 }),
           lon: Type.Number({ minimum: -180, maximum: 180 }),
           accuracyKm: Type.Optional(Type.Number({ minimum: 0, maximum: 20_038 })),
+          asn: Type.Optional(
+            Type.Integer({
+              minimum: 1,
+              maximum: 4_294_967_295,
+              description: 'The network that announces it',
+            }),
+          ),
+          country: Type.Optional(Type.String({ pattern: '^[A-Z]{2}$', description: 'ISO 3166-1' })),
         },
         closed,
       ),
@@ -331,6 +339,7 @@ export const StatusReply = Type.Unsafe<CoreStatus>(
     hosts: Type.Object({ live: Type.Integer(), silent: Type.Integer(), left: Type.Integer() }),
     members: Type.Object({ live: Type.Integer(), other: Type.Integer() }),
     localities: Type.Integer(),
+    places: Type.Integer(),
     store: Type.String(),
     geography: Type.String(),
     counters: Type.Record(Type.String(), Type.Number()),

@@ -31,6 +31,7 @@ interface Asked {
 interface Reply {
   readonly status?: number
   readonly body?: unknown
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 async function readBody(request: IncomingMessage): Promise<unknown> {
@@ -47,8 +48,9 @@ async function openFakeCore(
   const server = createServer(async (request, response) => {
     const { method = '', url = '', headers } = request
     asked.push({ method, url, authorization: headers.authorization, body: await readBody(request) })
-    const { status = 200, body } = typeof reply === 'function' ? reply(asked.at(-1)!) : reply
+    const { status = 200, body, headers: more } = typeof reply === 'function' ? reply(asked.at(-1)!) : reply
     response.writeHead(status, {
+      ...more,
       'content-type': status < 400 ? 'application/json' : 'application/problem+json',
     })
     response.end(body === undefined ? '' : JSON.stringify(body))
@@ -565,18 +567,31 @@ t.test('locality import sends the file in parts that a core takes', async (t) =>
   t.match(out, '10001 prefixes imported')
   t.strictSame(
     core.asked.map(({ body }) => (body as { entries: [] }).entries.length),
-    [10_000, 1],
+    [2000, 2000, 2000, 2000, 2000, 1],
   )
-  t.match(core.asked[1]?.body, {
+  t.match(core.asked[5]?.body, {
     source: 'places.txt',
     entries: [{ prefix: '10.39.16.0/24', lat: 52.5, lon: 13.4 }],
   })
+
+  let turn = 0
+  const busy = await openFakeCore(t, () => {
+    if (turn++ === 3) return { status: 500, body: { detail: 'the disk is full' } }
+    const isBusy = turn === 2
+    return isBusy
+      ? { status: 429, headers: { 'retry-after': '0' }, body: { detail: 'at most 600 a minute' } }
+      : { body: { imported: 2000 } }
+  })
+  const cut = await run(['locality', 'import', file, '--core', busy.url])
+  t.equal(cut.code, 1)
+  t.match(cut.err, /the disk is full \(4000 prefixes were imported before that\)/)
+  t.same(busy.asked[1]?.body, busy.asked[2]?.body, 'a core that asks to come back later is asked again')
 
   const bad = join(t.testdir({ 'places.txt': '192.0.2.0/24 52.5 13.4\n192.0.2.0/99 1 1\n' }), 'places.txt')
   const refused = await run(['locality', 'import', bad, '--core', core.url])
   t.equal(refused.code, 1)
   t.match(refused.err, /192\.0\.2\.0\/99/)
-  t.equal(core.asked.length, 2, 'nothing of it was sent')
+  t.equal(core.asked.length, 6, 'nothing of it was sent')
   const skipped = await run(['locality', 'import', bad, '--skip-bad', '--core', core.url])
   t.equal(skipped.code, 0)
   t.match(skipped.out, '1 prefixes imported')
@@ -602,6 +617,7 @@ t.test('status exits with 1 where the core is not ready', async (t) => {
     hosts: { live: 1, silent: 0, left: 0 },
     members: { live: 1, other: 0 },
     localities: 3,
+    places: 5,
     store: 'sqlite',
     geography: 'geoip-lite',
     counters: {},

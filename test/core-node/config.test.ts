@@ -4,6 +4,7 @@
 import { writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import {
   CONFIG_KEYS,
@@ -503,7 +504,8 @@ t.test('imports', async (t) => {
     importBytes(Buffer.from(text), 'places', { skipBad: false, gazetteer, ...options })
   /** As `prefix lat lon radius`, which is easy to compare. */
   const said = ({ entries }: LocalityImport) =>
-    entries.map(
+    Array.from(
+      entries,
       ({ prefix, place }) => `${formatPrefix(prefix)} ${place.lat} ${place.lon} ${place.accuracyKm}`,
     )
 
@@ -539,6 +541,59 @@ t.test('imports', async (t) => {
       '2001:db8::/32 47.3667 8.55 25',
       `198.51.100.5/32 ${Object.values(CITIES.find('JP', '', '')!).join(' ')}`,
     ])
+  })
+
+  t.test('a table whose first line names its columns', async (t) => {
+    const result = read(
+      gzipSync('# announced\nprefix,asn,lat,lon\n1.0.4.0/22,38803,-38.03,145.30\n1.0.5.0/24,AS13335,0,-1\n'),
+    )
+    t.equal(result.format, 'table')
+    t.strictSame(said(result), ['1.0.4.0/22 -38.03 145.3 25', '1.0.5.0/24 0 -1 25'])
+    t.match(result.entries.at(0), { asn: 38803, country: null })
+    t.match(result.entries.at(1), { asn: 13335 })
+
+    const nested = read(
+      [
+        'prefix,asn,country',
+        '2001:200::/23,,jp',
+        '2001:200::/32,2500,CH',
+        '2001:db8::/32,64496,',
+        '2001:db9::/32,,EU',
+      ].join('\n'),
+    )
+    t.equal(nested.withoutPlace, 2, 'no country, and one that is no one place')
+    t.same(
+      Array.from(nested.entries, ({ asn, country, place }) => [asn, country, place.accuracyKm >= 500]),
+      [
+        [null, 'JP', true],
+        [2500, 'CH', true],
+      ],
+    )
+    const mixed = read(
+      'Network,Country_Code,Latitude,Longitude,Accuracy_km\n10.0.0.0/8,CH,47,8,9\n10.1.0.0/16,CH,,,\n',
+    )
+    t.match(said(mixed)[0], '10.0.0.0/8 47 8 9')
+    t.match(mixed.entries.at(1), { country: 'CH', place: CITIES.find('CH', '', '')! })
+
+    for (const [row, reason] of [
+      ['10.0.0.0/8,x,1,1', /"x" is no AS number/],
+      ['10.0.0.0/8,4294967296,1,1', /is no AS number/],
+      ['10.0.0.0/8,0,1,1', /"0" is no AS number/],
+      ['10.0.0.1/8,1,1,1', /is no prefix/],
+      ['10.0.0.0/8,1,1,', /longitude "" is no number/],
+      ['10.0.0.0/8,1,91,1', /latitude "91"/],
+    ] as const) {
+      t.throws(() => read(`prefix,asn,lat,lon\n${row}\n`), { name: 'Problem', message: reason }, row)
+    }
+    t.throws(() => read('prefix,asn,lat,lon\n'), { message: /no line with a prefix/ })
+  })
+
+  t.test('entries keep the order of the file and tell that of addresses', async (t) => {
+    const { entries } = read('10.2.0.0/16 1 1\n2001:db8::/32 2 2\n10.0.0.0/8 3 3\n10.0.0.0/16 4 4\n')
+    t.same(
+      Array.from(entries.order(), (i) => formatPrefix(entries.at(i).prefix)),
+      ['10.0.0.0/8', '10.0.0.0/16', '10.2.0.0/16', '2001:db8::/32'],
+    )
   })
 
   t.test('an MMDB file: all networks with a place, in order, none twice', async (t) => {
@@ -613,7 +668,10 @@ t.test('imports', async (t) => {
   t.test('what is no such file at all is told as that', async (t) => {
     t.throws(() => read(''), { name: 'Problem', message: /no line with a prefix/ })
     t.throws(() => read('# nothing\n\n'), { name: 'Problem', message: /no line with a prefix/ })
-    t.throws(() => read(Buffer.from([0x1f, 0x8b, 8, 0])), { name: 'Problem', message: /compressed/ })
+    t.throws(() => read(Buffer.from([0x1f, 0x8b, 8, 0])), {
+      name: 'Problem',
+      message: /compressed and can't be/,
+    })
     t.throws(() => read(Buffer.from([0xff, 0xfe, 0x31, 0])), {
       name: 'Problem',
       message: /neither an MMDB file nor UTF-8/,

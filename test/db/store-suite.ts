@@ -126,8 +126,6 @@ const LOCALITY: LocalityRecord = {
     { host: 'paris', rttMs: 12.25, count: 3, atMs: 1_790_000_000_000, kind: 'active' },
     { host: 'b.mirror', rttMs: 90, count: 1, atMs: 1_790_000_000_001, kind: 'client' },
   ],
-  place: null,
-  source: null,
   incumbents: { mirror: 'paris' },
 }
 
@@ -152,10 +150,13 @@ export const EVERYTHING: readonly Change[] = [
     value: {
       prefix: '2001:db8::/48',
       evidence: [],
-      place: { lat: -33.9, lon: 151.2, accuracyKm: 0.5 },
-      source: 'geofeed.csv',
       incumbents: {},
     },
+  },
+  {
+    kind: 'places',
+    key: '192.0.0.0/12',
+    value: { region: '192.0.0.0/12', packed: Uint8Array.of(0, 255, 39, 10, 13, 0) },
   },
   { kind: 'settings', key: 'cookie-secret', value: '0'.repeat(64) },
   { kind: 'settings', key: 'empty', value: '' },
@@ -314,6 +315,8 @@ function someChange(next: () => number): Change {
       return { kind: 'tokens', key: name, value: remove ? null : { ...change.value!, id: name } }
     case 'localities':
       return { kind: 'localities', key: name, value: remove ? null : { ...change.value!, prefix: name } }
+    case 'places':
+      return { kind: 'places', key: name, value: remove ? null : { ...change.value!, region: name } }
     case 'settings':
       return { kind: 'settings', key: name, value: remove ? null : String(next()) }
     case 'services':

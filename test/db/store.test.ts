@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import t, { type Test } from 'tap'
@@ -188,7 +188,10 @@ t.test('a path that can’t be used is unavailable', async (t) => {
 })
 
 t.test('migrations', async (t) => {
-  const SCHEMA = readFileSync(join(MIGRATIONS, '0001-directory.sql'), 'utf8')
+  const SCHEMA = readdirSync(MIGRATIONS)
+    .sort()
+    .map((name) => readFileSync(join(MIGRATIONS, name), 'utf8'))
+    .join('\n')
   const ADD = 'CREATE TABLE added (n INTEGER) STRICT;'
 
   /** A store made with two migrations, and then their folder as `change` leaves it. */

@@ -41,13 +41,16 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 /** The files of resolver/ that touch the machine: sockets. All others are pure. */
 const RESOLVER_SHELLS = ['resolver/dns-server.ts', 'resolver/dns-tcp.ts', 'resolver/dns-udp.ts']
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
-const CORE_PURE = ['coordinates', 'planner', 'localities', 'demand', 'echo-planner'].map(
+const CORE_PURE = ['coordinates', 'mesh', 'planner', 'localities', 'demand', 'echo-planner'].map(
   (name) => `core-node/${name}.ts`,
 )
 /** A header that says so is held to it; one that says "Pure but for" is not. */
 const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
-/** Computes MACs by node:crypto and draws no number from it: as pure as it says. */
-const PURE_CODEC = 'server-agent/protocol/echo.ts'
+/** Parts of Node that are functions of their arguments, as these files use them: MACs, and what is an address. */
+const PURE_BUILTINS: Readonly<Record<string, string>> = {
+  'server-agent/protocol/echo.ts': 'node:crypto',
+  'server-agent/passive.ts': 'node:net',
+}
 /** What pure files may import from outside resolver/ and themselves: schemas, and the error that they give back. */
 const PURE_ELSEWHERE = ['core-node/problem.ts', 'server-agent/protocol/messages.ts']
 
@@ -159,7 +162,7 @@ const pureFilesArePure: Rule = (files) =>
   [...files].flatMap(([path, text]) => {
     if (!isPure(files, path)) return []
     const builtins = importsOf(path, text).filter(
-      ({ from }) => from.startsWith('node:') && !(path === PURE_CODEC && from === 'node:crypto'),
+      ({ from }) => from.startsWith('node:') && from !== PURE_BUILTINS[path],
     )
     const impure = importsOf(path, text).filter(
       (it) =>
@@ -380,7 +383,7 @@ t.test('the rules see the house', async (t) => {
   t.ok(sources.has('resolver/select.ts'))
   t.ok(sources.has('core-node/bin/install.js'))
   t.match(importsOf('resolver/select.ts', sources.get('resolver/select.ts')!), [{ path: /^resolver\// }])
-  for (const path of [...RESOLVER_SHELLS, ...CORE_PURE, ...PURE_ELSEWHERE, PURE_CODEC])
+  for (const path of [...RESOLVER_SHELLS, ...CORE_PURE, ...PURE_ELSEWHERE, ...Object.keys(PURE_BUILTINS)])
     t.ok(sources.has(path), `${path} is there`)
   for (const name of ['registry', 'enrolment', 'liveness', 'orders', 'http/target', 'lab/internet'])
     t.ok(isPure(sources, `core-node/${name}.ts`), `${name} says that it is pure`)

@@ -1,6 +1,7 @@
 // Addresses, prefixes and the prefix table. The table is held against a slow twin: a linear scan for the
 // match, and for the scope a walk over every address of a space small enough to enumerate.
 
+import { Worker } from 'node:worker_threads'
 import t from 'tap'
 import {
   type Address,
@@ -18,7 +19,21 @@ import {
   sameAddress,
   specialKind,
 } from '../../resolver/address.ts'
-import { PrefixTable } from '../../resolver/prefix-table.ts'
+import type { Change, Evidence, PlacePage } from '../../resolver/directory.ts'
+import {
+  entriesOf,
+  mergeIntoPage,
+  type PlaceEntry,
+  packPage,
+  placeChanges,
+  regionOf,
+  unpackPage,
+} from '../../resolver/place-page.ts'
+import { PlaceTable } from '../../resolver/place-table.ts'
+import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table.ts'
+import { poolEvidence, poolNetwork, type Relative } from '../../resolver/relatives.ts'
+import { Tables } from '../../resolver/tables.ts'
+import { PrefixTrie } from '../bench/prefix-trie.ts'
 
 /** A small seeded generator (mulberry32), so that a failure can be run again. */
 function seededRng(seed: number): () => number {
@@ -223,6 +238,7 @@ t.test('a table finds what a linear scan finds, through sets, replacements and d
       const sought = randomAddress()
       const found = fast.find(sought)
       if (!sameMatch(found, slow.find(sought))) t.fail(`step ${step}: ${formatAddress(sought)}`)
+      if (fast.get(at) !== (slow.entries.get(key)?.value ?? -1)) t.fail(`step ${step}: ${key}`)
       if (found.scopeBits < found.bits) t.fail(`step ${step}: a scope wider than its match`)
     }
     t.equal(fast.size, slow.entries.size)
@@ -284,4 +300,464 @@ t.test('an IPv4 scope never leaves IPv4, and a more specific entry shortens noth
   t.match(table.find(address('10.0.0.1')), { value: -1, scopeBits: 97 })
   t.throws(() => table.set(prefix('10.0.0.0/8'), -1), RangeError)
   t.throws(() => table.set(prefix('10.0.0.0/8'), 1.5), RangeError)
+})
+
+t.test('what is set above IPv4 counts for IPv4, and IPv4 is a place of its own beside IPv6', async (t) => {
+  const table = new PrefixTable()
+  const trie = new PrefixTrie()
+  const texts = ['::/0', '::/90', '::fffe:0:0/96', '10.0.0.0/8', '0.0.0.0/0', '::/64']
+  const seekers = [
+    '::',
+    '::fffe:1.2.3.4',
+    '::fffd:1.2.3.4',
+    '::1:0:0:1',
+    '2001:db8::',
+    '10.1.2.3',
+    '11.0.0.0',
+  ]
+  for (const remove of [false, true]) {
+    for (const [i, text] of texts.entries()) {
+      if (remove) t.equal(table.delete(prefix(text)), trie.delete(prefix(text)))
+      else {
+        table.set(prefix(text), i)
+        trie.set(prefix(text), i)
+      }
+      for (const seeker of seekers) {
+        t.strictSame({ ...table.find(address(seeker)) }, trie.find(address(seeker)), `${text}: ${seeker}`)
+      }
+    }
+  }
+})
+
+t.test('a large table is as its twin through growth, removal and all in between', async (t) => {
+  const rng = seededRng(4)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const ipv6 of [false, true]) {
+    const table = new PrefixTable()
+    const trie = new PrefixTrie()
+    const known: Prefix[] = []
+    const match = newMatch()
+    // Crowded on few first bytes, as real tables are, so that chunks split and join often.
+    const randomAddress = () => {
+      const bytes = Uint8Array.from({ length: 16 }, () => (rng() < 0.3 ? 0 : pick(256)))
+      if (ipv6) bytes.set([0x20, 1 + pick(2), pick(4)])
+      else bytes.set([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 8 * pick(8)])
+      return bytes
+    }
+    const check = (sought: Address) => {
+      const { value, bits, scopeBits } = table.find(sought, match)
+      const twin = trie.find(sought)
+      if (value !== twin.value || bits !== twin.bits || scopeBits !== twin.scopeBits)
+        t.fail(`${formatAddress(sought)}: ${JSON.stringify({ match, twin })}`)
+    }
+    const put = (at: Prefix, value: number) => {
+      table.set(at, value)
+      trie.set(at, value)
+      known.push(at)
+    }
+    const take = (i: number) => {
+      const at = known[i]!
+      known[i] = known.at(-1)!
+      known.pop()
+      if (table.delete(at) !== trie.delete(at)) t.fail(`delete ${formatPrefix(at)}`)
+    }
+    for (const [steps, growth] of [
+      [15_000, 0.9],
+      [10_000, 0.5],
+      [30_000, 0.2],
+    ] as const) {
+      for (let step = 0; step < steps; step++) {
+        const low = ipv6 ? 12 : 98
+        if (rng() < growth) put(prefixOf(randomAddress(), low + pick(ipv6 ? 60 : 31)), step)
+        else if (known.length > 0) take(pick(known.length))
+        check(randomAddress())
+        if (known.length > 0) check(known[pick(known.length)]!.address)
+      }
+      t.equal(table.size, trie.size)
+    }
+    while (known.length > 0) take(known.length - 1)
+    t.equal(table.size, 0)
+  }
+})
+
+t.test('a search writes into the caller’s record', async (t) => {
+  const table = new PrefixTable()
+  table.set(prefix('10.0.0.0/8'), 5)
+  const match = newMatch()
+  t.equal(table.find(address('10.1.1.1'), match), match)
+  t.same(match, { value: 5, bits: 104, scopeBits: 104 })
+  t.equal(table.find(address('2001::'), match), match)
+  t.same(match, { value: -1, bits: 0, scopeBits: 3 })
+})
+
+t.test('another thread reads whole entries while this one changes them', async (t) => {
+  const table = new PrefixTable({ shared: true })
+  const outer = prefix('10.0.0.0/8')
+  table.set(outer, 8)
+  // More than stays, so that there is room and the table need not grow under the reader.
+  for (let i = 0; i < 4000; i++) table.set(prefix(`10.${i >> 8}.${i & 255}.0/24`), i)
+  for (let i = 2000; i < 4000; i++) table.delete(prefix(`10.${i >> 8}.${i & 255}.0/24`))
+  const { memory } = table
+  t.equal(new PrefixReader(memory).find(address('10.1.0.9')).value, 256)
+  // The reader asks for one address that is always in /24 or, while that is away, in /8, and for nothing else.
+  const worker = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads')
+    import(workerData.module).then(({ PrefixReader }) => {
+      const reader = new PrefixReader(workerData.memory)
+      const seen = new Set()
+      parentPort.postMessage('ready')
+      for (let i = 0; i < 200000; i++) {
+        const { value, bits, scopeBits } = reader.find(workerData.sought)
+        seen.add([value, bits, scopeBits].join(' '))
+      }
+      parentPort.postMessage([...seen])
+    })`,
+    {
+      eval: true,
+      workerData: {
+        module: new URL('../../resolver/prefix-table.ts', import.meta.url).href,
+        memory,
+        sought: address('10.3.0.9'),
+      },
+    },
+  )
+  const seen = await new Promise<string[]>((resolve, reject) => {
+    worker.once('error', reject)
+    let done = false
+    let i = 0
+    const change = () => {
+      for (let n = 0; n < 500 && !done; n++, i++) {
+        // Neighbours come and go as well, so that slots move under the reader.
+        const at = prefix(i % 2 === 0 ? '10.3.0.0/24' : `10.2.${(i >> 1) % 256}.0/24`)
+        if (!table.delete(at)) t.fail(formatPrefix(at))
+        table.set(at, i % 2 === 0 ? 768 : 512 + ((i >> 1) % 256))
+      }
+      if (!done) setImmediate(change)
+    }
+    worker.on('message', (message) => {
+      if (message === 'ready') return change()
+      done = true
+      resolve(message)
+    })
+  })
+  await worker.terminate()
+  t.notOk(new PrefixReader(memory).isRetired)
+  const possible = ['768 120 120', '8 104 120']
+  t.strictSame(
+    seen.filter((found) => !possible.includes(found)),
+    [],
+    `of ${seen.join(', ')}`,
+  )
+  for (let i = 0; i < 5000; i++) table.set(prefix(`11.${i >> 8}.${i & 255}.0/24`), i)
+  t.ok(new PrefixReader(memory).isRetired, 'a table that grew lives elsewhere')
+  t.equal(new PrefixReader(memory).find(address('10.3.0.9')).value, 768, 'and what it left behind stands')
+})
+
+// Imported places.
+
+const entry = (text: string, lat: number, more: Partial<PlaceEntry['fact']> = {}): PlaceEntry => ({
+  prefix: prefix(text),
+  fact: { place: { lat, lon: -2.5, accuracyKm: 25 }, asn: null, country: null, source: 'a', ...more },
+})
+const told = (entries: readonly PlaceEntry[]) =>
+  entries.map(({ prefix, fact }) => [
+    formatPrefix(prefix),
+    fact.place.lat,
+    fact.asn,
+    fact.country,
+    fact.source,
+  ])
+
+t.test('a page keeps each prefix once, in order, with what was last said of it', async (t) => {
+  const first = [
+    entry('10.0.0.128/25', 1.5, { asn: 4_294_967_295, country: 'CH' }),
+    entry('10.0.0.0/24', -90, { source: 'b' }),
+    entry('10.0.0.0/16', 90),
+  ]
+  const packed = packPage(first)
+  t.same(told(entriesOf(packed)), [
+    ['10.0.0.0/16', 90, null, null, 'a'],
+    ['10.0.0.0/24', -90, null, null, 'b'],
+    ['10.0.0.128/25', 1.5, 4_294_967_295, 'CH', 'a'],
+  ])
+  t.same(packPage(entriesOf(packed)), packed, 'packing what was unpacked gives the same')
+  const merged = mergeIntoPage(packed, [
+    entry('10.0.1.0/24', 3),
+    entry('10.0.0.0/24', 2),
+    entry('10.0.0.0/8', 4),
+    entry('10.0.1.0/24', 5),
+  ])
+  t.same(
+    told(entriesOf(merged)).map(([text, lat]) => [text, lat]),
+    [
+      ['10.0.0.0/8', 4],
+      ['10.0.0.0/16', 90],
+      ['10.0.0.0/24', 2],
+      ['10.0.0.128/25', 1.5],
+      ['10.0.1.0/24', 5],
+    ],
+  )
+  t.same(mergeIntoPage(null, []), packPage([]))
+  t.same(entriesOf(packPage([])), [])
+  for (const [text, region] of [
+    ['192.0.2.0/24', '192.0.0.0/12'],
+    ['192.0.0.0/11', '0.0.0.0/0'],
+    ['2001:db8::/32', '2001::/20'],
+    ['2000::/3', '::/0'],
+    ['::/90', '::/20'],
+  ] as const) {
+    t.equal(regionOf(prefix(text)), region, text)
+  }
+})
+
+t.test('what is no page is null, whatever it is', async (t) => {
+  const rng = seededRng(5)
+  const pages = [
+    packPage([entry('10.0.0.0/8', 1, { asn: 5, country: 'CH' }), entry('10.1.0.0/16', 2)]),
+    packPage([entry('2001:db8::/32', 1), entry('2001:db8:1::/48', 2, { source: 'b' })]),
+  ]
+  for (const page of pages) {
+    for (let end = 0; end < page.length; end++) t.equal(unpackPage(page.subarray(0, end)), null)
+    t.equal(unpackPage(Uint8Array.of(...page, 0)), null, 'nothing may follow')
+    for (let i = 0; i < 5000; i++) {
+      const damaged = page.slice()
+      for (let n = 0; n <= i % 3; n++) damaged[Math.floor(rng() * page.length)] = Math.floor(rng() * 256)
+      const read = unpackPage(damaged)
+      if (read?.facts.some(({ place }) => !(Math.abs(place.lat) <= 90 && Math.abs(place.lon) <= 180)))
+        t.fail('a place off the Earth')
+    }
+  }
+  const table = new PlaceTable()
+  table.setPage('10.0.0.0/12', Uint8Array.of(9, 9, 9))
+  t.equal(table.size, 0)
+})
+
+t.test('an address has the place of the longest prefix, in pages that come, change and go', async (t) => {
+  const rng = seededRng(6)
+  const pick = (n: number) => Math.floor(rng() * n)
+  for (const base of ['10.0.0.0', '2001:db8::']) {
+    const ipv6 = base.includes(':')
+    const pages = new Map<string, PlacePage>()
+    const table = new PlaceTable()
+    const known = new SlowTable()
+    const lats = new Map<string, number>()
+    const randomAddress = () => {
+      const bytes = address(base).slice()
+      for (let at = ipv6 ? 2 : 13, end = at + 3; at < end; at++)
+        bytes[at] = [0, 1, 64, 128, 129, 255][pick(6)]!
+      if (!ipv6) bytes[12] = 8 + pick(4)
+      return bytes
+    }
+    const apply = (change: Change) => {
+      if (change.kind !== 'places') throw new Error(change.kind)
+      table.setPage(change.key, change.value?.packed ?? null)
+      if (change.value) pages.set(change.key, change.value)
+      else pages.delete(change.key)
+    }
+    for (let step = 0; step < 400; step++) {
+      if (rng() < 0.9) {
+        const entries = Array.from({ length: 1 + pick(8) }, () => {
+          const at = prefixOf(randomAddress(), (ipv6 ? 12 : 100) + pick(28))
+          // Few places, so that many agree with those around and beside them.
+          return { ...entry('::/0', pick(3)), prefix: at }
+        })
+        for (const { prefix, fact } of entries) {
+          const key = formatPrefix(prefix)
+          known.entries.set(key, { prefix, value: fact.place.lat })
+          lats.set(key, fact.place.lat)
+        }
+        for (const change of placeChanges(pages, entries)) apply(change)
+      } else if (pages.size > 0) {
+        const region = [...pages.keys()][pick(pages.size)]!
+        for (const { prefix } of entriesOf(pages.get(region)!.packed))
+          known.entries.delete(formatPrefix(prefix))
+        apply({ kind: 'places', key: region, value: null })
+      }
+      for (let i = 0; i < 20; i++) {
+        const sought = randomAddress()
+        const expected = known.find(sought).value
+        const { value, scopeBits } = table.find(sought)
+        const found = table.fact(value)?.place.lat ?? -1
+        if (found !== expected) t.fail(`step ${step}, ${formatAddress(sought)}: ${found}, not ${expected}`)
+        // Wherever else in the scope, the place is the same.
+        const other = prefixOf(randomAddress(), 128).address
+        for (let bit = 0; bit < scopeBits; bit++) {
+          const mask = 0x80 >> (bit & 7)
+          other[bit >> 3] = (other[bit >> 3]! & ~mask) | (sought[bit >> 3]! & mask)
+        }
+        if (known.find(other).value !== expected)
+          t.fail(
+            `step ${step}: ${formatAddress(other)} is in the scope of ${formatAddress(sought)}, and elsewhere`,
+          )
+      }
+    }
+    t.equal(table.size, known.entries.size)
+    t.ok(table.compiledSize < table.size, `${table.compiledSize} of ${table.size} are needed`)
+    for (const region of [...pages.keys()]) apply({ kind: 'places', key: region, value: null })
+    t.equal(table.size + table.compiledSize, 0)
+  }
+})
+
+t.test('prefixes that agree become one, and its scope is as wide', async (t) => {
+  const table = new PlaceTable()
+  const put = (...entries: PlaceEntry[]) => {
+    for (const change of placeChanges(new Map(), entries))
+      if (change.kind === 'places') table.setPage(change.key, change.value!.packed)
+  }
+  put(entry('10.0.0.0/24', 1), entry('10.0.1.0/24', 1), entry('10.0.2.0/23', 1), entry('10.0.2.64/26', 1))
+  t.equal(table.compiledSize, 1)
+  t.match(table.find(address('10.0.3.9')), { bits: 118, scopeBits: 118 })
+  put(entry('10.0.0.0/24', 1), entry('10.0.1.0/24', 2), entry('10.0.2.0/23', 1))
+  t.match(table.find(address('10.0.0.9')), { scopeBits: 120 })
+  t.match(table.find(address('10.0.3.9')), { scopeBits: 119 })
+  put(entry('10.0.0.0/22', 3), entry('10.0.0.0/23', 1), entry('10.0.2.0/23', 1))
+  t.equal(table.compiledSize, 1, 'what is wholly covered says nothing')
+  put(entry('10.0.0.0/24', 1, { asn: 1 }), entry('10.0.1.0/24', 1, { asn: 2 }))
+  t.equal(table.compiledSize, 2, 'one place, but two networks')
+})
+
+// What relatives say.
+
+const seen = (rtts: Readonly<Record<string, number>>, over: Partial<Evidence> = {}): Evidence[] =>
+  Object.entries(rtts).map(([host, rttMs]) => ({ host, rttMs, count: 3, atMs: 5, kind: 'active', ...over }))
+const measured = (text: string, rtts: Readonly<Record<string, number>>): Relative => ({
+  prefix: prefix(text),
+  evidence: seen(rtts),
+})
+
+t.test('relatives that agree are pooled, host by host, as nobody’s own', async (t) => {
+  const one = measured('10.0.0.0/24', { a: 10, b: 50 })
+  t.match(poolEvidence([one]), [
+    { host: 'a', rttMs: 10, count: 0, kind: 'active' },
+    { host: 'b', rttMs: 50, count: 0 },
+  ])
+  t.match(poolEvidence([one, measured('10.0.1.0/24', { a: 14 }), measured('10.0.2.0/24', { a: 12, c: 5 })]), [
+    { host: 'c', rttMs: 5 },
+    { host: 'a', rttMs: 12 },
+    { host: 'b', rttMs: 50 },
+  ])
+  t.equal(poolEvidence([one, measured('10.0.1.0/24', { a: 16 })]), null, 'more than 5 ms apart at 10 ms')
+  t.ok(poolEvidence([one, measured('10.0.1.0/24', { b: 59 })]), 'within a fifth at 50 ms')
+  t.equal(poolEvidence([one, measured('10.0.1.0/24', { c: 16 })]), null, 'no host in common: nobody can tell')
+  t.same(
+    poolEvidence([{ ...one, evidence: seen({ a: 1 }, { kind: 'client' }) }]),
+    [],
+    'a client’s word is its own',
+  )
+  t.same(poolEvidence([{ ...one, evidence: seen({ a: 1 }, { count: 0 }) }]), [], 'nor is what was inherited')
+})
+
+t.test('children that disagree split their network until those in each part agree', async (t) => {
+  const parts = (...children: Relative[]) =>
+    poolNetwork(prefix('10.0.0.0/16'), children)
+      .map(({ prefix, evidence }) => `${formatPrefix(prefix)} ${evidence.map(({ rttMs }) => rttMs).join()}`)
+      .sort()
+  t.same(parts(), [])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 })), ['10.0.0.0/16 10'])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 }), measured('10.0.255.0/24', { a: 11 })), ['10.0.0.0/16 11'])
+  t.same(parts(measured('10.0.0.0/24', { a: 10 }), measured('10.0.255.0/24', { a: 90 })), [
+    '10.0.0.0/17 10',
+    '10.0.128.0/17 90',
+  ])
+  t.same(
+    parts(
+      measured('10.0.0.0/24', { a: 10 }),
+      measured('10.0.1.0/24', { a: 90 }),
+      measured('10.0.128.0/24', { a: 10 }),
+    ),
+    ['10.0.0.0/24 10', '10.0.1.0/24 90', '10.0.128.0/17 10'],
+    'a half whose children differ at its very end has no word for the rest of it',
+  )
+})
+
+t.test(
+  'an address backs off to its announced prefix, then to its AS and country, and no further',
+  async (t) => {
+    const tables = new Tables()
+    const pages = new Map<string, PlacePage>()
+    const import_ = (...entries: PlaceEntry[]) => {
+      const changes = placeChanges(pages, entries)
+      for (const change of changes) if (change.kind === 'places') pages.set(change.key, change.value!)
+      tables.apply(changes)
+    }
+    const measure = (text: string, rtts: Readonly<Record<string, number>> | null) => {
+      const value = rtts && { prefix: text, evidence: seen(rtts), incumbents: {} }
+      tables.apply([{ kind: 'localities', key: text, value }])
+    }
+    const at = (text: string) => {
+      const row = tables.locality(tables.findEvidence(address(text)).value)
+      return row?.evidence.map(({ host, rttMs, count }) => `${host} ${rttMs} ${count}`).join() ?? null
+    }
+    measure('10.0.7.0/24', { a: 10 })
+    t.equal(at('10.0.8.1'), null, 'without imports nobody knows who belongs together')
+    import_(
+      entry('10.0.0.0/16', 1, { asn: 64_500, country: 'CH' }),
+      entry('10.0.128.0/20', 1, { asn: 64_501, country: 'CH' }),
+      entry('10.64.0.0/16', 2, { asn: 64_500, country: 'CH' }),
+      entry('10.65.0.0/16', 3, { asn: 64_500, country: 'JP' }),
+      entry('2001:db8::/32', 3, { asn: 64_500, country: 'CH' }),
+    )
+    t.equal(at('10.0.7.9'), 'a 10 3', 'its own')
+    t.equal(at('10.0.8.1'), 'a 10 0', 'its announced prefix')
+    t.equal(at('10.0.128.1'), null, 'a more specific announcement is another network')
+    t.equal(at('10.64.1.1'), 'a 10 0', 'its AS in its country')
+    t.equal(at('2001:db8:1::1'), 'a 10 0', 'in either family')
+    t.equal(at('10.65.1.1'), null, 'its AS elsewhere is not there')
+    t.equal(at('10.9.1.1'), null)
+    measure('10.64.0.0/24', { a: 80 })
+    t.equal(at('10.64.1.1'), 'a 80 0')
+    t.equal(at('10.0.8.1'), 'a 10 0')
+    t.equal(at('2001:db8:1::1'), null, 'an AS whose prefixes disagree has no word')
+    measure('10.0.9.0/24', { a: 30 })
+    t.equal(at('10.0.8.1'), 'a 30 0', 'the half that it shares with the nearest')
+    t.equal(at('10.0.100.1'), null)
+    import_(entry('10.0.8.0/22', 1, { asn: 64_502 }))
+    t.equal(at('10.0.8.1'), 'a 30 0', 'announced by another now, together with the one measured')
+    t.equal(at('10.0.100.1'), 'a 10 0', 'which leaves its old network at one')
+    measure('10.0.9.0/24', null)
+    measure('10.0.7.0/24', null)
+    t.equal(at('10.0.8.1'), null)
+    t.equal(at('10.0.100.1'), 'a 80 0', 'only the AS is left')
+    measure('10.64.0.0/24', null)
+    for (const region of pages.keys()) tables.apply([{ kind: 'places', key: region, value: null }])
+    t.equal(at('10.64.1.1'), null)
+  },
+)
+
+t.test('what relatives say is the same whatever way it came to be', async (t) => {
+  const rng = seededRng(8)
+  const pick = (n: number) => Math.floor(rng() * n)
+  const grown = new Tables()
+  const pages = new Map<string, PlacePage>()
+  const records = new Map<string, Change>()
+  const randomText = () => `10.${pick(2)}.${[0, 1, 2, 64, 128, 130][pick(6)]}.0`
+  const clients = Array.from({ length: 60 }, (_, i) => address(`10.${i % 2}.${(i * 37) % 200}.9`))
+  const story = (tables: Tables) =>
+    clients.map((client) => {
+      const { value, scopeBits } = tables.findEvidence(client)
+      return `${tables.locality(value)?.evidence.map(({ host, rttMs, count }) => `${host} ${rttMs} ${count}`)} /${scopeBits}`
+    })
+  for (let step = 0; step < 600; step++) {
+    if (rng() < 0.6) {
+      const text = `${randomText()}/24`
+      const rtts = Object.fromEntries(['a', 'b', 'c'].slice(pick(3)).map((host) => [host, 10 + 4 * pick(4)]))
+      const value = rng() < 0.3 ? null : { prefix: text, evidence: seen(rtts), incumbents: {} }
+      const change: Change = { kind: 'localities', key: text, value }
+      records.set(text, change)
+      grown.apply([change])
+    } else {
+      const bits = 112 + pick(9)
+      const fact = { asn: pick(2) === 0 ? null : 64_500 + pick(3), country: pick(2) === 0 ? 'CH' : null }
+      const added = { ...entry('::/0', pick(2), fact), prefix: prefixOf(address(randomText()), bits) }
+      const [change] = placeChanges(pages, [added])
+      if (change?.kind !== 'places') throw new Error('no page')
+      pages.set(change.key, change.value!)
+      grown.apply([change])
+    }
+    if (step % 10 > 0) continue
+    const fresh = new Tables()
+    fresh.apply([...records.values()])
+    fresh.apply(Array.from(pages, ([key, value]) => ({ kind: 'places', key, value })))
+    t.same(story(grown), story(fresh), `step ${step}`)
+  }
 })

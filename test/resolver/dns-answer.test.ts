@@ -5,8 +5,9 @@
 
 import packet from 'dns-packet'
 import t from 'tap'
-import { addressFromBytes, contains, type Prefix, prefixOf } from '../../resolver/address.ts'
+import { addressFromBytes, contains, type Prefix, parsePrefix, prefixOf } from '../../resolver/address.ts'
 import { answerDns } from '../../resolver/dns-answer.ts'
+import { placeChanges } from '../../resolver/place-page.ts'
 import {
   ask,
   asker,
@@ -367,6 +368,7 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
   const rng = seededRng(7)
   const pick = (n: number) => Math.floor(rng() * n)
   let hits = 0
+  let lent = 0
   for (let round = 0; round < 25; round++) {
     const hosts = Array.from({ length: 6 }, (_, i) => `h${i}`)
     // Hosts are clients too; prefixes of all lengths nest in each other; some services tie, shed and hash.
@@ -380,8 +382,22 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
       const at = prefixOf(randomClient(ipv6), bits).address
       return `${ipv6 ? groups(at) : at.subarray(12).join('.')}/${ipv6 ? bits : bits - 96}`
     }
+    // Every other round has imports: nested announcements of few networks in few places, so that what was
+    // measured is lent to relatives, and halves agree, disagree and lie beside other networks.
+    const lat = () => 20 * pick(5) - 40
+    const announced = Array.from({ length: round % 2 === 0 ? 0 : 25 }, (_, i) => {
+      const ipv6 = i % 2 === 0
+      const place = { lat: lat(), lon: 10, accuracyKm: 25 }
+      const fact = { place, asn: 64_500 + pick(3), country: 'CH', source: 'table' }
+      return { prefix: parsePrefix(text(ipv6 ? 24 + pick(30) : 106 + pick(15), ipv6))!, fact }
+    })
     const using = contextOf([
-      ...hosts.map((name, i) => host(name, [`100.64.0.${i}`, `2001:d00::${i + 1}`])),
+      ...placeChanges(new Map(), announced),
+      ...hosts.map((name, i) =>
+        host(name, [`100.64.0.${i}`, `2001:d00::${i + 1}`], {
+          place: { lat: lat(), lon: 10, accuracyKm: 1 },
+        }),
+      ),
       service('near', { maxAddrs: 1 + pick(3), tieMs: [0, 2, 40][pick(3)]! }),
       service('hash', { policy: 'hash' }),
       service('fail', { policy: 'failover' }),
@@ -397,7 +413,8 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
       ),
       ...Array.from({ length: 12 }, (_, i) => {
         const ipv6 = i % 2 === 0
-        const bits = ipv6 ? 16 + pick(113) : 104 + pick(25)
+        const grain = ipv6 ? 48 : 120
+        const bits = announced.length > 0 ? grain : ipv6 ? 16 + pick(113) : 104 + pick(25)
         return locality(text(bits, ipv6), Object.fromEntries(hosts.map((name) => [name, 1 + pick(8) * 20])))
       }),
     ])
@@ -420,6 +437,8 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
           using,
         )
         const direct = seen.answers.join()
+        const known = using.tables.locality(using.tables.findEvidence(client).value)
+        if (known?.evidence.every(({ count }) => count === 0)) lent++
         for (const { prefix, source: only, answers } of cache) {
           if (!contains(prefix, client) || prefix.bits > source || (only !== null && only !== source))
             continue
@@ -435,6 +454,7 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
     }
   }
   t.ok(hits > 5000, `${hits} answers out of the cache`)
+  t.ok(lent > 500, `${lent} of them by what relatives measured`)
 })
 
 function groups(address: Uint8Array): string {

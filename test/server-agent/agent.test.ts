@@ -780,10 +780,11 @@ t.test('orders are carried out and reported, and forbidden ones are not', async 
       ...client,
       id: 'dns',
       methods: [
-        { kind: 'dns', port: closed },
         { kind: 'dns', port: resolver.address().port },
+        { kind: 'dns', port: closed },
       ],
     },
+    { ...client, id: 'unreachable', methods: [{ kind: 'dns', port: closed }] },
     { ...client, id: 'tcp', methods: [{ kind: 'tcp', port: core.port }] },
     { ...client, id: 'refused', methods: [{ kind: 'tcp', port: closed }, { kind: 'icmp' }] },
     { kind: 'check', id: 'well', check: `tcp://127.0.0.1:${core.port}`, timeoutMs: 500 },
@@ -795,12 +796,13 @@ t.test('orders are carried out and reported, and forbidden ones are not', async 
     { kind: 'newer', id: 'newer' },
     null,
   ]
-  await until('all results', () => core.results.length >= 9)
+  await until('all results', () => core.results.length >= 10)
   const results = Object.fromEntries(core.results.map((result) => [result.id, result]))
   t.match(results.echo, { sent: 3 })
   t.equal(results.echo!.rttsMs.length, 3)
   t.match(results.dns, { sent: 2, detail: 'dns' })
   t.equal(results.dns!.rttsMs.length, 2)
+  t.equal(results.unreachable!.rttsMs.length, 2, 'what no resolver listens on answers by ICMP')
   t.match(results.tcp, { detail: 'tcp' })
   t.match(results.refused, { detail: 'tcp' }, 'a refusal is an RTT')
   t.match(results.well, { ok: true, detail: 'connected' })
@@ -809,7 +811,7 @@ t.test('orders are carried out and reported, and forbidden ones are not', async 
   t.match(results.multicast, { rttsMs: [], sent: 0, detail: /not probed/ })
   t.match(results.unspecified, { rttsMs: [], sent: 0, detail: /not probed/ })
   t.notOk(existsSync(mark))
-  t.match(agent.stats?.orders, { accepted: 7, malformed: 3, forbidden: 2 })
+  t.match(agent.stats?.orders, { accepted: 8, malformed: 3, forbidden: 2 })
   t.equal(core.invalid.length, 0)
 })
 

@@ -77,6 +77,6 @@ export function locality(prefix: string, rtts: Readonly<Record<string, number>>)
     atMs: 0,
     kind: 'active' as const,
   }))
-  const value: LocalityRecord = { prefix, evidence, place: null, source: null, incumbents: {} }
+  const value: LocalityRecord = { prefix, evidence, incumbents: {} }
   return { kind: 'localities', key: prefix, value }
 }

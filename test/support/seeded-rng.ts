@@ -1,4 +1,4 @@
-// Chance that repeats: the same seed gives the same numbers (mulberry32).
+// Chance that repeats, so that tests do. Pure: the same seed gives the same numbers (mulberry32).
 
 /** Numbers in [0, 1). */
 export function seededRng(seed: number): () => number {

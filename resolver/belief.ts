@@ -1,0 +1,254 @@
+// Belief: from the RTTs in hand to what the RTT to every other host may be.
+//
+// Three witnesses are heard for each host, and weighed by how well they fit what was measured: the bounds
+// that triangles with measured hosts set (Hotz 1994; Guyton and Schwartz, SIGCOMM 1995), softened since on
+// the Internet they break; those who see the world alike, hosts and well measured prefixes (nearest-neighbour
+// regression on their RTTs); and the map. Pure and deterministic: every core believes alike.
+
+import type { Place } from './directory.ts'
+import type { LocalityRow, Tables } from './tables.ts'
+
+/** One RTT in hand, from a host to the client. */
+export interface Sighting {
+  readonly row: number
+  readonly rttMs: number
+  /** How much it counts, above 0, 1 for full. */
+  readonly weight: number
+}
+
+/** By host row; NaN where nothing is known. */
+export interface Belief {
+  /** What the RTT is taken to be: rather too long than too short, since the shortest of many guesses is chosen. */
+  readonly ms: Float64Array
+  /** What it may well be if the host is lucky: the planner asks the lowest first. */
+  readonly hopeMs: Float64Array
+  /** No less than this by the triangles, softened: who can't be near need not be asked. 0: no triangle says so. */
+  readonly floorMs: Float64Array
+  /** 9 of 10 RTTs are within it of `ms`. */
+  readonly errorMs: Float64Array
+}
+
+/** Below so many ms RTTs differ by chance: differences are taken of RTTs plus this. */
+const GRAIN_MS = 10
+/** How much of the strictest lower bound the second strictest takes: one broken triangle rules nobody out. */
+const SOFTENING = 0.3
+/** Where between its bounds a host's RTT is hoped, and where it is taken, to be. */
+const HOPE_BETWEEN = 0.2
+const TAKEN_BETWEEN = 0.7
+/** The same among what the alike see: shares of their weight. */
+const HOPE_QUANTILE = 0.3
+const TAKEN_QUANTILE = 0.7
+/** How fast a witness's weight falls with how far it is apart (a logarithm), and how many are heard. */
+const SHARPNESS = 10
+const MAX_WITNESSES = 24
+/** The alike count as much as the triangles when the most alike of them is so far apart. */
+const ALIKE_APART = 0.05
+/** From a host to itself, ms: what a client at its side sees. */
+const SELF_MS = 1
+/** The map counts more than the triangles as long as it misses what was measured by less than a factor e. */
+const MAP_DOUBT = 0.05
+const MAP_POWER = 1.5
+
+/** What is believed of a client that was seen so, at a place (null: not known); `self` is its own row, which is no witness. */
+export function believe(
+  tables: Tables,
+  sightings: readonly Sighting[],
+  place: Place | null,
+  self: LocalityRow | null,
+): Belief {
+  const { hosts } = tables
+  const belief = {
+    ms: new Float64Array(hosts.size).fill(Number.NaN),
+    hopeMs: new Float64Array(hosts.size).fill(Number.NaN),
+    floorMs: new Float64Array(hosts.size),
+    errorMs: new Float64Array(hosts.size).fill(Number.POSITIVE_INFINITY),
+  }
+  const honest = sightings.filter(({ row }) => hosts.isTrusted(row))
+  const alike = findAlike(tables, honest, self)
+  const mapMs = place === null ? null : hosts.predictFrom(place)
+  const mapWeight = mapMs === null ? 0 : weighMap(honest, mapMs)
+  for (let row = 0; row < hosts.size; row++) {
+    if (hosts.recordOf(row) === null) continue
+    const words: Word[] = []
+    const bounds = boundsOf(tables, honest, row)
+    if (bounds !== null) {
+      const reachMs = Math.max(0, bounds.upperMs - bounds.lowerMs)
+      const [hopeMs, ms] = [bounds.lowerMs + HOPE_BETWEEN * reachMs, bounds.lowerMs + TAKEN_BETWEEN * reachMs]
+      words.push({ hopeMs, ms, errorMs: reachMs, weight: 1 })
+      belief.floorMs[row] = bounds.lowerMs
+    }
+    const seen = alike && mixOf(alike, row)
+    if (seen) words.push({ ...seen, weight: ALIKE_APART / alike.apart })
+    const guessMs = mapMs === null ? Number.NaN : mapMs[row]! * correctionOf(tables, honest, mapMs, row)
+    if (!Number.isNaN(guessMs))
+      words.push({ hopeMs: guessMs, ms: guessMs, errorMs: MAP_ERROR_SHARE * guessMs, weight: mapWeight })
+    if (words.length > 0) weighUp(belief, row, words)
+  }
+  return belief
+}
+
+/** What one witness says of a host. */
+interface Word {
+  readonly hopeMs: number
+  readonly ms: number
+  /** How far off its own word may be. */
+  readonly errorMs: number
+  readonly weight: number
+}
+
+function weighUp(belief: Belief, row: number, words: readonly Word[]): void {
+  let [hope, ms, error, total] = [0, 0, 0, 0]
+  for (const word of words) {
+    hope += word.weight * word.hopeMs
+    ms += word.weight * word.ms
+    error += word.weight * word.errorMs
+    total += word.weight
+  }
+  belief.hopeMs[row] = hope / total
+  belief.ms[row] = ms / total
+  const disagreement = Math.max(
+    ...words.map((word) => (word.weight / total) * Math.abs(word.ms - ms / total)),
+  )
+  belief.errorMs[row] = ERROR_BASE_MS + ERROR_SHARE * (error / total + disagreement)
+}
+
+/** What even the surest guess is off by: 9 of 10 were within it on the matrices of PlanetLab and WonderProxy. */
+const ERROR_BASE_MS = 5
+const ERROR_SHARE = 0.7
+const MAP_ERROR_SHARE = 0.4
+
+/** How far two RTTs differ, as a logarithm: near hosts decide who is nearest, so relative differences count. */
+function apart(aMs: number, bMs: number): number {
+  return Math.abs(Math.log((aMs + GRAIN_MS) / (bMs + GRAIN_MS)))
+}
+
+function boundsOf(
+  { hosts }: Tables,
+  sightings: readonly Sighting[],
+  row: number,
+): { lowerMs: number; upperMs: number } | null {
+  let [first, second, upperMs] = [0, 0, Number.POSITIVE_INFINITY]
+  for (const sighting of sightings) {
+    const apartMs = sighting.row === row ? 0 : hosts.rttBetweenMs(sighting.row, row)
+    if (Number.isNaN(apartMs)) continue
+    const lowerMs = Math.abs(apartMs - sighting.rttMs)
+    if (lowerMs > first) {
+      second = first
+      first = lowerMs
+    } else if (lowerMs > second) second = lowerMs
+    upperMs = Math.min(upperMs, apartMs + sighting.rttMs)
+  }
+  if (upperMs === Number.POSITIVE_INFINITY) return null
+  return { lowerMs: (1 - SOFTENING) * first + SOFTENING * second, upperMs }
+}
+
+/** One who sees the world alike: its RTT to a host (NaN: not known), and how much its word counts. */
+interface Witness {
+  readonly msTo: (row: number) => number
+  readonly weight: number
+}
+
+interface Alike {
+  readonly witnesses: readonly Witness[]
+  /** How far the most alike of them is apart. */
+  readonly apart: number
+}
+
+/** Hosts and well measured prefixes whose RTTs to the hosts in hand are like the client's. */
+function findAlike(tables: Tables, sightings: readonly Sighting[], self: LocalityRow | null): Alike | null {
+  if (sightings.length === 0) return null
+  const { hosts } = tables
+  const found: { msTo: (row: number) => number; apart: number; share: number }[] = []
+  const consider = (msTo: (row: number) => number) => {
+    let [sum, common] = [0, 0]
+    for (const { row, rttMs } of sightings) {
+      const ms = msTo(row)
+      if (Number.isNaN(ms)) continue
+      sum += apart(rttMs, ms)
+      common++
+    }
+    if (common > 0) found.push({ msTo, apart: sum / common, share: common / sightings.length })
+  }
+  for (let host = 0; host < hosts.size; host++) {
+    if (hosts.recordOf(host) === null || !hosts.isTrusted(host)) continue
+    consider((row) => (row === host ? SELF_MS : hosts.rttBetweenMs(host, row)))
+  }
+  for (const panel of tables.panel()) {
+    if (panel !== self)
+      consider((row) => (hosts.isTrusted(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN))
+  }
+  if (found.length === 0) return null
+  found.sort((a, b) => a.apart - b.apart)
+  const least = found[0]!.apart
+  const sharpness = SHARPNESS * Math.sqrt(sightings.length)
+  const witnesses = found.slice(0, MAX_WITNESSES).map(({ msTo, apart, share }) => {
+    return { msTo, weight: share * Math.exp(-sharpness * (apart - least)) }
+  })
+  return { witnesses: witnesses.filter(({ weight }) => weight > 1e-3), apart: Math.max(least, 1e-3) }
+}
+
+/** What the alike see of a host. */
+function mixOf({ witnesses }: Alike, row: number): Omit<Word, 'weight'> | null {
+  const seen: { ms: number; weight: number }[] = []
+  let total = 0
+  for (const { msTo, weight } of witnesses) {
+    const ms = msTo(row)
+    if (Number.isNaN(ms)) continue
+    seen.push({ ms, weight })
+    total += weight
+  }
+  if (seen.length === 0) return null
+  seen.sort((a, b) => a.ms - b.ms)
+  const quantile = (share: number) => {
+    let sum = 0
+    for (const { ms, weight } of seen) {
+      sum += weight
+      if (sum >= share * total) return ms
+    }
+    return seen.at(-1)!.ms
+  }
+  return {
+    ms: quantile(TAKEN_QUANTILE),
+    hopeMs: quantile(HOPE_QUANTILE),
+    errorMs: quantile(0.95) - quantile(0.05),
+  }
+}
+
+/** How much the map's word counts: it is believed as far as it fits what was measured. */
+function weighMap(sightings: readonly Sighting[], mapMs: Float64Array): number {
+  let [sum, common] = [0, 0]
+  for (const { row, rttMs } of sightings) {
+    if (Number.isNaN(mapMs[row]!)) continue
+    sum += apart(rttMs, mapMs[row]!)
+    common++
+  }
+  return (1 / ((common === 0 ? 0 : sum / common) + MAP_DOUBT)) ** MAP_POWER
+}
+
+/** How far a measured host's word on the map carries, what it says of all hosts, and the weight of "the map is right". */
+const CORRECTION_REACH_MS = 60
+const CORRECTION_EVERYWHERE = 0.1
+const CORRECTION_DOUBT = 0.5
+/** Below so many ms the map's ratio to what was measured says nothing. */
+const CORRECTION_GRAIN_MS = 3
+
+/** By what factor the map is wrong about a host, as those around it that have measured say. */
+function correctionOf(
+  { hosts }: Tables,
+  sightings: readonly Sighting[],
+  mapMs: Float64Array,
+  row: number,
+): number {
+  let [sum, total] = [0, CORRECTION_DOUBT]
+  for (const sighting of sightings) {
+    const ratio = Math.log(
+      (sighting.rttMs + CORRECTION_GRAIN_MS) / (mapMs[sighting.row]! + CORRECTION_GRAIN_MS),
+    )
+    const apartMs = sighting.row === row ? 0 : hosts.rttBetweenMs(sighting.row, row)
+    if (Number.isNaN(ratio + apartMs)) continue
+    const weight = Math.exp(-apartMs / CORRECTION_REACH_MS) + CORRECTION_EVERYWHERE
+    sum += weight * ratio
+    total += weight
+  }
+  return Math.exp(sum / total)
+}

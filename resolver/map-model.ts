@@ -1,0 +1,113 @@
+// The map model: what a place on the map says of the RTT to every host, corrected by what the hosts see.
+//
+// A round trip follows cables, and those run by way of the cities where networks meet: the way between two
+// places is the shortest by way of such hubs. How much longer hosts' RTTs to each other are than that says
+// which hosts are badly connected, and how a client's neighbourhood sees a host (simple kriging of the
+// logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
+
+import type { Place } from './directory.ts'
+import { fibreFloorMs, greatCircleKm, routeRttMs, routeTable, routeToKm, routeViaKm } from './geo.ts'
+import type { HostTable } from './host-table.ts'
+
+/** Hosts around a client whose view is asked, how far it carries, and the weight of "as the map says" beside it. */
+const NEAR_HOSTS = 20
+const NEAR_REACH_KM = 1500
+const MAP_WEIGHT = 1
+/** A host's own detour counts in full once so many others have measured it, and then somewhat more: it is worst nearby. */
+const EFFECT_DOUBT = 5
+const EFFECT_SHARE = 1.3
+/** Places remembered between changes: a map database knows some 100,000 cities, few of them ask. */
+const MEMO_SIZE = 20_000
+
+export class MapModel {
+  #mapSerial = -1
+  #meshSerial = -1
+  /** Rows with a place, and how far each is from each hub. */
+  #rows: number[] = []
+  #toHubs: Float64Array[] = []
+  /** By index in #rows: the map's RTT between two, ms. */
+  #routeMs: Float64Array[] = []
+  /** Logarithm of measured over the map's, less both hosts' own; NaN: not measured. */
+  #residual: Float64Array[] = []
+  /** Each host's own detour, as a logarithm. */
+  #effect = new Float64Array(0)
+  readonly #memo = new Map<string, Float64Array>()
+
+  /** The RTT from a place to each host by row, ms; NaN: the host has no place. The array is not the caller's to change. */
+  predictFrom(hosts: HostTable, place: Place): Float64Array {
+    this.#refresh(hosts)
+    const key = `${place.lat},${place.lon}`
+    let predicted = this.#memo.get(key)
+    if (!predicted) {
+      if (this.#memo.size >= MEMO_SIZE) this.#memo.clear()
+      predicted = this.#predict(hosts, place)
+      this.#memo.set(key, predicted)
+    }
+    return predicted
+  }
+
+  #predict(hosts: HostTable, place: Place): Float64Array {
+    const predicted = new Float64Array(hosts.size).fill(Number.NaN)
+    const via = routeViaKm(place)
+    const km = this.#rows.map((row) => greatCircleKm(place, hosts.placeOf(row)!))
+    const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
+    const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
+    for (const [j, row] of this.#rows.entries()) {
+      let [sum, total] = [0, MAP_WEIGHT]
+      near.forEach((i, n) => {
+        const residual = this.#residual[i]![j]!
+        if (Number.isNaN(residual)) return
+        sum += weights[n]! * residual
+        total += weights[n]!
+      })
+      const routeMs = routeRttMs(routeToKm(via, this.#toHubs[j]!, km[j]!))
+      predicted[row] = Math.max(fibreFloorMs(km[j]!), routeMs * Math.exp(this.#effect[j]! + sum / total))
+    }
+    return predicted
+  }
+
+  #refresh(hosts: HostTable): void {
+    if (this.#mapSerial === hosts.mapSerial && this.#meshSerial === hosts.modelSerial) return
+    if (this.#mapSerial !== hosts.mapSerial) this.#drawMap(hosts)
+    this.#weighMesh(hosts)
+    this.#mapSerial = hosts.mapSerial
+    this.#meshSerial = hosts.modelSerial
+    this.#memo.clear()
+  }
+
+  #drawMap(hosts: HostTable): void {
+    this.#rows = []
+    for (let row = 0; row < hosts.size; row++) if (hosts.placeOf(row)) this.#rows.push(row)
+    // By name, so that sums come out alike on every core.
+    this.#rows.sort((a, b) => (hosts.nameOf(a) < hosts.nameOf(b) ? -1 : 1))
+    const places = this.#rows.map((row) => hosts.placeOf(row)!)
+    this.#toHubs = places.map(routeTable)
+    this.#routeMs = places.map((place) => {
+      const via = routeViaKm(place)
+      return Float64Array.from(places, (other, j) =>
+        routeRttMs(routeToKm(via, this.#toHubs[j]!, greatCircleKm(place, other))),
+      )
+    })
+  }
+
+  #weighMesh(hosts: HostTable): void {
+    const rows = this.#rows
+    this.#residual = rows.map((row, i) =>
+      Float64Array.from(rows, (other, j) =>
+        i === j
+          ? Number.NaN
+          : Math.log(Math.max(0.1, hosts.rttBetweenMs(row, other)) / this.#routeMs[i]![j]!),
+      ),
+    )
+    this.#effect = Float64Array.from(rows, (_, j) => {
+      let [sum, total] = [0, EFFECT_DOUBT]
+      for (const residuals of this.#residual) {
+        if (Number.isNaN(residuals[j]!)) continue
+        sum += residuals[j]!
+        total++
+      }
+      return (EFFECT_SHARE * sum) / total
+    })
+    for (const residuals of this.#residual) for (const j of rows.keys()) residuals[j]! -= this.#effect[j]!
+  }
+}
