@@ -377,7 +377,11 @@ export class Core {
   /** RTTs that a host saw to clients, or (with a ticket) that a client saw to members. */
   measure(caller: Caller, request: MeasurementRequest, from: Peer): MeasurementReply {
     const samples = this.#samples(caller, request, from)
-    const { changes, accepted } = this.#measuring.hearSamples(samples, this.#clock.nowMs())
+    const { changes, accepted } = this.#measuring.hearSamples(
+      samples,
+      this.#clock.monotonicMs(),
+      this.#clock.nowMs(),
+    )
     const refused = request.rtts.length - accepted
     this.counters.add('measurements.accepted', accepted)
     this.counters.add('measurements.refused', refused)
@@ -548,12 +552,15 @@ export class Core {
           'RTTs are taken from a host (its credential as Bearer) or with a ticket',
         )
       }
+      const host = this.directory.hosts.get(caller.host)
+      // Who joined openly is believed no more than a client is.
+      const kind = host !== undefined && isTrusted(host) ? 'passive' : 'client'
       return request.rtts.map(({ address, rttMs, count = 1 }) => ({
         client: address === undefined ? null : parseAddress(address),
         host: caller.host,
         rttMs,
         count,
-        kind: 'passive',
+        kind,
       }))
     }
     checkTicket(

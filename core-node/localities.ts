@@ -210,7 +210,11 @@ export function settleIncumbents(
   for (const name of services) {
     const serving = tables.service(name)
     if (!serving || !isByDistance(serving.service.policy)) continue
-    const first = select(tables, serving, locality, ANY_ASK, () => 0).picks[0]
+    const { picks, dropped } = select(tables, serving, locality, ANY_ASK, () => 0)
+    const [first] = picks
+    // Who only sheds for a while gets its clients back.
+    const old = incumbents[serving.service.name]
+    if (dropped.some(({ member, reason }) => member.name === old && reason === 'full')) continue
     if (first?.basis === 'measured') incumbents[serving.service.name] = first.member.name
   }
   if (sameEntries(incumbents, record.incumbents)) return null

@@ -10,10 +10,14 @@ import {
   type Address,
   formatAddress,
   formatPrefix,
+  isInAny,
   localityPrefix,
+  type Prefix,
   parseAddress,
+  specialKind,
 } from '../resolver/address.ts'
 import type { Change, Directory, Health, Host, Member } from '../resolver/directory.ts'
+import { hashText } from '../resolver/hash.ts'
 import type { Tables } from '../resolver/tables.ts'
 import { Prober } from '../server-agent/prober.ts'
 import { newProber, proberKey } from '../server-agent/protocol/echo.ts'
@@ -25,6 +29,7 @@ import {
   type Order,
   type OrderResult,
 } from '../server-agent/protocol/messages.ts'
+import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
 import { CHECKERS, CheckBoard } from './checks.ts'
 import type { Config } from './config.ts'
 import type { Counters } from './counters.ts'
@@ -69,6 +74,12 @@ export interface Heard {
 const ECHO_COUNT = 3
 /** A member without agent is checked by each of its checkers this often, ms. */
 const CHECK_EVERY_MS = 2_000
+/** Who let a check lapse is not asked again for so long, ms: orders are voluntary. */
+const LAPSE_MS = 60_000
+/** Samples that one report of many stands for. */
+const SAMPLES_OF_A_REPORT = 8
+/** Client prefixes that one host may bring up unasked: what a busy server meets, not an address plan. */
+const UNASKED_PREFIXES = { perSec: 1, burst: 1000 }
 /** ... and has so long to answer, ms. */
 const CHECK_TIMEOUT_MS = 1_500
 /** Echoes and probes are planned this often, ms: twice a heartbeat. */
@@ -93,8 +104,12 @@ export class Measuring {
   readonly #echoes = new EchoPlanner()
   readonly #probes: ProbePlanner | null
   readonly #probeMethods: ClientOrder['methods']
+  readonly #privateRanges: readonly Prefix[]
   readonly #demand = new Demand()
   readonly #localities = new Localities()
+  /** When a host last let a check lapse. */
+  readonly #lapsedMs = new Map<string, number>()
+  readonly #unasked = new TokenBuckets(UNASKED_PREFIXES)
   #checksDueMs = 0
   #plansDueMs = 0
 
@@ -110,6 +125,7 @@ export class Measuring {
     this.#probes = config.probeClients
       ? new ProbePlanner({ ...config, optOut: config.probeOptOut, allowPrivate: config.probePrivate })
       : null
+    this.#privateRanges = config.probePrivate
     this.#probeMethods = [
       { kind: 'dns', port: config.probeDnsPort },
       { kind: 'tcp', port: config.probeTcpPort },
@@ -128,6 +144,7 @@ export class Measuring {
     for (const change of changes) {
       if (change.value !== null) continue
       if (change.kind === 'hosts') {
+        this.#lapsedMs.delete(change.key)
         this.#mesh.forget(change.key)
         this.#localities.forgetHost(change.key)
       }
@@ -187,13 +204,30 @@ export class Measuring {
   }
 
   /** RTTs that nobody ordered: those that make sense and say something new are taken in. */
-  hearSamples(samples: readonly Sample[], epochMs: number): { changes: Change[]; accepted: number } {
+  hearSamples(
+    samples: readonly Sample[],
+    nowMs: number,
+    epochMs: number,
+  ): { changes: Change[]; accepted: number } {
     let accepted = 0
-    for (const { client, host, rttMs, kind } of samples) {
-      if (client === null || host === null || !this.#directory.hosts.has(host)) continue
-      if (this.#fold({ prefix: localityPrefix(client), host, rttsMs: [rttMs], kind }, epochMs)) accepted++
-    }
+    for (const sample of samples) if (this.#hearSample(sample, nowMs, epochMs)) accepted++
     return { changes: this.#localities.publish(this.#directory.localities, epochMs), accepted }
+  }
+
+  /** Only of addresses that may be probed too; a prefix that nobody asked from is taken in only so often. */
+  #hearSample({ client, host, rttMs, count, kind }: Sample, nowMs: number, epochMs: number): boolean {
+    if (client === null || host === null || !this.#directory.hosts.has(host)) return false
+    if (specialKind(client) !== null && !isInAny(this.#privateRanges, client)) return false
+    const prefix = localityPrefix(client)
+    const text = formatPrefix(prefix)
+    const known = this.#directory.localities.has(text) || this.#demand.get(text) !== null
+    if (!known && !this.#unasked.take(host, nowMs)) {
+      this.#counters.add('localities.unasked')
+      return false
+    }
+    // What was counted elsewhere already is told as so many equal samples, as many as a window can hold.
+    const rttsMs = new Array<number>(Math.min(count, SAMPLES_OF_A_REPORT)).fill(rttMs)
+    return this.#fold({ prefix, host, rttsMs, kind }, epochMs)
   }
 
   /** A proven client, or a listed resolver for one, asked; `direct`: this very address contacted us, so it may be probed. */
@@ -212,7 +246,9 @@ export class Measuring {
 
   /** Time passed: gives the orders that are due; returns what was found out since and alters answers. */
   tick(nowMs: number, epochMs: number): Change[] {
-    this.#book.expire(nowMs)
+    for (const { host, purpose } of this.#book.expire(nowMs)) {
+      if (purpose.kind === 'check') this.#lapsedMs.set(host, nowMs)
+    }
     if (nowMs >= this.#checksDueMs) {
       this.#checksDueMs = nowMs + CHECK_EVERY_MS
       this.#orderChecks(nowMs)
@@ -276,7 +312,7 @@ export class Measuring {
     epochMs: number,
   ): void {
     const target = this.#directory.hosts.get(to)
-    if (target?.echo == null) return
+    if (target?.echo == null || !isProven(target, target.echo.address)) return
     const { prober, key } = passFor(target, epochMs)
     const order: EchoOrder = {
       kind: 'echo',
@@ -317,11 +353,11 @@ export class Measuring {
     }
   }
 
-  /** Has the nearest hosts look at each member without agent; where there are none, this core does. */
+  /** Has this core and the nearest hosts look at each member without agent. */
   #orderChecks(nowMs: number): void {
     for (const [key, member] of this.#directory.members) {
       if (member.check === null || member.left) continue
-      for (const checker of this.#checkersOf(member)) {
+      for (const checker of this.#checkersOf(member, nowMs)) {
         const check = {
           kind: 'check',
           id: newOrderId(),
@@ -333,18 +369,23 @@ export class Measuring {
     }
   }
 
-  #checkersOf(member: Member): string[] {
-    const near: { name: string; ms: number }[] = []
+  /**
+   * Who looks at a member: this core, and of the hosts that were let in by a token and carry such orders
+   * out the nearest; where distances are not known or equal, those that its name falls to.
+   */
+  #checkersOf(member: Member, nowMs: number): string[] {
+    const able: { name: string; ms: number; lot: number }[] = []
     const row = this.#tables.hostRow(member.host)
     for (const host of this.#directory.hosts.values()) {
-      if (!host.agent || host.presence !== 'live' || host.name === this.#self) continue
+      if (!host.agent || host.presence !== 'live' || host.tokenId === null) continue
+      if (nowMs - (this.#lapsedMs.get(host.name) ?? Number.NEGATIVE_INFINITY) < LAPSE_MS) continue
       const ms =
         row < 0 ? Number.NaN : this.#tables.distanceBetweenHostsMs(this.#tables.hostRow(host.name), row)
-      near.push({ name: host.name, ms: Number.isNaN(ms) ? Number.MAX_VALUE : ms })
+      const lot = hashText(`${host.name} ${member.service}/${member.name}`)
+      able.push({ name: host.name, ms: Number.isNaN(ms) ? Number.MAX_VALUE : ms, lot })
     }
-    if (near.length === 0) return [this.#self]
-    near.sort((a, b) => a.ms - b.ms || (a.name < b.name ? -1 : 1))
-    return near.slice(0, CHECKERS).map(({ name }) => name)
+    able.sort((a, b) => a.ms - b.ms || a.lot - b.lot)
+    return [this.#self, ...able.slice(0, CHECKERS - 1).map(({ name }) => name)]
   }
 
   // ---- hearing answers
@@ -385,6 +426,11 @@ export class Measuring {
 /** Unguessable: an answer can't be made up without the order. */
 function newOrderId(): string {
   return randomBytes(12).toString('base64url')
+}
+
+/** Whether an address is the host's own: nobody is sent to another's on its word. */
+function isProven({ proofs }: Host, address: string): boolean {
+  return proofs[address] === 'echo' || proofs[address] === 'vouched'
 }
 
 /** What one prober needs to be answered by a host's echo. */

@@ -58,13 +58,13 @@ export class OrderBook {
     return entry.expiresMs >= nowMs ? entry.purpose : null
   }
 
-  /** Drops what nobody will answer any more; call now and then. Entries are in order of expiry. */
-  expire(nowMs: number): Purpose[] {
-    const expired: Purpose[] = []
+  /** Drops what nobody will answer any more, and tells whose it was; call now and then. Entries are in order of expiry. */
+  expire(nowMs: number): { readonly host: string; readonly purpose: Purpose }[] {
+    const expired: Entry[] = []
     for (const [id, entry] of this.#open) {
       if (entry.expiresMs >= nowMs) break
       this.#open.delete(id)
-      expired.push(entry.purpose)
+      expired.push(entry)
     }
     for (const host of [...this.#waiting.keys()]) this.#dropExpired(host)
     return expired

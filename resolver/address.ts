@@ -123,7 +123,7 @@ export function addressFromBytes(family: Family, bytes: Uint8Array): Address | n
 
 /**
  * `ADDRESS/LENGTH`, the length in the family's own count; a bare address is /32 or /128. Bits after
- * the length must be 0. ::/0 is all addresses of this form, IPv4 too; IPv6 alone is 2000::/3.
+ * the length must be 0. ::/0 is all of IPv6, 0.0.0.0/0 all of IPv4.
  */
 export function parsePrefix(text: string): Prefix | null {
   const slash = text.indexOf('/')
@@ -153,7 +153,9 @@ export function prefixOf(address: Address, bits: number): Prefix {
   return { address: masked, bits }
 }
 
+/** Whether an address is inside. No IPv6 prefix holds an IPv4 address, though ::ffff:0:0/96 lies in the shorter ones. */
 export function contains(prefix: Prefix, address: Address): boolean {
+  if (prefix.bits < IPV4_OFFSET_BITS && familyOf(address) === 4) return false
   const whole = prefix.bits >> 3
   for (let i = 0; i < whole; i++) if (prefix.address[i] !== address[i]) return false
   const rest = prefix.bits & 7

@@ -49,6 +49,12 @@ const SAMPLES_TO_TRUST = { active: 2, passive: 3, client: 8 } as const
  * half; and a client's word places it only while too few hosts have measured it.
  */
 const MAX_UNPROVEN_SHARE = 0.5
+/** What nobody ordered is capped: a host that makes RTTs up must not outrank what was measured to order. */
+const MAX_SHARE: Readonly<Record<Evidence['kind'], number>> = {
+  active: 1,
+  passive: 0.75,
+  client: MAX_UNPROVEN_SHARE,
+}
 /** RTTs that place a prefix in the space: with fewer the fit is worse than a guess from the map. */
 const MIN_SIGHTINGS = 3
 
@@ -99,7 +105,7 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
 export function trustOf({ kind, count }: Evidence): number {
   const share = Math.min(1, count / SAMPLES_TO_TRUST[kind])
   if (count === 0) return MAX_UNPROVEN_SHARE
-  return kind === 'client' ? Math.min(share, MAX_UNPROVEN_SHARE) : share
+  return Math.min(share, MAX_SHARE[kind])
 }
 
 function predictUnmeasured(

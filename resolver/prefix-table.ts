@@ -2,8 +2,9 @@
 // prefix shares that entry.
 //
 // Invariant: the ranges {scope of each address} are a disjoint partition of all addresses. IPv4 has a table
-// of its own, of one word instead of four; what is set above it (as ::/0) counts for it too. A change costs
-// some microseconds (and the prefixes that lie inside the changed one), however large the table is.
+// of its own, of one word instead of four, and no IPv6 prefix, however short, holds an IPv4 address: one
+// word of ::1 must not place half the world. A change costs some microseconds (and the prefixes that lie
+// inside the changed one), however large the table is.
 
 import { type Address, familyOf, IPV4_OFFSET_BITS, type Prefix } from './address.ts'
 import {
@@ -122,13 +123,7 @@ function findIn(narrow: PrefixMemory, wide: PrefixMemory, address: Address, into
   }
   findPrefix(narrow, w3, 0, 0, 0, into)
   into.scopeBits += IPV4_OFFSET_BITS
-  if (into.value >= 0) {
-    into.bits += IPV4_OFFSET_BITS
-    return into
-  }
-  const { scopeBits } = into
-  findPrefix(wide, 0, 0, IPV4_WORD, 0, into)
-  into.scopeBits = scopeBits
+  if (into.value >= 0) into.bits += IPV4_OFFSET_BITS
   return into
 }
 

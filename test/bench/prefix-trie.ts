@@ -48,7 +48,9 @@ export class PrefixTrie {
   find(address: Address): PrefixMatch {
     this.#seek(address, 128)
     let node = ROOT
-    let value = this.#values[ROOT]!
+    // No IPv6 prefix holds an IPv4 address, however short it is.
+    const least = familyOf(address) === 4 ? IPV4_OFFSET_BITS : 0
+    let value = least === 0 ? this.#values[ROOT]! : NO_VALUE
     let bits = 0
     for (;;) {
       const depth = this.#depths[node]!
@@ -59,7 +61,7 @@ export class PrefixTrie {
       // The way to the child parts from the address at bit `shared`: one bit more, and nothing else is inside.
       if (shared < this.#depths[child]!) return { value, bits, scopeBits: scopeFor(address, shared + 1) }
       node = child
-      if (this.#values[node] !== NO_VALUE) {
+      if (this.#values[node] !== NO_VALUE && shared >= least) {
         value = this.#values[node]!
         bits = shared
       }

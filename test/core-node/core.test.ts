@@ -243,7 +243,7 @@ t.test(
 t.test('a client with a ticket may report RTTs; without one, or from elsewhere, it may not', async (t) => {
   const fixture = await withMirror(await openCoreFixture())
   await join1(fixture, 'a')
-  const client = peer('198.51.100.7')
+  const client = peer('185.0.0.7')
   const ticket = fixture.core.ticketFor(client.address)
   const rtts = [{ member: 'a', rttMs: 12 }]
   const anonymous = fixture.core.authenticate(null)
@@ -266,12 +266,12 @@ t.test('a client with a ticket may report RTTs; without one, or from elsewhere, 
     accepted: 0,
     refused: 3,
   })
-  t.ok(parseAddress('198.51.100.7'))
+  t.ok(parseAddress('185.0.0.7'))
   await fixture.close()
 })
 
 t.test('a DNS query counts as demand where its asker is proven or listed, and only then', async (t) => {
-  const client = parseAddress('198.51.100.7')!
+  const client = parseAddress('185.0.0.7')!
   const asker = parseAddress('192.0.2.53')!
   const facts: DnsFacts = {
     outcome: 'answered',

@@ -204,7 +204,10 @@ class SlowTable {
     const own = this.find(sought)
     for (let bits = spaceBits; bits < 128; bits++) {
       const around = prefixOf(sought, bits)
-      const differs = space.some((other) => contains(around, other) && !sameMatch(this.find(other), own))
+      const differs = space.some(
+        (other) =>
+          sameAddress(prefixOf(other, bits).address, around.address) && !sameMatch(this.find(other), own),
+      )
       if (!differs) return bits
     }
     return 128
@@ -302,7 +305,17 @@ t.test('an IPv4 scope never leaves IPv4, and a more specific entry shortens noth
   t.throws(() => table.set(prefix('10.0.0.0/8'), 1.5), RangeError)
 })
 
-t.test('what is set above IPv4 counts for IPv4, and IPv4 is a place of its own beside IPv6', async (t) => {
+t.test('no IPv6 prefix holds an IPv4 address, however short it is', async (t) => {
+  for (const text of ['::/0', '::/48', '::/90']) {
+    const table = new PrefixTable()
+    table.set(prefix(text), 7)
+    t.match(table.find(address('10.1.2.3')), { value: -1, bits: 0 }, text)
+    t.match(table.find(address('::5')), { value: 7 }, text)
+    t.notOk(contains(prefix(text), address('10.1.2.3')), text)
+  }
+})
+
+t.test('IPv4 is a place of its own beside IPv6', async (t) => {
   const table = new PrefixTable()
   const trie = new PrefixTrie()
   const texts = ['::/0', '::/90', '::fffe:0:0/96', '10.0.0.0/8', '0.0.0.0/0', '::/64']
