@@ -345,3 +345,65 @@ t.test('a redirect never leads to an address of a host that is not proven', asyn
   t.equal(core.tables.member('mirror', 'a')?.url, 'http://127.0.0.1/own/')
   await fixture.close()
 })
+
+t.test('who joined openly is neither a checker of others’ members nor believed as a host', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  await core.putService(ADMIN, 'overlay', { join: 'open' })
+  await core.putMember(ADMIN, 'mirror', 'old', { addresses: ['127.0.0.1'], port: 9 }, HERE)
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const open = await core.putHost(core.authenticate(null), '0a', { addresses: ['127.0.0.1'] }, HERE)
+  const mine = await core.putHost(core.authenticate(secret), 'z', { addresses: ['127.0.0.1'] }, HERE)
+  await fixture.run(250)
+  const kinds = async (host: string, credential: string) =>
+    (await core.heartbeat(beat(host, credential))).beats[0]!.orders.map((order) => order.kind)
+  t.notOk((await kinds('0a', open.credential!)).includes('check'))
+  t.ok((await kinds('z', mine.credential!)).includes('check'))
+
+  const rtts = [{ address: '185.0.0.7', rttMs: 3, count: 8 }]
+  core.measure(core.authenticate(open.credential!), { rtts }, HERE)
+  core.measure(core.authenticate(mine.credential!), { rtts }, HERE)
+  t.match(core.directory.localities.get('185.0.0.0/24')?.evidence, [
+    { host: '0a', kind: 'client', count: 1 },
+    { host: 'z', kind: 'passive', count: 8 },
+  ])
+  await fixture.close()
+})
+
+t.test('nobody is sent to measure an address that is not proven to be its host’s', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const join = (name: string, address: string) =>
+    core.putHost(core.authenticate(secret), name, { addresses: [address], echo: { port: 5 } }, HERE)
+  const prober = await join('prober', '127.0.0.1')
+  await join('victim', '127.0.0.2')
+  const targets = new Set<string>()
+  for (let i = 0; i < 10; i++) {
+    await fixture.run(1000)
+    const { beats } = await core.heartbeat(beat('prober', prober.credential!))
+    for (const order of beats[0]!.orders) if (order.kind === 'echo') targets.add(order.host)
+  }
+  t.same([...targets], ['core1'])
+  await fixture.close()
+})
+
+t.test('RTTs to addresses that no client has, and a flood of prefixes, are refused', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const { credential } = await core.putHost(
+    core.authenticate(secret),
+    'a',
+    { addresses: ['127.0.0.1'] },
+    HERE,
+  )
+  const caller = core.authenticate(credential!)
+  const of = (addresses: string[]) => ({ rtts: addresses.map((address) => ({ address, rttMs: 1 })) })
+  const senseless = ['10.0.0.1', '224.0.0.1', '0.0.0.0', '::5', 'ff02::1', '192.0.2.1', 'nonsense']
+  t.same(core.measure(caller, of(senseless), HERE), { accepted: 0, refused: senseless.length })
+  const many = Array.from({ length: 1500 }, (_, i) => `185.${i >> 8}.${i & 255}.1`)
+  t.same(core.measure(caller, of(many), HERE), { accepted: 1000, refused: 500 })
+  t.equal(core.directory.localities.size, 1000)
+  await fixture.close()
+})

@@ -789,3 +789,41 @@ t.test('an explanation names every member once, is JSON, and fits TXT strings', 
     t.ok(Buffer.byteLength(line) <= 255 && /^[\x20-\x7e]+$/.test(line), line)
   }
 })
+
+t.test('when all are full every client goes to the least relative load', async (t) => {
+  const loads = {
+    a: { capacity: 10, load: 30 },
+    b: { capacity: 30, load: 60 },
+    c: { capacity: 20, load: 100 },
+  }
+  const tables = measuredWorld({ a: 1, b: 200, c: 100 }, {}, loads)
+  for (let i = 0; i < 100; i++) t.equal(names(ask(tables, `203.0.${i}.1`))[0], 'b')
+})
+
+t.test('where all weights are 0 each is as likely as the others', async (t) => {
+  const rng = seededRng(3)
+  const none = { a: { weight: 0 }, b: { weight: 0 }, c: { weight: 0 } }
+  const weighted = measuredWorld({ a: 1, b: 2, c: 3 }, { policy: 'weighted' }, none)
+  const hash = measuredWorld({ a: 1, b: 2, c: 3 }, { policy: 'hash' }, none)
+  const drawn: Record<string, number> = { a: 0, b: 0, c: 0 }
+  const hashed: Record<string, number> = { a: 0, b: 0, c: 0 }
+  const serving = weighted.service('web')!
+  for (let i = 0; i < 3000; i++) {
+    drawn[names(select(weighted, serving, locate(weighted, ip(CLIENT)), ANY_ASK, rng))[0]!]!++
+    hashed[names(ask(hash, `9.${i >> 8}.${i & 255}.1`))[0]!]!++
+  }
+  for (const count of [...Object.values(drawn), ...Object.values(hashed)]) {
+    t.ok(Math.abs(count - 1000) < 120, `${count}`)
+  }
+})
+
+t.test('whom an operator drained is not brought back when its host falls silent', async (t) => {
+  const tables = compile(
+    ofService(aService()),
+    ofHost(aHost('a', { presence: 'silent' })),
+    ofHost(aHost('b', { presence: 'silent' })),
+    ofMember(aMember('a', { drained: true })),
+    ofMember(aMember('b')),
+  )
+  t.same(names(ask(tables, CLIENT)), ['b'])
+})
