@@ -4,6 +4,7 @@
 // Invariant: a route here only carries: the core decides who may do what and what becomes of it.
 
 import { Type } from 'typebox'
+import { formatAddress } from '../../resolver/address.ts'
 import {
   HeartbeatReply,
   HeartbeatRequest,
@@ -14,12 +15,21 @@ import {
   MemberReply,
   MemberRequest,
 } from '../../server-agent/protocol/messages.ts'
+import { TokenBuckets } from '../../server-agent/protocol/token-bucket.ts'
+import type { Core } from '../core.ts'
+import { Problem } from '../problem.ts'
 import type { Api, HttpContext } from './context.ts'
 import { HostLabelParams, HostParams, MemberParams, problems, told } from './schemas.ts'
 
 /** A thousand hosts that tell a thousand bytes each, far above what one agent has to say. */
 const HEARTBEAT_BYTES = 1 << 20
 const MEASUREMENT_BYTES = 256 << 10
+/** What one agent says in a heartbeat, with many members and results. */
+const SMALL_BYTES = 16 << 10
+/** Heartbeats of unknown hosts from one address: after a restart of many they come, but not for ever. */
+const STRANGERS = { perSec: 1, burst: 60 }
+const SUSPECT_MS = 60_000
+const MAX_SUSPECTS = 10_000
 
 const tags = ['agents']
 const hostOrToken = [{ token: [] }, { credential: [] }]
@@ -105,27 +115,7 @@ export function agentRoutes(app: Api, { core }: HttpContext): void {
     },
   )
 
-  app.post(
-    '/v1/heartbeats',
-    {
-      bodyLimit: HEARTBEAT_BYTES,
-      // A lease hangs on it: hosts behind one address must not take each other's.
-      config: { rateLimit: false },
-      schema: {
-        tags,
-        operationId: 'postHeartbeats',
-        summary: 'Hosts say that they are there and what changed; their orders come back',
-        description: 'Each beat carries its host’s credential. Once every quarter of the lease.',
-        security: [{}],
-        body: HeartbeatRequest,
-        response: {
-          200: told('One for each beat, in order', HeartbeatReply),
-          ...problems('too-large', 'unavailable'),
-        },
-      },
-    },
-    ({ body }) => core.heartbeat(body),
-  )
+  heartbeatRoute(app, core)
 
   app.post(
     '/v1/measurements',
@@ -143,5 +133,50 @@ export function agentRoutes(app: Api, { core }: HttpContext): void {
       },
     },
     ({ caller, body, client }) => core.measure(caller, body, client),
+  )
+}
+
+function heartbeatRoute(app: Api, core: Core): void {
+  const strangers = new TokenBuckets(STRANGERS)
+  const suspectUntilMs = new Map<string, number>()
+  app.post(
+    '/v1/heartbeats',
+    {
+      bodyLimit: HEARTBEAT_BYTES,
+      // A lease hangs on it: hosts behind one address must not take each other's.
+      config: { rateLimit: false },
+      // Only what is large is refused: a host behind the same address as a flood still says that it is there.
+      onRequest: async ({ headers, client }) => {
+        if (Number(headers['content-length'] ?? HEARTBEAT_BYTES) <= SMALL_BYTES) return
+        if ((suspectUntilMs.get(formatAddress(client.address)) ?? 0) > performance.now()) {
+          throw new Problem(
+            'too-many',
+            'too many heartbeats of hosts that nobody knows came from your address',
+          )
+        }
+      },
+      schema: {
+        tags,
+        operationId: 'postHeartbeats',
+        summary: 'Hosts say that they are there and what changed; their orders come back',
+        description: 'Each beat carries its host’s credential. Once every quarter of the lease.',
+        security: [{}],
+        body: HeartbeatRequest,
+        response: {
+          200: told('One for each beat, in order', HeartbeatReply),
+          ...problems('too-large', 'unavailable'),
+        },
+      },
+    },
+    async ({ body, client }) => {
+      const reply = await core.heartbeat(body)
+      const address = formatAddress(client.address)
+      const isStranger = reply.beats.every(({ status }) => status === 'unknown')
+      if (isStranger && !strangers.take(address, performance.now())) {
+        if (suspectUntilMs.size >= MAX_SUSPECTS) suspectUntilMs.clear()
+        suspectUntilMs.set(address, performance.now() + SUSPECT_MS)
+      }
+      return reply
+    },
   )
 }

@@ -907,3 +907,21 @@ t.test(
     t.match(await context.metrics.render(), /nearcast_refused_total\{door="tls",reason="handshake"\} 1/)
   },
 )
+
+t.test('large heartbeats of nobody are refused after a while, small ones never', async (t) => {
+  const { context } = await openFixture(t)
+  const api = await openApi(context)
+  t.teardown(() => api.close())
+  const post = (count: number) =>
+    api.inject({
+      method: 'POST',
+      url: '/v1/heartbeats',
+      payload: {
+        beats: Array.from({ length: count }, () => ({ host: 'nobody', credential: 'x'.repeat(100) })),
+      },
+    })
+  let refused = 0
+  for (let i = 0; i < 80; i++) if ((await post(200)).statusCode === 429) refused++
+  t.ok(refused >= 15 && refused <= 20, `${refused} of 80`)
+  t.equal((await post(1)).statusCode, 200)
+})
