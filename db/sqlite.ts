@@ -4,7 +4,7 @@
 // a commit takes one fsync of the caller's time. The sqlite3 shell may read the file while a core runs.
 // https://www.sqlite.org/wal.html
 
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import Sqlite, { type Database, type Statement } from 'better-sqlite3'
 import { type Change, type Directory, emptyDirectory } from '../resolver/directory.ts'
@@ -84,6 +84,7 @@ interface Statements {
 
 class SqliteStore implements Store {
   readonly #path: string
+  readonly #inode: number
   readonly #database: Database
   readonly #lock: Database
   readonly #statements: ReadonlyMap<string, Statements>
@@ -91,6 +92,7 @@ class SqliteStore implements Store {
 
   constructor(path: string, database: Database, lock: Database) {
     this.#path = path
+    this.#inode = statSync(path).ino
     this.#database = database
     this.#lock = lock
     this.#statements = new Map(KINDS.map((kind) => [kind, prepare(database, kind)]))
@@ -122,6 +124,7 @@ class SqliteStore implements Store {
 
   async commit(changes: readonly Change[]): Promise<void> {
     this.#checkOpen()
+    this.#checkFile()
     guard(this.#path, () => this.#write(changes))
   }
 
@@ -137,6 +140,17 @@ class SqliteStore implements Store {
   async close(): Promise<void> {
     this.#database.close()
     this.#lock.close()
+  }
+
+  /** SQLite goes on writing into a file that was deleted or replaced, where no later start would find it. */
+  #checkFile(): void {
+    const file = statSync(this.#path, { throwIfNoEntry: false })
+    if (file?.ino === this.#inode) return
+    const what = file === undefined ? 'was deleted' : 'was replaced'
+    throw new StoreError(
+      'unavailable',
+      `${this.#path} ${what} under this process: nothing more is kept. Start the core again, over a copy if there is one.`,
+    )
   }
 
   #checkOpen(): void {

@@ -99,6 +99,18 @@ t.test('a second opening of the same data is refused while the first lasts, in a
   t.strictSame(await hear(inChild(path, 'say("opened"); await store.close()')), ['opened'])
 })
 
+t.test('nothing is acknowledged into a file that was deleted or replaced under the store', async (t) => {
+  for (const replaced of [false, true]) {
+    const path = join(t.testdir(), 'nearcast.db')
+    const store = await openSqlite({ path, migrations: MIGRATIONS })
+    await store.commit([setting('a', '1')])
+    renameSync(path, `${path}.gone`)
+    if (replaced) writeFileSync(path, '')
+    await t.rejects(store.commit([setting('b', '2')]), { code: 'unavailable', message: /under this process/ })
+    await store.close()
+  }
+})
+
 t.test('an operator may read the file with SQL while a core runs', async (t) => {
   const path = newPath(t)
   await withStore(opener(path), async (store) => {
