@@ -62,7 +62,9 @@ function serviceRoutes(app: Api, { core }: HttpContext): void {
     },
     async (request) => {
       requireAdmin(request.caller)
-      return { services: [...core.directory.services.values()].map((service) => viewService(core, service)) }
+      return {
+        services: byName(core.directory.services.values()).map((service) => viewService(core, service)),
+      }
     },
   )
 
@@ -154,7 +156,7 @@ function memberRoutes(app: Api, { core, config }: HttpContext): void {
       requireInside(config, request, 'list members')
       const { service: name } = request.params
       if (!core.directory.services.has(name)) throw new Problem('not-found', `there is no service '${name}'`)
-      const members = [...core.directory.members.values()].filter((member) => member.service === name)
+      const members = byName(core.directory.members.values()).filter((member) => member.service === name)
       return { members: members.map((member) => viewMember(core, member)) }
     },
   )
@@ -215,7 +217,7 @@ function hostRoutes(app: Api, { core, config }: HttpContext): void {
     },
     async (request) => {
       requireInside(config, request, 'list hosts')
-      return { hosts: [...core.directory.hosts.values()].map((host) => viewHost(core, host)) }
+      return { hosts: byName(core.directory.hosts.values()).map((host) => viewHost(core, host)) }
     },
   )
 
@@ -354,4 +356,8 @@ function coreRoutes(app: Api, { core, config }: HttpContext): void {
       return core.status()
     },
   )
+}
+
+function byName<T extends { readonly name: string }>(records: Iterable<T>): T[] {
+  return [...records].sort((a, b) => (a.name < b.name ? -1 : 1))
 }
