@@ -34,7 +34,9 @@ const PLACE_STRIDE = 3
  * Two ends' low percentiles of one path differ by a few percent (the median on WonderProxy's matrix: under 5%);
  * who halves or doubles his is off by 0.6 and more. Differences of a few ms count for nothing.
  */
-const MAX_CONTRADICTION = 0.15
+const MAX_CONTRADICTION = 0.2
+/** Up to a quarter of the hosts may lie and make nobody else a liar; who lies to fewer than that of the others is not found out. */
+const CONTRADICTORS = 0.75
 const CONTRADICTION_GRAIN_MS = 5
 /** Peers that must have measured back before anyone is distrusted. */
 const MIN_CONTRADICTIONS = 3
@@ -146,7 +148,7 @@ export class HostTable {
 
   /**
    * Whether a host's RTTs are to be believed: a round trip takes as long from either end, so who differs from
-   * most of those that measured it back makes its RTTs up, and weighs nothing.
+   * many of those that measured it back makes its RTTs up, and weighs nothing.
    */
   isTrusted(row: number): boolean {
     if (this.#trustSerial !== this.#modelSerial) {
@@ -158,7 +160,7 @@ export class HostTable {
     return !this.#distrusted.has(row)
   }
 
-  /** By how much a host's RTTs differ from what its peers measured back, as a logarithm: the median. */
+  /** By how much a host's RTTs differ from what its peers measured back, as a logarithm: what a quarter of them exceed. */
   #contradiction(row: number): number {
     const misses: number[] = []
     for (const [peer, there] of this.#slots[row]?.meshMs ?? []) {
@@ -167,7 +169,7 @@ export class HostTable {
         misses.push(Math.abs(Math.log((there + CONTRADICTION_GRAIN_MS) / (back + CONTRADICTION_GRAIN_MS))))
     }
     if (misses.length < MIN_CONTRADICTIONS) return 0
-    return misses.sort((a, b) => a - b)[misses.length >> 1]!
+    return misses.sort((a, b) => a - b)[Math.floor(CONTRADICTORS * misses.length)]!
   }
 
   /** The RTT between two hosts, ms: measured, else predicted. NaN: neither is to be had. */
