@@ -268,7 +268,7 @@ function rankCandidates(
   candidates: readonly number[],
   isOpen: (row: number) => boolean,
 ): Candidate[] {
-  const rows = candidates.filter((row) => isOpen(row) && tables.hosts.isTrusted(row))
+  const rows = candidates.filter(isOpen)
   const known = tables.locality(locality.row)
   const measured: Candidate[] = []
   known?.evidence.forEach(({ count, rttMs, kind }, i) => {
