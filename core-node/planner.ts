@@ -79,8 +79,8 @@ const TRIANGLE_SLACK = 0.1
 const MAX_CONSIDERED = 500
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
-/** Hosts that stand for all when the most central is looked for. */
-const CENTRE_SAMPLE = 32
+/** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
+const CENTRE_SAMPLE = 64
 
 export class ProbePlanner {
   readonly #rules: ProbeRules
@@ -294,12 +294,21 @@ function rankByBelief({ hopeMs, floorMs }: Belief, bestMs: number, rows: readonl
 /** Without an RTT: by the map; where that says nothing, the most central first, whose RTT tells most of the rest. */
 function rankByPrior(tables: Tables, locality: Locality, rows: readonly number[]): Candidate[] {
   const sample = rows.slice(0, CENTRE_SAMPLE)
+  const panel = [...tables.panel()].slice(0, CENTRE_SAMPLE)
   return rows.map((row) => {
     const { ms } = predict(tables, locality, row)
     if (!Number.isNaN(ms)) return { row, ms }
-    let sum = 0
-    for (const other of sample) if (other !== row) sum += tables.hosts.rttBetweenMs(row, other)
+    const seenMs = sample
+      .filter((other) => other !== row)
+      .map((other) => tables.hosts.rttBetweenMs(row, other))
+    for (const known of panel) seenMs.push(known.msByHost[row] ?? Number.NaN)
     // Behind all of which the map knows something.
-    return { row, ms: Number.isNaN(sum) ? Number.MAX_VALUE : MAX_RTT_MS + sum / sample.length }
+    return { row, ms: MAX_RTT_MS + middleMs(seenMs.filter((seen) => !Number.isNaN(seen))) }
   })
+}
+
+/** A mean in which the near count more than the far: of square roots. Infinity of nothing. */
+function middleMs(rttsMs: readonly number[]): number {
+  if (rttsMs.length === 0) return Number.POSITIVE_INFINITY
+  return (rttsMs.reduce((sum, ms) => sum + Math.sqrt(ms), 0) / rttsMs.length) ** 2
 }

@@ -39,10 +39,10 @@ const TAKEN_BETWEEN = 0.7
 const HOPE_QUANTILE = 0.3
 const TAKEN_QUANTILE = 0.7
 /** How fast a witness's weight falls with how far it is apart (a logarithm), and how many are heard. */
-const SHARPNESS = 10
+const SHARPNESS = 14
 const MAX_WITNESSES = 24
 /** The alike count as much as the triangles when the most alike of them is so far apart. */
-const ALIKE_APART = 0.05
+const ALIKE_APART = 0.07
 /** From a host to itself, ms: what a client at its side sees. */
 const SELF_MS = 1
 /** How much a map that fits what was measured counts beside the triangles, and how far apart (a logarithm) it may be before it is taken for wrong. */
