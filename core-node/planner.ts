@@ -47,6 +47,8 @@ interface PrefixMemory {
   readonly askedMs: Map<string, number>
   /** Who was asked and has not reported yet. */
   waitingFor: string | null
+  /** When a change was last seen. */
+  wokenMs: number
   /** Probes in a row that nobody answered. */
   unanswered: number
   /** Not looked at before that, unless the tables' mapSerial is another than this by then; null: not even then. */
@@ -59,6 +61,8 @@ const ROUND_PROBES = 9
 const ROUND_MS = 6 * 3_600_000
 /** A host's RTT to a prefix is measured anew after this, ms: routes change over days. */
 const AGAIN_MS = 86_400_000
+/** A prefix whose RTTs change all the time is begun anew no more often than this, ms. */
+const WAKE_MS = 3_600_000
 /** Hosts that must get no answer before a prefix counts as silent, and how long it is then left alone, ms. */
 const SILENT_AFTER = 3
 const SILENT_MS = 86_400_000
@@ -119,6 +123,16 @@ export class ProbePlanner {
     memory.waitingFor = null
     memory.unanswered = answered ? 0 : memory.unanswered + 1
     memory.restUntilMs = memory.unanswered >= SILENT_AFTER ? nowMs + SILENT_MS : nowMs
+  }
+
+  /** A way to a prefix has changed: the others may have too, so what was asked before counts no longer. At most once a WAKE_MS. */
+  wake(prefix: string, nowMs: number): void {
+    const memory = this.#memory.get(prefix)
+    if (!memory || nowMs - memory.wokenMs < WAKE_MS || memory.unanswered >= SILENT_AFTER) return
+    memory.wokenMs = nowMs
+    memory.askedMs.clear()
+    memory.wakeSerial = null
+    if (memory.waitingFor === null) memory.restUntilMs = nowMs
   }
 
   /** Whether a prefix answers nobody, and should live on what its relatives know. */
@@ -208,7 +222,14 @@ export class ProbePlanner {
   #memoryOf(prefix: string): PrefixMemory {
     let memory = this.#memory.get(prefix)
     if (!memory) {
-      memory = { askedMs: new Map(), waitingFor: null, unanswered: 0, restUntilMs: 0, wakeSerial: null }
+      memory = {
+        askedMs: new Map(),
+        waitingFor: null,
+        wokenMs: Number.NEGATIVE_INFINITY,
+        unanswered: 0,
+        restUntilMs: 0,
+        wakeSerial: null,
+      }
       this.#memory.set(prefix, memory)
     }
     return memory

@@ -760,6 +760,40 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
   t.same(run(90_000), [], 'one that can’t be nearer is not asked')
 })
 
+t.test('a prefix whose RTT changed is measured anew at once, but not again and again', async (t) => {
+  const { planner, plan } = planning('11.0.0.7', {}, [
+    [0, 0],
+    [50, 0],
+  ])
+  const localities = new Localities()
+  const at = '11.0.0.0/24'
+  const run = (fromMs: number) => {
+    const asked: string[] = []
+    for (let nowMs = fromMs; nowMs < fromMs + 20_000; nowMs += 2000) {
+      for (const probe of plan(nowMs)) {
+        asked.push(probe.host)
+        planner.hear(probe.prefix, probe.host, true, nowMs)
+      }
+    }
+    return asked.sort()
+  }
+  t.same(run(0), ['h0', 'h1'])
+  fold(localities, 'h0', [30, 31, 32], 0, 'active', at)
+  fold(localities, 'h0', [33, 36, 39], 30_000, 'active', at)
+  t.same(localities.takeMoved(), [], 'a queue is no change')
+  fold(localities, 'h0', [70, 71, 72], 40_000, 'passive', at)
+  t.same(localities.takeMoved(), [], 'nor is a lesser kind of evidence, which is refused')
+  fold(localities, 'h0', [70, 71, 72], 50_000, 'active', at)
+  t.same(localities.takeMoved(), [at])
+  t.same(localities.takeMoved(), [], 'told once')
+  planner.wake(at, 60_000)
+  t.same(run(60_000), ['h0', 'h1'])
+  planner.wake(at, 120_000)
+  t.same(run(120_000), [], 'once an hour')
+  planner.wake(at, 3_700_000)
+  t.same(run(3_700_000), ['h0', 'h1'])
+})
+
 // Echoes between hosts.
 
 t.test(
