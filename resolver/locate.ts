@@ -144,9 +144,11 @@ function placed(tables: Tables, known: LocalityRow): Coordinate | null {
 
 function memoOf(tables: Tables, known: LocalityRow): LocalityRow['memo'] {
   const { memo } = known
-  const serial = `${tables.hosts.modelSerial} ${tables.panelSerial}`
-  if (memo.serial === serial) return memo
-  memo.serial = serial
+  const { modelSerial } = tables.hosts
+  const { panelSerial } = tables
+  if (memo.modelSerial === modelSerial && memo.panelSerial === panelSerial) return memo
+  memo.modelSerial = modelSerial
+  memo.panelSerial = panelSerial
   memo.belief = null
   const sightings = sightingsOf(known).flatMap(({ row, rttMs, weight }) => {
     const coordinate = tables.hosts.coordinateOf(row)
