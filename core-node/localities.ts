@@ -59,6 +59,9 @@ const RANK: Readonly<Record<Evidence['kind'], number>> = { active: 2, passive: 1
 const TELL_MS = 1
 const TELL_SHARE = 0.1
 const TELL_AGE_MS = 6 * 3_600_000
+/** A way has changed when its RTT did by so much: what hysteresis takes for a clear gain. */
+const MOVED_MS = 10
+const MOVED_SHARE = 0.2
 /** Prefixes within one /20 (IPv6: /40) are mostly one network in one place. */
 const RELATIVE_BITS = { 4: 20 + IPV4_OFFSET_BITS, 6: 40 } as const
 /** With so many hosts of its own a prefix no longer needs its relatives' word. */
@@ -69,6 +72,7 @@ export class Localities {
   readonly #prefixes = new Map<string, PrefixMemory>()
   readonly #relatives = new Map<string, Set<string>>()
   readonly #changed = new Set<string>()
+  readonly #moved = new Set<string>()
   readonly #maxPrefixes: number
 
   constructor(maxPrefixes: number = MAX_PREFIXES) {
@@ -102,6 +106,9 @@ export class Localities {
     const samples = report.kind === 'client' ? [Math.min(...sane)] : sane
     const isNew = !pair || pair.count === 0 || pair.kind !== report.kind
     const before = isNew ? { samplesMs: [], count: 0 } : pair
+    if (!isNew && hasMoved(quartileMs(before.samplesMs), quartileMs(samples))) {
+      this.#moved.add(formatPrefix(report.prefix))
+    }
     memory.pairs.delete(report.host)
     memory.pairs.set(report.host, {
       kind: report.kind,
@@ -147,6 +154,13 @@ export class Localities {
   /** A host is gone: what it saw is nobody's evidence any more. */
   forgetHost(host: string): void {
     for (const [text, { pairs }] of this.#prefixes) if (pairs.delete(host)) this.#changed.add(text)
+  }
+
+  /** Prefixes of which an RTT came in that is clearly another than before, since the last call: their ways have changed. */
+  takeMoved(): string[] {
+    const moved = [...this.#moved]
+    this.#moved.clear()
+    return moved
   }
 
   /** Forgets what was measured of a prefix; what was published of it is told to be gone. */
@@ -224,6 +238,11 @@ export function settleIncumbents(
 function sameEntries(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
   const keys = Object.keys(a)
   return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
+}
+
+/** Whether an RTT is another than before by more than queues and chance make of it. */
+function hasMoved(beforeMs: number, nowMs: number): boolean {
+  return Math.abs(nowMs - beforeMs) > Math.max(MOVED_MS, MOVED_SHARE * beforeMs)
 }
 
 /** The lower quartile (up to three: the least): queues only add, and one lie too low among four does not count. */

@@ -256,6 +256,7 @@ export class Measuring {
     if (nowMs >= this.#plansDueMs) {
       this.#plansDueMs = nowMs + PLAN_EVERY_MS
       this.#orderEchoes(nowMs, epochMs)
+      for (const prefix of this.#localities.takeMoved()) this.#probes?.wake(prefix, nowMs)
       this.#orderProbes(nowMs)
     }
     return this.#localities.publish(this.#directory.localities, epochMs)

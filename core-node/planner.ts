@@ -48,6 +48,8 @@ interface PrefixMemory {
   readonly askedMs: Map<string, number>
   /** Who was asked and has not reported yet. */
   waitingFor: string | null
+  /** When a change was last seen. */
+  wokenMs: number
   /** Probes in a row that nobody answered. */
   unanswered: number
   /** Not looked at before that, unless the tables' mapSerial is another than this by then; null: not even then. */
@@ -60,6 +62,8 @@ const ROUND_PROBES = 9
 const ROUND_MS = 6 * 3_600_000
 /** A host's RTT to a prefix is measured anew after this, ms: routes change over days. */
 const AGAIN_MS = 86_400_000
+/** A prefix whose RTTs change all the time is begun anew no more often than this, ms. */
+const WAKE_MS = 3_600_000
 /** Hosts that must get no answer before a prefix counts as silent, and how long it is then left alone, ms. */
 const SILENT_AFTER = 3
 const SILENT_MS = 86_400_000
@@ -80,8 +84,8 @@ const TRIANGLE_SLACK = 0.1
 const MAX_CONSIDERED = 500
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
-/** Hosts that stand for all when the most central is looked for. */
-const CENTRE_SAMPLE = 32
+/** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
+const CENTRE_SAMPLE = 64
 
 export class ProbePlanner {
   readonly #rules: ProbeRules
@@ -120,6 +124,16 @@ export class ProbePlanner {
     memory.waitingFor = null
     memory.unanswered = answered ? 0 : memory.unanswered + 1
     memory.restUntilMs = memory.unanswered >= SILENT_AFTER ? nowMs + SILENT_MS : nowMs
+  }
+
+  /** A way to a prefix has changed: the others may have too, so what was asked before counts no longer. At most once a WAKE_MS. */
+  wake(prefix: string, nowMs: number): void {
+    const memory = this.#memory.get(prefix)
+    if (!memory || nowMs - memory.wokenMs < WAKE_MS || memory.unanswered >= SILENT_AFTER) return
+    memory.wokenMs = nowMs
+    memory.askedMs.clear()
+    memory.wakeSerial = null
+    if (memory.waitingFor === null) memory.restUntilMs = nowMs
   }
 
   /** Whether a prefix answers nobody, and should live on what its relatives know. */
@@ -209,7 +223,14 @@ export class ProbePlanner {
   #memoryOf(prefix: string): PrefixMemory {
     let memory = this.#memory.get(prefix)
     if (!memory) {
-      memory = { askedMs: new Map(), waitingFor: null, unanswered: 0, restUntilMs: 0, wakeSerial: null }
+      memory = {
+        askedMs: new Map(),
+        waitingFor: null,
+        wokenMs: Number.NEGATIVE_INFINITY,
+        unanswered: 0,
+        restUntilMs: 0,
+        wakeSerial: null,
+      }
       this.#memory.set(prefix, memory)
     }
     return memory
@@ -269,7 +290,7 @@ function rankCandidates(
   candidates: readonly number[],
   isOpen: (row: number) => boolean,
 ): Candidate[] {
-  const rows = candidates.filter((row) => isOpen(row) && tables.hosts.isTrusted(row))
+  const rows = candidates.filter(isOpen)
   const known = tables.locality(locality.row)
   const measured: Candidate[] = []
   known?.evidence.forEach(({ count, rttMs, kind }, i) => {
@@ -295,12 +316,21 @@ function rankByBelief({ hopeMs, floorMs }: Belief, bestMs: number, rows: readonl
 /** Without an RTT: by the map; where that says nothing, the most central first, whose RTT tells most of the rest. */
 function rankByPrior(tables: Tables, locality: Locality, rows: readonly number[]): Candidate[] {
   const sample = rows.slice(0, CENTRE_SAMPLE)
+  const panel = [...tables.panel()].slice(0, CENTRE_SAMPLE)
   return rows.map((row) => {
     const { ms } = predict(tables, locality, row)
     if (!Number.isNaN(ms)) return { row, ms }
-    let sum = 0
-    for (const other of sample) if (other !== row) sum += tables.hosts.rttBetweenMs(row, other)
+    const seenMs = sample
+      .filter((other) => other !== row)
+      .map((other) => tables.hosts.rttBetweenMs(row, other))
+    for (const known of panel) seenMs.push(known.msByHost[row] ?? Number.NaN)
     // Behind all of which the map knows something.
-    return { row, ms: Number.isNaN(sum) ? Number.MAX_VALUE : MAX_RTT_MS + sum / sample.length }
+    return { row, ms: MAX_RTT_MS + middleMs(seenMs.filter((seen) => !Number.isNaN(seen))) }
   })
+}
+
+/** A mean in which the near count more than the far: of square roots. Infinity of nothing. */
+function middleMs(rttsMs: readonly number[]): number {
+  if (rttsMs.length === 0) return Number.POSITIVE_INFINITY
+  return (rttsMs.reduce((sum, ms) => sum + Math.sqrt(ms), 0) / rttsMs.length) ** 2
 }

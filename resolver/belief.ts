@@ -39,15 +39,15 @@ const TAKEN_BETWEEN = 0.7
 const HOPE_QUANTILE = 0.3
 const TAKEN_QUANTILE = 0.7
 /** How fast a witness's weight falls with how far it is apart (a logarithm), and how many are heard. */
-const SHARPNESS = 10
+const SHARPNESS = 14
 const MAX_WITNESSES = 24
 /** The alike count as much as the triangles when the most alike of them is so far apart. */
-const ALIKE_APART = 0.05
+const ALIKE_APART = 0.07
 /** From a host to itself, ms: what a client at its side sees. */
 const SELF_MS = 1
-/** The map counts more than the triangles as long as it misses what was measured by less than a factor e. */
-const MAP_DOUBT = 0.05
-const MAP_POWER = 1.5
+/** How much a map that fits what was measured counts beside the triangles, and how far apart (a logarithm) it may be before it is taken for wrong. */
+const MAP_TRUST = 10
+const MAP_REACH = 0.6
 
 /** What is believed of a client that was seen so, at a place (null: not known); `self` is its own row, which is no witness. */
 export function believe(
@@ -64,9 +64,9 @@ export function believe(
     errorMs: new Float64Array(hosts.size).fill(Number.POSITIVE_INFINITY),
   }
   const honest = sightings.filter(({ row }) => hosts.isTrusted(row))
-  const alike = findAlike(tables, honest, self)
   const mapMs = place === null ? null : hosts.predictFrom(place)
   const mapWeight = mapMs === null ? 0 : weighMap(honest, mapMs)
+  const alike = findAlike(tables, honest, self, (row) => mapMs?.[row] ?? Number.NaN, mapWeight)
   for (let row = 0; row < hosts.size; row++) {
     if (hosts.recordOf(row) === null) continue
     const words: Word[] = []
@@ -155,11 +155,19 @@ interface Alike {
 }
 
 /** Hosts and well measured prefixes whose RTTs to the hosts in hand are like the client's. */
-function findAlike(tables: Tables, sightings: readonly Sighting[], self: LocalityRow | null): Alike | null {
+function findAlike(
+  tables: Tables,
+  sightings: readonly Sighting[],
+  self: LocalityRow | null,
+  byMapMs: (row: number) => number,
+  mapWeight: number,
+): Alike | null {
   if (sightings.length === 0) return null
   const { hosts } = tables
   const found: { msTo: (row: number) => number; apart: number; share: number }[] = []
-  const consider = (msTo: (row: number) => number) => {
+  const nearness = (mapWeight / MAP_TRUST) ** 2
+  /** `awayMs`: how far the witness itself is from the client by the map, NaN: not known. */
+  const consider = (msTo: (row: number) => number, awayMs: number) => {
     let [sum, common] = [0, 0]
     for (const { row, rttMs } of sightings) {
       const ms = msTo(row)
@@ -167,15 +175,21 @@ function findAlike(tables: Tables, sightings: readonly Sighting[], self: Localit
       sum += apart(rttMs, ms)
       common++
     }
-    if (common > 0) found.push({ msTo, apart: sum / common, share: common / sightings.length })
+    if (common === 0) return
+    const share = common / sightings.length
+    if (!Number.isNaN(awayMs)) {
+      sum += nearness * apart(awayMs, SELF_MS)
+      common += nearness
+    }
+    found.push({ msTo, apart: sum / common, share })
   }
   for (let host = 0; host < hosts.size; host++) {
     if (hosts.recordOf(host) === null || !hosts.isTrusted(host)) continue
-    consider((row) => (row === host ? SELF_MS : hosts.rttBetweenMs(host, row)))
+    consider((row) => (row === host ? SELF_MS : hosts.rttBetweenMs(host, row)), byMapMs(host))
   }
   for (const panel of tables.panel()) {
-    if (panel !== self)
-      consider((row) => (hosts.isTrusted(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN))
+    if (panel === self) continue
+    consider((row) => (hosts.isTrusted(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN), Number.NaN)
   }
   if (found.length === 0) return null
   found.sort((a, b) => a.apart - b.apart)
@@ -222,7 +236,8 @@ function weighMap(sightings: readonly Sighting[], mapMs: Float64Array): number {
     sum += apart(rttMs, mapMs[row]!)
     common++
   }
-  return (1 / ((common === 0 ? 0 : sum / common) + MAP_DOUBT)) ** MAP_POWER
+  const away = common === 0 ? 0 : sum / common
+  return MAP_TRUST * Math.exp(-((away / MAP_REACH) ** 2))
 }
 
 /** How far a measured host's word on the map carries, what it says of all hosts, and the weight of "the map is right". */

@@ -91,10 +91,14 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
   if (hostRow === locality.host && hostRow >= 0) return { ms: 0, basis: 'member', errorMs: 0 }
   const known = tables.locality(locality.row)
   const at = known ? known.evidenceHosts.indexOf(hostRow) : -1
-  if (!known || at < 0 || !tables.hosts.isTrusted(hostRow))
-    return predictUnmeasured(tables, locality, known, hostRow)
+  if (!known || at < 0) return predictUnmeasured(tables, locality, known, hostRow)
   const rttMs = known.evidenceMs[at]!
   const share = trustOf(known.evidence[at]!)
+  if (!tables.hosts.isTrusted(hostRow)) {
+    // The word of who contradicts its peers counts only against itself.
+    const others = predictUnmeasured(tables, locality, known, hostRow)
+    return rttMs > others.ms ? { ...others, ms: rttMs } : others
+  }
   if (share === 1) return { ms: rttMs, basis: 'measured', errorMs: measuredErrorMs(rttMs) }
   const prior = predictUnmeasured(tables, locality, known, hostRow)
   if (prior.basis === 'none') return { ms: rttMs, basis: 'measured', errorMs: rttMs }
@@ -146,9 +150,11 @@ function placed(tables: Tables, known: LocalityRow): Coordinate | null {
 
 function memoOf(tables: Tables, known: LocalityRow): LocalityRow['memo'] {
   const { memo } = known
-  const serial = `${tables.hosts.modelSerial} ${tables.panelSerial}`
-  if (memo.serial === serial) return memo
-  memo.serial = serial
+  const { modelSerial } = tables.hosts
+  const { panelSerial } = tables
+  if (memo.modelSerial === modelSerial && memo.panelSerial === panelSerial) return memo
+  memo.modelSerial = modelSerial
+  memo.panelSerial = panelSerial
   memo.belief = null
   const sightings = sightingsOf(known).flatMap(({ row, rttMs, weight }) => {
     const coordinate = tables.hosts.coordinateOf(row)

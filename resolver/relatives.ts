@@ -48,33 +48,37 @@ function bitAt({ address }: Prefix, bit: number): boolean {
   return (address[bit >> 3]! & (0x80 >> (bit & 7))) !== 0
 }
 
+/** What relatives saw from one host. */
+interface Views {
+  leastMs: number
+  mostMs: number
+  readonly seen: Evidence[]
+}
+
 /** The median RTT of each host; null: they disagree, or some have no host in common with the rest by which to tell. */
 export function poolEvidence(relatives: readonly Relative[]): Evidence[] | null {
-  const byHost = new Map<string, Evidence[]>()
+  const byHost = new Map<string, Views>()
   for (const { evidence } of relatives) {
     for (const seen of evidence) {
       if (!isOwn(seen)) continue
-      const known = byHost.get(seen.host)
-      if (known) known.push(seen)
-      else byHost.set(seen.host, [seen])
+      const views = byHost.get(seen.host) ?? { leastMs: seen.rttMs, mostMs: seen.rttMs, seen: [] }
+      views.leastMs = Math.min(views.leastMs, seen.rttMs)
+      views.mostMs = Math.max(views.mostMs, seen.rttMs)
+      // At once: in a large network that disagrees, few have to be heard to know it.
+      if (views.mostMs - views.leastMs > Math.max(AGREE_MS, AGREE_SHARE * views.leastMs)) return null
+      views.seen.push(seen)
+      byHost.set(seen.host, views)
     }
   }
-  const pooled: Evidence[] = []
-  for (const [host, seen] of byHost) {
-    const rttsMs = seen.map(({ rttMs }) => rttMs).sort((a, b) => a - b)
-    const [least, most] = [rttsMs[0]!, rttsMs.at(-1)!]
-    if (most - least > Math.max(AGREE_MS, AGREE_SHARE * least)) return null
-    pooled.push({
-      host,
-      rttMs: rttsMs[rttsMs.length >> 1]!,
-      count: 0,
-      atMs: Math.max(...seen.map(({ atMs }) => atMs)),
-      kind: seen.every(({ kind }) => kind === 'passive') ? 'passive' : 'active',
-    })
-  }
   const isTold = ({ evidence }: Relative) =>
-    evidence.some((seen) => isOwn(seen) && byHost.get(seen.host)!.length > 1)
+    evidence.some((seen) => isOwn(seen) && byHost.get(seen.host)!.seen.length > 1)
   if (relatives.length > 1 && !relatives.every(isTold)) return null
+  const pooled = Array.from(byHost, ([host, { seen }]): Evidence => {
+    const rttsMs = seen.map(({ rttMs }) => rttMs).sort((a, b) => a - b)
+    const atMs = seen.reduce((latest, { atMs }) => Math.max(latest, atMs), 0)
+    const kind = seen.every(({ kind }) => kind === 'passive') ? 'passive' : 'active'
+    return { host, rttMs: rttsMs[rttsMs.length >> 1]!, count: 0, atMs, kind }
+  })
   return pooled.sort((a, b) => a.rttMs - b.rttMs || (a.host < b.host ? -1 : 1))
 }
 
@@ -94,7 +98,8 @@ interface Network {
   /** The fact of the announced prefix: addresses of more specific ones, with other facts, are none of it. */
   readonly factRow: number
   readonly children: Set<string>
-  rows: number[]
+  /** By the part's prefix: what stands in which row. */
+  parts: Map<string, { readonly row: number; readonly evidence: readonly Evidence[] }>
 }
 
 interface System {
@@ -180,7 +185,7 @@ export class Relatives {
         prefix,
         factRow: value,
         children: new Set(),
-        rows: [],
+        parts: new Map(),
       }
       network.children.add(text)
       this.#networks.set(known.network, network)
@@ -206,11 +211,23 @@ export class Relatives {
   }
 
   #poolNetwork(key: string, network: Network): void {
-    for (const row of network.rows) this.#rows.remove(row)
+    const before = network.parts
     const children = Array.from(network.children, (text) => this.#known.get(text)!)
-    network.rows = poolNetwork(network.prefix, children).map(({ prefix, evidence }) =>
-      this.#rows.add({ prefix, factRow: network.factRow }, evidence),
-    )
+    network.parts = new Map()
+    const fresh: [string, Pooled][] = []
+    for (const pooled of poolNetwork(network.prefix, children)) {
+      const text = formatPrefix(pooled.prefix)
+      const part = before.get(text)
+      if (part && isSame(part.evidence, pooled.evidence)) {
+        network.parts.set(text, part)
+        before.delete(text)
+      } else fresh.push([text, pooled])
+    }
+    for (const { row } of before.values()) this.#rows.remove(row)
+    for (const [text, { prefix, evidence }] of fresh) {
+      const row = this.#rows.add({ prefix, factRow: network.factRow }, evidence)
+      network.parts.set(text, { row, evidence })
+    }
     if (children.length === 0) this.#networks.delete(key)
   }
 
@@ -229,6 +246,16 @@ export class Relatives {
     if (left > 0) this.#asns.set(asn, left)
     else this.#asns.delete(asn)
   }
+}
+
+function isSame(a: readonly Evidence[], b: readonly Evidence[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((seen, i) => {
+      const { host, rttMs, atMs, kind } = b[i]!
+      return seen.host === host && seen.rttMs === rttMs && seen.atMs === atMs && seen.kind === kind
+    })
+  )
 }
 
 /** null: its AS is not told. */

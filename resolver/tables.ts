@@ -73,8 +73,9 @@ export interface Geography {
 
 /** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
 export interface LocalityMemo {
-  /** Of the tables when it was worked out. */
-  serial: string
+  /** Of the hosts' distances and of the panel when it was worked out. */
+  modelSerial: number
+  panelSerial: number
   place: Place | null
   coordinate: Coordinate | null
   belief: Belief | null
@@ -368,7 +369,7 @@ export class Tables {
       evidenceHosts: hosts,
       evidenceMs: Float64Array.from(record.evidence, (e) => e.rttMs),
       evidence: record.evidence,
-      memo: { serial: '', place: null, coordinate: null, belief: null },
+      memo: { modelSerial: -1, panelSerial: -1, place: null, coordinate: null, belief: null },
       msByHost: msByHostOf(hosts, record.evidence),
     }
   }

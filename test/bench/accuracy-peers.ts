@@ -15,7 +15,7 @@ export function nearestByMap(place: Place, hosts: readonly number[], places: rea
 
 /** Neighbours of a node, and samples that each takes from each of them. */
 const NEIGHBOURS = 32
-const SAMPLES = 24
+const SAMPLES = 80
 
 /** Every row of the matrix takes part in Vivaldi, with Serf's settings, all hearing from 32 neighbours of their own. */
 export class VivaldiPeer {

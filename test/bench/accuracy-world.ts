@@ -129,7 +129,7 @@ function echoAround(
   return records
 }
 
-function hostOf(i: number, place: Place | null): Host {
+export function hostOf(i: number, place: Place | null): Host {
   const address = `9.${i >> 8}.${i & 255}.1`
   return {
     name: `h${i}`,

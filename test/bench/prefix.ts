@@ -161,6 +161,7 @@ const samples = {
  */
 function rate(contender: Contender, words: Uint32Array): { perSec: number; sum: number } {
   const address = new Uint8Array(16)
+  const view = new DataView(address.buffer)
   let best = 0
   let sum = 0
   for (let round = 0; round < 3; round++) {
@@ -170,7 +171,7 @@ function rate(contender: Contender, words: Uint32Array): { perSec: number; sum: 
     while (usedMs < (1000 * seconds) / 3) {
       sum = 0
       for (let at = 0; at < words.length; at += 4) {
-        for (let i = 0; i < 16; i++) address[i] = words[at + (i >> 2)]! >>> (24 - 8 * (i & 3))
+        for (let word = 0; word < 4; word++) view.setUint32(4 * word, words[at + word]!)
         sum += contender.find(address)
       }
       done += SAMPLE

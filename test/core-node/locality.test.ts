@@ -15,6 +15,7 @@ import {
 import { Demand } from '../../core-node/demand.ts'
 import { EchoPlanner } from '../../core-node/echo-planner.ts'
 import { Localities, quartileMs, settleIncumbents } from '../../core-node/localities.ts'
+import { HostMesh } from '../../core-node/mesh.ts'
 import { ProbePlanner, type ProbeRules } from '../../core-node/planner.ts'
 import {
   type Address,
@@ -278,6 +279,43 @@ t.test('a liar moves nobody else by more than a bound', async (t) => {
   const errors = relativeErrors((i, j) => truth(i + 1, j + 1), honest)
   t.ok(mean(errors) < 0.25, `the others still know their distances: ${mean(errors)}`)
 })
+
+// The mesh between hosts.
+
+t.test(
+  'hosts keep a low percentile of what they measure of each other, and rest while nothing moves',
+  async (t) => {
+    const rng = seededRng(9)
+    const mesh = new HostMesh()
+    const peer = aHost('b')
+    let host = aHost('a')
+    const hear = (rttMs: number) => {
+      const { host: next, refused } = mesh.hear(host, peer, rttMs, rng)
+      const isNews = next !== host
+      host = next
+      return { refused, isNews }
+    }
+    t.ok(hear(40).isNews)
+    for (let i = 0; i < 60; i++) hear(40 + rng())
+    let told = 0
+    for (let i = 0; i < 100; i++) if (hear(40 + rng()).isNews) told++
+    t.ok(told <= 5, `settled, it tells ${told} of 100`)
+    t.ok(host.meshMs!.b! >= 40 && host.meshMs!.b! <= 41)
+    for (let i = 0; i < 5; i++) hear(400 + 100 * rng())
+    t.ok(host.meshMs!.b! <= 42, 'five echoes through a full buffer move nothing')
+    for (let i = 0; i < 8; i++) hear(80)
+    t.equal(host.meshMs!.b, 80, 'a new path is followed')
+    for (const bad of [Number.NaN, -1, 10_001]) t.match(hear(bad), { refused: 'bad-rtt', isNews: false })
+
+    const restarted = new HostMesh().hear(host, peer, 81, rng).host
+    t.equal(restarted.meshMs?.b, 80, 'what was on record counts after a restart')
+    for (let i = 0; i < 200; i++) host = mesh.hear(host, aHost(`p${i}`), 10, rng).host
+    t.ok(Object.keys(host.meshMs!).length <= 128, 'bounded')
+    mesh.forget('p199')
+    host = mesh.hear(host, peer, 80, rng).host
+    t.notOk('p199' in host.meshMs!, 'who is gone is forgotten')
+  },
+)
 
 // Localities.
 
@@ -720,6 +758,40 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
   t.same(run(60_000), ['h2'])
   tables.apply(joins(3, [450, 0]))
   t.same(run(90_000), [], 'one that can’t be nearer is not asked')
+})
+
+t.test('a prefix whose RTT changed is measured anew at once, but not again and again', async (t) => {
+  const { planner, plan } = planning('11.0.0.7', {}, [
+    [0, 0],
+    [50, 0],
+  ])
+  const localities = new Localities()
+  const at = '11.0.0.0/24'
+  const run = (fromMs: number) => {
+    const asked: string[] = []
+    for (let nowMs = fromMs; nowMs < fromMs + 20_000; nowMs += 2000) {
+      for (const probe of plan(nowMs)) {
+        asked.push(probe.host)
+        planner.hear(probe.prefix, probe.host, true, nowMs)
+      }
+    }
+    return asked.sort()
+  }
+  t.same(run(0), ['h0', 'h1'])
+  fold(localities, 'h0', [30, 31, 32], 0, 'active', at)
+  fold(localities, 'h0', [33, 36, 39], 30_000, 'active', at)
+  t.same(localities.takeMoved(), [], 'a queue is no change')
+  fold(localities, 'h0', [70, 71, 72], 40_000, 'passive', at)
+  t.same(localities.takeMoved(), [], 'nor is a lesser kind of evidence, which is refused')
+  fold(localities, 'h0', [70, 71, 72], 50_000, 'active', at)
+  t.same(localities.takeMoved(), [at])
+  t.same(localities.takeMoved(), [], 'told once')
+  planner.wake(at, 60_000)
+  t.same(run(60_000), ['h0', 'h1'])
+  planner.wake(at, 120_000)
+  t.same(run(120_000), [], 'once an hour')
+  planner.wake(at, 3_700_000)
+  t.same(run(3_700_000), ['h0', 'h1'])
 })
 
 // Echoes between hosts.

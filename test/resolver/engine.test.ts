@@ -406,6 +406,136 @@ t.test('geography moves a prefix by its /24 or /48 as one, and a place on record
   t.equal(tables.hosts.placeOf(999), null)
 })
 
+// Belief.
+
+/** Hosts in a plane, each with RTTs to all the others as `seenMs` has it. */
+const meshedHosts = (
+  spots: readonly (readonly [number, number])[],
+  seenMs: (from: number, to: number, ms: number) => number = (_from, _to, ms) => ms,
+) =>
+  spots.map(([x, y], from) => {
+    const meshMs: Record<string, number> = {}
+    for (const [to, [ox, oy]] of spots.entries())
+      if (to !== from) meshMs[`h${to}`] = seenMs(from, to, 2 + Math.hypot(x - ox, y - oy))
+    return ofHost(aHost(`h${from}`, { addresses: [`198.51.100.${from + 1}`], meshMs }))
+  })
+const randomSpots = (count: number, seed: number) => {
+  const rng = seededRng(seed)
+  return Array.from({ length: count }, () => [200 * rng(), 200 * rng()] as const)
+}
+
+t.test(
+  'RTTs in hand bound all others by triangles, and what is claimed is kept by nine of ten',
+  async (t) => {
+    const spots = randomSpots(30, 3)
+    const clients = randomSpots(40, 4)
+    let kept = 0
+    let all = 0
+    for (const [cx, cy] of clients) {
+      const rttMs = (host: number) => 2 + Math.hypot(cx - spots[host]![0], cy - spots[host]![1])
+      const evidence = [0, 7, 13, 21].map((host) => seen(`h${host}`, rttMs(host)))
+      const tables = compile(...meshedHosts(spots), ofLocality(aLocality('203.0.113.0/24', { evidence })))
+      const locality = locate(tables, ip(CLIENT))
+      for (const host of spots.keys()) {
+        const { ms, basis, errorMs } = predict(tables, locality, tables.hostRow(`h${host}`))
+        if (basis === 'measured') continue
+        t.equal(basis, 'coordinate')
+        all++
+        if (Math.abs(ms - rttMs(host)) <= errorMs) kept++
+      }
+    }
+    t.ok(kept >= 0.9 * all, `${kept} of ${all}`)
+  },
+)
+
+t.test('a well measured prefix that sees the world alike tells what the next one may see', async (t) => {
+  // Two hosts stand at the same distances from all others and from the probed one, but the old prefix saw one of them near.
+  const hosts = meshedHosts([
+    [0, 0],
+    [100, 0],
+    [0, 100],
+    [60, 60],
+    [-60, -60],
+  ])
+  const old = [seen('h0', 85), seen('h1', 76), seen('h2', 74), seen('h3', 5), seen('h4', 170)]
+  const fresh = [seen('h0', 86), seen('h1', 77)]
+  const told = (...history: Change[]) => {
+    const tables = compile(...hosts, ...history, ofLocality(aLocality('203.0.113.0/24', { evidence: fresh })))
+    return predict(tables, locate(tables, ip(CLIENT)), tables.hostRow('h3')).ms
+  }
+  const alone = told()
+  const taught = told(ofLocality(aLocality('192.0.2.0/24', { evidence: old })))
+  t.ok(taught < 0.75 * alone, `${taught} after ${alone}`)
+  const three = ofLocality(aLocality('192.0.2.0/24', { evidence: old.slice(0, 3) }))
+  t.equal(told(three), alone, 'three RTTs make no witness')
+})
+
+t.test('a host that contradicts its peers weighs nothing, and who is lied about stays trusted', async (t) => {
+  const spots = randomSpots(20, 5)
+  const lies: Record<string, (ms: number, to: number) => number> = {
+    halved: (ms) => ms / 2,
+    doubled: (ms) => ms * 2,
+    'made up': (_ms, to) => 7 * (to + 1),
+  }
+  for (const [kind, lie] of Object.entries(lies)) {
+    const hosts = meshedHosts(spots, (from, to, ms) => (from < 2 ? lie(ms, to) : ms * (1 + 0.02 * (to % 2))))
+    const evidence = [seen('h0', 1), seen('h5', 60), seen('h9', 80)]
+    const tables = compile(...hosts, ofLocality(aLocality('203.0.113.0/24', { evidence })))
+    const trusted = spots.map((_, i) => tables.hosts.isTrusted(tables.hostRow(`h${i}`)))
+    t.same(
+      trusted,
+      spots.map((_, i) => i >= 2),
+      kind,
+    )
+    t.not(
+      predict(tables, locate(tables, ip(CLIENT)), tables.hostRow('h0')).basis,
+      'measured',
+      'its word on a client',
+    )
+    const [a, b] = [tables.hostRow('h0'), tables.hostRow('h5')]
+    const trueMs = 2 + Math.hypot(spots[0]![0] - spots[5]![0], spots[0]![1] - spots[5]![1])
+    t.ok(
+      Math.abs(tables.hosts.rttBetweenMs(a, b) - trueMs) < 0.03 * trueMs,
+      'the others’ word on the way to it stands',
+    )
+  }
+})
+
+t.test('a wrong place on the map is outvoted by RTTs', async (t) => {
+  const cities: [number, number][] = [
+    [52.4, 4.9],
+    [50.1, 8.7],
+    [48.9, 2.3],
+    [40.7, -74],
+    [39, -77.5],
+    [35.7, 139.7],
+    [1.3, 103.8],
+  ]
+  const rttMs = (a: readonly number[], b: readonly number[]) =>
+    geoRttMs(greatCircleKm({ lat: a[0]!, lon: a[1]! }, { lat: b[0]!, lon: b[1]! }))
+  const hosts = cities.map((city, i) => {
+    const meshMs: Record<string, number> = {}
+    for (const [j, other] of cities.entries()) if (j !== i) meshMs[`h${j}`] = rttMs(city, other)
+    const place = { lat: city[0], lon: city[1], accuracyKm: 10 }
+    return ofHost(aHost(`h${i}`, { addresses: [`198.51.100.${i + 1}`], meshMs, place }))
+  })
+  const members = cities.map((_, i) => ofMember(aMember(`h${i}`)))
+  const tokyo = [35.6, 139.8] as const
+  const world = (evidence: ReturnType<typeof seen>[]) => {
+    const tables = compile(
+      ofService(aService()),
+      ...hosts,
+      ...members,
+      ofLocality(aLocality('203.0.113.0/24', { evidence })),
+    )
+    tables.setGeography(geographyOf({ '203.0.113.0': [51, 5] }))
+    return tables
+  }
+  t.equal(names(ask(world([]), CLIENT))[0], 'h0', 'nothing else being known the map is followed')
+  const measured = [0, 1, 3].map((i) => seen(`h${i}`, rttMs(tokyo, cities[i]!)))
+  t.ok(['h5', 'h6'].includes(names(ask(world(measured), CLIENT))[0]!), 'three RTTs put the client in Asia')
+})
+
 t.test('a client is placed where its RTTs put it', async (t) => {
   const c = (x: number, y: number): Coordinate => ({ ...at(x), vec: [x, y, 0, 0, 0, 0, 0, 0] })
   const corners = [c(0, 0), c(100, 0), c(0, 100), c(100, 100)]
