@@ -4,7 +4,9 @@
 // defaults is there to save time or to keep the numbers plain, and says so. close() takes all of it
 // away again, agents included.
 
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -124,6 +126,8 @@ async function claimSlot({
   for (let slot = 0; slot < SLOTS; slot++) {
     const world = makeWorld(seed, hosts, clients, slot)
     try {
+      // A core that outlived its lab would be taken for ours.
+      await requireFree(world.core.address, CORE_HTTP_PORT)
       const network = await openNetwork({
         machines: [world.core, ...world.hosts],
         clients: world.clients,
@@ -136,6 +140,15 @@ async function claimSlot({
     }
   }
   throw new Error(`all ${SLOTS} places for a lab on this machine are taken: end other labs`)
+}
+
+/** Throws EADDRINUSE where something listens. */
+async function requireFree(host: string, port: number): Promise<void> {
+  const server = createServer()
+  server.listen({ host, port })
+  await once(server, 'listening')
+  server.close()
+  await once(server, 'close')
 }
 
 function coreArguments(world: World, data: string, { withholdMeasurements }: StageOptions): string[] {
