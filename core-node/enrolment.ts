@@ -349,7 +349,10 @@ function requireMayServe(directory: Directory, host: Host, service: Service): vo
     token === undefined
       ? 'joined without a token that is still valid'
       : 'joined by a token for other services'
-  throw new Problem('forbidden', `the host '${host.name}' ${why}: it may not serve '${service.name}'`)
+  throw new Problem(
+    'forbidden',
+    `the host '${host.name}' ${why}: it may not serve '${service.name}'; join with a token made by \`nearcast token create --service ${service.name}\``,
+  )
 }
 
 function agentlessHost(
@@ -483,7 +486,7 @@ function refuseForeignUrl(service: Service, host: Host, url: URL): void {
   if (own || listed) return
   throw new Problem(
     'forbidden',
-    `the URL's host '${name}' is neither an address of '${host.name}' nor among the service's urlHosts`,
+    `the URL's host '${name}' is neither an address of '${host.name}' nor among the service's urlHosts; \`nearcast service put ${service.name} --url-host ${name}\` allows it`,
     'url',
   )
 }

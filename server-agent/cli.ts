@@ -108,8 +108,7 @@ async function runAgent(agent: Agent, json: boolean): Promise<number> {
 
 function adviceOn(error: unknown): string {
   const status = error instanceof AgentError ? error.status : undefined
-  if (status === 401 || status === 403)
-    return '\nmake a token by `nearcast token create --service NAME` on a core'
+  if (status === 401) return '\nmake a token by `nearcast token create --service NAME` on a core'
   if (status === 404) return '\nmake the service by `nearcast service put NAME` on a core'
   if (status === 409) return '\nchoose another --name, or stop the agent that has this one'
   return ''

@@ -29,7 +29,7 @@ export function runProgram(
     const child = spawn(file, args, {
       detached: process.platform !== 'win32',
       stdio: ['ignore', 'pipe', 'ignore'],
-      env: { ...process.env, LC_ALL: 'C' },
+      env: childEnvironment(),
     })
     const kill = (): void => {
       killGroup(child.pid)
@@ -52,6 +52,12 @@ export function runProgram(
       end(() => (signal.aborted ? reject(signal.reason) : resolve({ code, stdout }))),
     )
   })
+}
+
+/** Messages in one language, and no secret that a check or a load command has no use for. */
+function childEnvironment(): NodeJS.ProcessEnv {
+  const { NEARCAST_TOKEN: _, ...env } = process.env
+  return { ...env, LC_ALL: 'C' }
 }
 
 /** Runs a line in the system's shell. */
