@@ -6,7 +6,7 @@
 import { formatPrefix, localityPrefix, parseAddress } from '../resolver/address.ts'
 import type { Change, Directory, Host } from '../resolver/directory.ts'
 import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
-import { proofChanges } from './enrolment.ts'
+import { proofChanges } from './registry/enrolment.ts'
 
 /** An address that did not answer its echo is tried again after so long, doubling up to an hour, ms. */
 const AGAIN_MS = 10_000

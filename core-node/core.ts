@@ -40,9 +40,12 @@ import {
   type OrderResult,
 } from '../server-agent/protocol/messages.ts'
 import { AddressProofs } from './address-proofs.ts'
-import { ensureAdminToken } from './admin-token.ts'
-import type { Config } from './config.ts'
 import { Counters } from './counters.ts'
+import { Ledger, type Log } from './ledger.ts'
+import { Liveness } from './liveness.ts'
+import { Measuring, type Sample } from './measuring/measuring.ts'
+import { Problem } from './problem.ts'
+import { ensureAdminToken } from './registry/admin-token.ts'
 import {
   CredentialIndex,
   checkTicket,
@@ -51,7 +54,7 @@ import {
   newCredential,
   newTokenSecret,
   signTicket,
-} from './credentials.ts'
+} from './registry/credentials.ts'
 import {
   type Enrolment,
   forgotten,
@@ -63,12 +66,8 @@ import {
   removeHost,
   removeMember,
   setDrained,
-} from './enrolment.ts'
-import { foundingChanges } from './founding.ts'
-import { Ledger, type Log } from './ledger.ts'
-import { Liveness } from './liveness.ts'
-import { Measuring, type Sample } from './measuring.ts'
-import { Problem } from './problem.ts'
+} from './registry/enrolment.ts'
+import { foundingChanges } from './registry/founding.ts'
 import {
   type Caller,
   createToken,
@@ -78,9 +77,10 @@ import {
   revokeToken,
   type ServiceRequest,
   type TokenRequest,
-} from './registry.ts'
-import { cookieSecrets, dueSecrets, ticketKey } from './shared-secrets.ts'
-import { STATE_HINTS } from './state-hints.ts'
+} from './registry/registry.ts'
+import { cookieSecrets, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
+import { STATE_HINTS } from './registry/state-hints.ts'
+import type { Config } from './settings/config.ts'
 import { VERSION } from './version.ts'
 
 /** The peer of a request: after trusted proxies were looked through. */
@@ -111,7 +111,7 @@ export interface CoreStatus {
 /** Where time and chance come from: the system's, or a test's. */
 export interface Clock {
   /** Epoch, ms: for records and people. */
-  nowMs(): number
+  epochMs(): number
   /** Never jumps, ms: for leases and all else that is decided. */
   monotonicMs(): number
 }
@@ -168,12 +168,12 @@ export class Core {
   static async open(parts: CoreParts): Promise<Core> {
     const { config, store, clock, echo, geography } = parts
     const directory = await store.load()
-    const nowMs = clock.nowMs()
+    const epochMs = clock.epochMs()
     const place = geography?.lookup(parseAddress(config.advertise[0]!)!) ?? null
     const founding = [
-      ...(await ensureAdminToken(config.data, directory, nowMs)),
-      ...foundingChanges(directory, { config, nowMs, echoPort: echo.port, place, echoKey: randomHex(32) }),
-      ...dueSecrets(directory.settings, nowMs, randomHex),
+      ...(await ensureAdminToken(config.data, directory, epochMs)),
+      ...foundingChanges(directory, { config, epochMs, echoPort: echo.port, place, echoKey: randomHex(32) }),
+      ...dueSecrets(directory.settings, epochMs, randomHex),
     ]
     applyChanges(directory, founding)
     const core = new Core(parts, directory)
@@ -209,7 +209,7 @@ export class Core {
     })
     this.#proofs = new AddressProofs({
       directory,
-      reach: (host, at) => this.#measuring.reach(host, at, PROVE_TIMEOUT_MS, clock.nowMs()),
+      reach: (host, at) => this.#measuring.reach(host, at, PROVE_TIMEOUT_MS, clock.epochMs()),
       write: (decide) => this.#ledger.write(() => ({ changes: decide(), result: undefined })),
     })
     this.#liveness = new Liveness(config.name, clock.monotonicMs())
@@ -237,7 +237,7 @@ export class Core {
   zoneSerial(): number {
     if (this.tables.serial !== this.#serialOf) {
       this.#serialOf = this.tables.serial
-      this.#zoneSerial = Math.max(this.#zoneSerial + 1, Math.floor(this.#clock.nowMs() / 1000))
+      this.#zoneSerial = Math.max(this.#zoneSerial + 1, Math.floor(this.#clock.epochMs() / 1000))
     }
     return this.#zoneSerial >>> 0
   }
@@ -276,7 +276,7 @@ export class Core {
 
   async createToken(caller: Caller, request: TokenRequest): Promise<{ token: Token; secret: string }> {
     const secret = newTokenSecret()
-    const fresh = { id: randomHex(4), hash: hashSecret(secret), nowMs: this.#clock.nowMs() }
+    const fresh = { id: randomHex(4), hash: hashSecret(secret), epochMs: this.#clock.epochMs() }
     const token = await this.#ledger.write(() => createToken(this.directory, caller, request, fresh))
     return { token, secret }
   }
@@ -323,7 +323,7 @@ export class Core {
   /** The host says goodbye: its members are gone from answers when this resolves. */
   removeHost(caller: Caller, name: string): Promise<void> {
     return this.#ledger.writeOrPublish(
-      () => removeHost(this.directory, caller, name, this.#clock.nowMs()).changes,
+      () => removeHost(this.directory, caller, name, this.#clock.epochMs()).changes,
     )
   }
 
@@ -362,7 +362,7 @@ export class Core {
     }
     const news = () =>
       heard.flatMap(({ beat, host }) =>
-        host === null ? [] : heardChanges(this.directory, host.name, beat, this.#clock.nowMs()),
+        host === null ? [] : heardChanges(this.directory, host.name, beat, this.#clock.epochMs()),
       )
     if (news().length > 0) await this.#ledger.writeOrPublish(news)
     return {
@@ -380,7 +380,7 @@ export class Core {
     const { changes, accepted } = this.#measuring.hearSamples(
       samples,
       this.#clock.monotonicMs(),
-      this.#clock.nowMs(),
+      this.#clock.epochMs(),
     )
     const refused = request.rtts.length - accepted
     this.counters.add('measurements.accepted', accepted)
@@ -393,7 +393,7 @@ export class Core {
 
   /** A signed, short-lived leave to report RTTs, for the prefix of this client. */
   ticketFor(client: Address): string {
-    return signTicket(this.#ticketKey, formatPrefix(localityPrefix(client)), this.#clock.nowMs())
+    return signTicket(this.#ticketKey, formatPrefix(localityPrefix(client)), this.#clock.epochMs())
   }
 
   /**
@@ -416,11 +416,12 @@ export class Core {
     const nowMs = this.#clock.monotonicMs()
     for (const fact of this.#liveness.tick(nowMs, this.#rng)) {
       this.counters.add(`liveness.${fact.kind}`)
-      if (fact.kind === 'ask') this.#measuring.askOpinions(fact.host, fact.askers, nowMs, this.#clock.nowMs())
+      if (fact.kind === 'ask')
+        this.#measuring.askOpinions(fact.host, fact.askers, nowMs, this.#clock.epochMs())
       else if (fact.kind === 'silent') this.#giveUp(fact.host, fact.why)
       else this.#log.warn({ host: fact.host }, 'not heard here, but other hosts reach it: kept')
     }
-    this.#publishMeasured(this.#measuring.tick(nowMs, this.#clock.nowMs()))
+    this.#publishMeasured(this.#measuring.tick(nowMs, this.#clock.epochMs()))
     this.#ledger.publishMeasured(this.#measuring.settleRested())
     for (const host of this.#proofs.due(nowMs)) this.#ledger.inBackground(this.#proofs.prove(host, nowMs))
     if (nowMs >= this.#keepDueMs) {
@@ -504,8 +505,8 @@ export class Core {
 
   /** What time alone makes due: names to forget, secrets to roll. */
   #upkeep(): Change[] {
-    const nowMs = this.#clock.nowMs()
-    return [...forgotten(this.directory, nowMs), ...dueSecrets(this.directory.settings, nowMs, randomHex)]
+    const epochMs = this.#clock.epochMs()
+    return [...forgotten(this.directory, epochMs), ...dueSecrets(this.directory.settings, epochMs, randomHex)]
   }
 
   // ---- hosts
@@ -527,7 +528,7 @@ export class Core {
 
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
-    const presenceSinceMs = this.#clock.nowMs()
+    const presenceSinceMs = this.#clock.epochMs()
     const silence = (): Change[] => {
       const host = this.directory.hosts.get(name)
       if (host?.presence !== 'live' || this.#liveness.expects(name)) return []
@@ -537,7 +538,7 @@ export class Core {
   }
 
   #hearResults(host: string, results: readonly OrderResult[], nowMs: number): void {
-    const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.nowMs())
+    const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.epochMs())
     this.#publishMeasured(measured)
     if (health.length > 0) {
       this.#ledger.inBackground(this.#ledger.writeOrPublish(() => healthChanges(this.directory, health)))
@@ -567,7 +568,7 @@ export class Core {
       this.#ticketKey,
       request.ticket,
       formatPrefix(localityPrefix(from.address)),
-      this.#clock.nowMs(),
+      this.#clock.epochMs(),
     )
     return request.rtts.map(({ member, rttMs, count = 1 }) => ({
       client: from.address,
@@ -581,7 +582,7 @@ export class Core {
   #enrolment(from: Peer): Enrolment {
     const credential = newCredential()
     return {
-      nowMs: this.#clock.nowMs(),
+      epochMs: this.#clock.epochMs(),
       home: this.name,
       fromAddress: formatAddress(from.address),
       fromPort: from.port,

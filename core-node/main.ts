@@ -17,12 +17,12 @@ import { type DnsServer, openDns } from '../resolver/dns-server.ts'
 import { listenError } from '../resolver/listen-error.ts'
 import type { Rng } from '../resolver/select.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
-import type { Config } from './config.ts'
 import { type Clock, Core } from './core.ts'
-import { provenDemand } from './dns-demand.ts'
-import { openGeography } from './geography.ts'
 import { type HttpListener, openHttp } from './http/listener.ts'
+import { provenDemand } from './measuring/dns-demand.ts'
 import { Metrics } from './metrics.ts'
+import { openGeography } from './places/geography.ts'
+import type { Config } from './settings/config.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
@@ -54,7 +54,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     })
     closers.push(() => echo.close())
 
-    const clock = { nowMs: () => Date.now(), monotonicMs: () => performance.now() }
+    const clock = { epochMs: () => Date.now(), monotonicMs: () => performance.now() }
     const rng = Math.random
     const core = await Core.open({ config, store, geography, echo, clock, rng, log })
     echoKey = core.echoKey
@@ -75,7 +75,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => dns.close())
     metrics.watchDns(dns.stats)
     metrics.watchEcho(echo.stats)
-    const http = await openHttp({ core, config, metrics, log, rng, nowMs: clock.nowMs })
+    const http = await openHttp({ core, config, metrics, log, rng, epochMs: clock.epochMs })
     closers.push(() => http.close())
 
     const timer = setInterval(() => core.tick(), TICK_MS)
@@ -107,7 +107,7 @@ function dnsContext(core: Core, config: Config, clock: Clock, rng: Rng): DnsCont
     nsid: config.name,
     version: null,
     get cookies() {
-      return { secrets: core.cookieSecrets, nowSec: Math.floor(clock.nowMs() / 1000) }
+      return { secrets: core.cookieSecrets, nowSec: Math.floor(clock.epochMs() / 1000) }
     },
     get zone() {
       return { labels, core: config.name, serial: core.zoneSerial() }

@@ -7,8 +7,8 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { isLoopbackHost } from '../../resolver/address.ts'
-import { adminTokenPath } from '../admin-token.ts'
 import { type ApiClient, ApiFailure, type ApiFailureCode, openApiClient } from '../api-client.ts'
+import { adminTokenPath } from '../registry/admin-token.ts'
 import { CommandFailure, printable, type Terminal, wrongUse } from './terminal.ts'
 
 /** Where a core listens that was told nothing. */

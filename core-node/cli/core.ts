@@ -4,7 +4,7 @@
 // when it is to run.
 
 import { type Command, Option } from 'commander'
-import { CONFIG_KEYS, type Config, ConfigError, loadConfig } from '../config.ts'
+import { CONFIG_KEYS, type Config, ConfigError, loadConfig } from '../settings/config.ts'
 import { CommandFailure, paint, printJson, type Terminal } from './terminal.ts'
 
 interface CoreFlags {

@@ -9,7 +9,7 @@ import type { Command } from 'commander'
 import { formatPrefix, parseAddress } from '../../resolver/address.ts'
 import type { LocalityStory } from '../../resolver/explain.ts'
 import type { ApiClient } from '../api-client.ts'
-import type { ImportEntry } from '../import-list.ts'
+import type { ImportEntry } from '../places/import-list.ts'
 import { apiPath, type CoreOptions, openClient, talksToCore } from './client.ts'
 import { printTable } from './table.ts'
 import { CommandFailure, printable, printJson, type Terminal, wrongUse } from './terminal.ts'
@@ -112,7 +112,7 @@ async function show(ip: string, options: CoreOptions, terminal: Terminal): Promi
 async function importPlaces(file: string, options: ImportOptions, terminal: Terminal): Promise<void> {
   const client = openClient(options, terminal)
   // Loaded here: reading a geofeed needs a table of all cities.
-  const { importFile } = await import('../imports.ts')
+  const { importFile } = await import('../places/imports.ts')
   const { entries, bad, withoutPlace } = importFile(file, { skipBad: options.skipBad === true })
   for (const { line, reason } of bad) terminal.warn(`line ${line} left out: ${printable(reason)}`)
   // In the order of addresses: what lies together is kept together, and written once.

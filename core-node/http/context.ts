@@ -14,12 +14,12 @@ import type {
 } from 'fastify'
 import { isInAny, isLoopback } from '../../resolver/address.ts'
 import type { Rng } from '../../resolver/select.ts'
-import type { Config } from '../config.ts'
 import type { Core } from '../core.ts'
 import type { Log } from '../ledger.ts'
 import type { Metrics } from '../metrics.ts'
 import { Problem } from '../problem.ts'
-import type { Caller } from '../registry.ts'
+import type { Caller } from '../registry/registry.ts'
+import type { Config } from '../settings/config.ts'
 import { type Client, clientOf } from './client-address.ts'
 
 export interface HttpContext {
@@ -29,7 +29,7 @@ export interface HttpContext {
   readonly log: Log
   readonly rng: Rng
   /** Epoch ms: ages are told to people. */
-  readonly nowMs: () => number
+  readonly epochMs: () => number
 }
 
 /** The fastify instance, with requests typed by their schemas. */

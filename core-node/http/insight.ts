@@ -26,7 +26,7 @@ export function insightRoutes(app: Api, context: HttpContext): void {
 }
 
 function explainRoute(app: Api, context: HttpContext): void {
-  const { core, config, nowMs, rng } = context
+  const { core, config, epochMs, rng } = context
   app.get(
     '/v1/services/:service/explain',
     {
@@ -47,13 +47,13 @@ function explainRoute(app: Api, context: HttpContext): void {
       const locality = locate(core.tables, client)
       const ask = { ...ANY_ASK, family: request.query.family ?? null, limit: serving.service.maxAddrs }
       const selection = select(core.tables, serving, locality, ask, rng)
-      return explain(core.tables, serving, locality, selection, nowMs(), core.nextProbes(client))
+      return explain(core.tables, serving, locality, selection, epochMs(), core.nextProbes(client))
     },
   )
 }
 
 function localityRoute(app: Api, context: HttpContext): void {
-  const { core, nowMs } = context
+  const { core, epochMs } = context
   app.get(
     '/v1/localities/:address',
     {
@@ -72,7 +72,7 @@ function localityRoute(app: Api, context: HttpContext): void {
       const text = address === 'me' ? undefined : address
       const { client, isCaller } = readClient(context, request, text, 'address')
       if (isCaller) openToPages(reply)
-      return explainLocality(core.tables, locate(core.tables, client), nowMs())
+      return explainLocality(core.tables, locate(core.tables, client), epochMs())
     },
   )
 }

@@ -7,7 +7,7 @@ import { Type } from 'typebox'
 import { parsePrefix } from '../../resolver/address.ts'
 import { type Member, memberKey } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
-import { requireAdmin, ServiceRequest, TokenRequest } from '../registry.ts'
+import { requireAdmin, ServiceRequest, TokenRequest } from '../registry/registry.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
 import {
   HostParams,

@@ -4,7 +4,7 @@
 
 import { type Host, type Member, memberKey, type Service, type Token } from '../../resolver/directory.ts'
 import type { Core } from '../core.ts'
-import { STATE_HINTS } from '../state-hints.ts'
+import { STATE_HINTS } from '../registry/state-hints.ts'
 import type { HostView, MemberView, ServiceReply, TokenView } from './schemas.ts'
 
 export function viewService(core: Core, service: Service): ServiceReply {

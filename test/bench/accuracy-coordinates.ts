@@ -4,8 +4,8 @@
 //   npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--seed 1]
 
 import { parseArgs } from 'node:util'
-import { EchoPlanner } from '../../core-node/echo-planner.ts'
-import { HostMesh } from '../../core-node/mesh.ts'
+import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
+import { HostMesh } from '../../core-node/measuring/mesh.ts'
 import { distanceMs, euclideanMs } from '../../resolver/coordinate.ts'
 import type { Change, Host } from '../../resolver/directory.ts'
 import { Tables } from '../../resolver/tables.ts'

@@ -1,9 +1,9 @@
 // The method `nearcast`: what a core runs (Localities, ProbePlanner, locate, select), with only the probe
 // answered from the matrix. Every trial is a core that has never heard of its client.
 
-import { Demand } from '../../core-node/demand.ts'
-import { Localities } from '../../core-node/localities.ts'
-import { ProbePlanner } from '../../core-node/planner.ts'
+import { Demand } from '../../core-node/measuring/demand.ts'
+import { Localities } from '../../core-node/measuring/localities.ts'
+import { ProbePlanner } from '../../core-node/measuring/planner.ts'
 import { type Address, formatPrefix, localityPrefix, parseAddress } from '../../resolver/address.ts'
 import type { Change, LocalityRecord, Place } from '../../resolver/directory.ts'
 import { locate } from '../../resolver/locate.ts'

@@ -1,7 +1,7 @@
 // Other people's methods, to compare with: by chance, by the map, Vivaldi with the client taking part, and
 // Meridian's closest-node search (Wong, Slivkins, Sirer, SIGCOMM 2005). Restated from the papers.
 
-import { type CoordinateState, observe, startCoordinate } from '../../core-node/coordinates.ts'
+import { type CoordinateState, observe, startCoordinate } from '../../core-node/measuring/coordinates.ts'
 import { distanceMs } from '../../resolver/coordinate.ts'
 import type { Place } from '../../resolver/directory.ts'
 import { greatCircleKm } from '../../resolver/geo.ts'

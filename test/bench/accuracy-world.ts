@@ -1,8 +1,8 @@
 // A world for one draw of hosts: what they report (liars make it up), and the records that a core has of
 // them after their echoes, made by the code that makes them in a core: EchoPlanner plans, HostMesh hears.
 
-import { EchoPlanner } from '../../core-node/echo-planner.ts'
-import { HostMesh } from '../../core-node/mesh.ts'
+import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
+import { HostMesh } from '../../core-node/measuring/mesh.ts'
 import type { Change, Host, Member, Place, Service } from '../../resolver/directory.ts'
 import { Tables } from '../../resolver/tables.ts'
 import type { Matrix } from './accuracy-matrix.ts'

@@ -14,8 +14,8 @@ import { SERVICE_FLAGS } from '../../core-node/cli/service.ts'
 import { type Column, cellsOf, clip, formatTable, wrap } from '../../core-node/cli/table.ts'
 import { openTerminal, printable, type Terminal } from '../../core-node/cli/terminal.ts'
 import { runCli } from '../../core-node/cli.ts'
-import { CONFIG_KEYS } from '../../core-node/config.ts'
-import { ServiceRequest } from '../../core-node/registry.ts'
+import { ServiceRequest } from '../../core-node/registry/registry.ts'
+import { CONFIG_KEYS } from '../../core-node/settings/config.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const BIN = join(ROOT, 'core-node/bin/nearcast.js')

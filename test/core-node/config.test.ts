@@ -6,17 +6,22 @@ import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
+import { type City, Gazetteer, loadGazetteer } from '../../core-node/places/gazetteer.ts'
+import { openGeography } from '../../core-node/places/geography.ts'
+import {
+  type ImportOptions,
+  importBytes,
+  importFile,
+  type LocalityImport,
+} from '../../core-node/places/imports.ts'
+import { Problem } from '../../core-node/problem.ts'
 import {
   CONFIG_KEYS,
   type Config,
   ConfigError,
   type ConfigSources,
   loadConfig,
-} from '../../core-node/config.ts'
-import { type City, Gazetteer, loadGazetteer } from '../../core-node/gazetteer.ts'
-import { openGeography } from '../../core-node/geography.ts'
-import { type ImportOptions, importBytes, importFile, type LocalityImport } from '../../core-node/imports.ts'
-import { Problem } from '../../core-node/problem.ts'
+} from '../../core-node/settings/config.ts'
 import { formatPrefix, parseAddress, parsePrefix } from '../../resolver/address.ts'
 import { type MmdbContent, type MmdbRecord, writeMmdb } from './mmdb-writer.ts'
 

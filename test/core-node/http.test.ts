@@ -44,7 +44,7 @@ async function openFixture(t: Test, flags: Record<string, string> = {}): Promise
     metrics: new Metrics(core),
     log,
     rng: seededRng(1),
-    nowMs: () => fixture.clock.nowMs(),
+    epochMs: () => fixture.clock.epochMs(),
   }
   await core.putService(ADMIN, 'mirror', { urlHosts: ['*.example.org'], policy: 'failover' })
   for (const [i, name] of ['a', 'b', 'c', 'd'].entries()) {

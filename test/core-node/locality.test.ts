@@ -11,12 +11,12 @@ import {
   type Knobs,
   observe,
   startCoordinate,
-} from '../../core-node/coordinates.ts'
-import { Demand } from '../../core-node/demand.ts'
-import { EchoPlanner } from '../../core-node/echo-planner.ts'
-import { Localities, quartileMs, settleIncumbents } from '../../core-node/localities.ts'
-import { HostMesh } from '../../core-node/mesh.ts'
-import { ProbePlanner, type ProbeRules } from '../../core-node/planner.ts'
+} from '../../core-node/measuring/coordinates.ts'
+import { Demand } from '../../core-node/measuring/demand.ts'
+import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
+import { Localities, quartileMs, settleIncumbents } from '../../core-node/measuring/localities.ts'
+import { HostMesh } from '../../core-node/measuring/mesh.ts'
+import { ProbePlanner, type ProbeRules } from '../../core-node/measuring/planner.ts'
 import {
   type Address,
   formatAddress,

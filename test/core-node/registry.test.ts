@@ -1,7 +1,9 @@
 // The registry's rules, each as a sentence: who may change what, what a request becomes, what is refused.
 
 import t from 'tap'
-import { CheckBoard } from '../../core-node/checks.ts'
+import { CheckBoard } from '../../core-node/measuring/checks.ts'
+import { OrderBook } from '../../core-node/measuring/orders.ts'
+import { Problem, type ProblemCode } from '../../core-node/problem.ts'
 import {
   CredentialIndex,
   checkTicket,
@@ -9,7 +11,7 @@ import {
   matchesHash,
   newTokenSecret,
   signTicket,
-} from '../../core-node/credentials.ts'
+} from '../../core-node/registry/credentials.ts'
 import {
   type Enrolment,
   forgotten,
@@ -20,9 +22,7 @@ import {
   removeHost,
   removeMember,
   setDrained,
-} from '../../core-node/enrolment.ts'
-import { OrderBook } from '../../core-node/orders.ts'
-import { Problem, type ProblemCode } from '../../core-node/problem.ts'
+} from '../../core-node/registry/enrolment.ts'
 import {
   type Caller,
   createToken,
@@ -31,7 +31,7 @@ import {
   removeService,
   revokeToken,
   type ServiceRequest,
-} from '../../core-node/registry.ts'
+} from '../../core-node/registry/registry.ts'
 import { applyChanges, type Directory, emptyDirectory, type Token } from '../../resolver/directory.ts'
 import type { EchoOrder, HostRequest, MemberRequest } from '../../server-agent/protocol/messages.ts'
 
@@ -53,7 +53,7 @@ const asToken = (...services: string[]): Caller & { kind: 'token' } => ({
 
 function by(overrides: Partial<Enrolment> = {}): Enrolment {
   return {
-    nowMs: 1000,
+    epochMs: 1000,
     home: 'core1',
     fromAddress: '192.0.2.1',
     fromPort: 4000,
@@ -159,7 +159,7 @@ t.test('only an administrator changes services and tokens', (t) => {
     /admin token/,
   )
   refuses(t, () => removeService(books.directory, asHost('a'), 'mirror'), 'forbidden', /admin token/)
-  const fresh = { id: '1', hash: 'x', nowMs: 0 }
+  const fresh = { id: '1', hash: 'x', epochMs: 0 }
   refuses(
     t,
     () => createToken(books.directory, asToken('mirror'), { admin: true }, fresh),
@@ -185,7 +185,7 @@ t.test('only an administrator changes services and tokens', (t) => {
 t.test('the last admin token can not be revoked', (t) => {
   const books = new Books()
   const make = (id: string): Token =>
-    books.do(createToken(books.directory, admin, { admin: true }, { id, hash: id, nowMs: 0 }))
+    books.do(createToken(books.directory, admin, { admin: true }, { id, hash: id, epochMs: 0 }))
   make('1')
   refuses(t, () => revokeToken(books.directory, admin, '1'), 'conflict', /last admin token/)
   make('2')

@@ -7,7 +7,7 @@ import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { dirname, join, posix } from 'node:path'
 import t from 'tap'
-import { CONFIG_KEYS } from '../../core-node/config.ts'
+import { CONFIG_KEYS } from '../../core-node/settings/config.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 const ROOMS = ['resolver', 'db', 'core-node', 'server-agent', 'test'] as const
@@ -42,7 +42,7 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 const RESOLVER_SHELLS = ['resolver/dns-server.ts', 'resolver/dns-tcp.ts', 'resolver/dns-udp.ts']
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = ['coordinates', 'mesh', 'planner', 'localities', 'demand', 'echo-planner'].map(
-  (name) => `core-node/${name}.ts`,
+  (name) => `core-node/measuring/${name}.ts`,
 )
 /** A header that says so is held to it; one that says "Pure but for" is not. */
 const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
@@ -297,19 +297,19 @@ const RULES: readonly {
       'resolver/locate.ts': `const now = Date.now()`,
       'resolver/tables.ts': `const now = new Date().getTime()`,
       'resolver/explain.ts': `import { openDns } from './dns-server.ts'`,
-      'core-node/planner.ts': `setTimeout(() => {}, 5)`,
-      'core-node/demand.ts': `console.log(1)`,
-      'core-node/localities.ts': `const x = process.env.X`,
-      'core-node/coordinates.ts': `const t0 = performance.now()`,
+      'core-node/measuring/planner.ts': `setTimeout(() => {}, 5)`,
+      'core-node/measuring/demand.ts': `console.log(1)`,
+      'core-node/measuring/localities.ts': `const x = process.env.X`,
+      'core-node/measuring/coordinates.ts': `const t0 = performance.now()`,
       'core-node/liveness.ts': `// Who is there.\n//\n// A state machine. Pure: no clock.\nimport { x } from './core.ts'`,
       'core-node/lab/world.ts': `// The world.\n// Pure.\nconst x = Math.random()`,
     },
     holds: {
       'resolver/select.ts': `// Math.random() is for the caller\nimport { x } from './hash.ts'`,
       'resolver/dns-server.ts': `import { createSocket } from 'node:dgram'`,
-      'core-node/registry.ts': `import { Type } from 'typebox'\nimport type { Core } from './core.ts'\nimport { Problem } from './problem.ts'`,
+      'core-node/registry/registry.ts': `import { Type } from 'typebox'\nimport type { Core } from './core.ts'\nimport { Problem } from './problem.ts'`,
       'core-node/liveness.ts': `// Pure.\nconst at = new Date(nowMs)`,
-      'core-node/gazetteer.ts': `// Pure but for loadGazetteer.\nimport { readFileSync } from 'node:fs'`,
+      'core-node/places/gazetteer.ts': `// Pure but for loadGazetteer.\nimport { readFileSync } from 'node:fs'`,
       'core-node/core.ts': `// The shell of pure rules.\nimport { x } from 'node:fs'\n// Pure is what it calls.`,
     },
   },
@@ -385,7 +385,14 @@ t.test('the rules see the house', async (t) => {
   t.match(importsOf('resolver/select.ts', sources.get('resolver/select.ts')!), [{ path: /^resolver\// }])
   for (const path of [...RESOLVER_SHELLS, ...CORE_PURE, ...PURE_ELSEWHERE, ...Object.keys(PURE_BUILTINS)])
     t.ok(sources.has(path), `${path} is there`)
-  for (const name of ['registry', 'enrolment', 'liveness', 'orders', 'http/target', 'lab/internet'])
+  for (const name of [
+    'registry/registry',
+    'registry/enrolment',
+    'liveness',
+    'measuring/orders',
+    'http/target',
+    'lab/internet',
+  ])
     t.ok(isPure(sources, `core-node/${name}.ts`), `${name} says that it is pure`)
   t.notOk(isPure(sources, 'core-node/core.ts'))
 })

@@ -1,9 +1,9 @@
 // A core for tests: memory store, a clock that moves when told, a real echo socket on loopback.
 
-import { type Config, loadConfig } from '../../core-node/config.ts'
 import { type Clock, Core, type Peer } from '../../core-node/core.ts'
 import type { Log } from '../../core-node/ledger.ts'
-import type { Caller } from '../../core-node/registry.ts'
+import type { Caller } from '../../core-node/registry/registry.ts'
+import { type Config, loadConfig } from '../../core-node/settings/config.ts'
 import { openMemory } from '../../db/memory.ts'
 import type { Store } from '../../db/store.ts'
 import { parseAddress } from '../../resolver/address.ts'
@@ -18,7 +18,7 @@ const SILENT: Log = { info() {}, warn() {}, error() {} }
 export class FakeClock implements Clock {
   readonly #startMs = Date.now()
   #ms = 0
-  nowMs(): number {
+  epochMs(): number {
     return this.#startMs + this.#ms
   }
   monotonicMs(): number {

@@ -3,7 +3,7 @@
 // Each checker has its own rise and fall counts, so one lost connection flips nothing; a member is down
 // when more than half of its recent checkers say so. Pure: clock by argument, sends nothing.
 
-import type { Health } from '../resolver/directory.ts'
+import type { Health } from '../../resolver/directory.ts'
 
 /** Hosts that check one member: an odd number, so that a majority exists. */
 export const CHECKERS = 3

@@ -4,8 +4,8 @@
 // minute keeps its place. A host's own echoes move its own record and nobody else's. Bounded: so many
 // peers a host, the longest unheard forgotten first. Pure but for its own memory: chance by argument.
 
-import { euclideanMs, MAX_USABLE_ERROR } from '../resolver/coordinate.ts'
-import type { Coordinate, Host } from '../resolver/directory.ts'
+import { euclideanMs, MAX_USABLE_ERROR } from '../../resolver/coordinate.ts'
+import type { Coordinate, Host } from '../../resolver/directory.ts'
 import {
   type CoordinateState,
   observe,

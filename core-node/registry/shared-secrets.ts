@@ -4,7 +4,7 @@
 // Invariant: a roll takes nobody's cookie away: the secret before stays good for a day more, far longer
 // than a cookie lives (RFC 9018, 4.3). Pure: clock and random bytes by argument.
 
-import type { Change, Directory } from '../resolver/directory.ts'
+import type { Change, Directory } from '../../resolver/directory.ts'
 
 const TICKET_KEY = 'ticket-key'
 const COOKIE_SECRETS = 'cookie-secrets'
@@ -16,7 +16,7 @@ const TICKET_KEY_BYTES = 32
 /** The settings to commit for secrets that are missing or due to be rolled. */
 export function dueSecrets(
   settings: Directory['settings'],
-  nowMs: number,
+  epochMs: number,
   randomHex: (bytes: number) => string,
 ): Change[] {
   const changes: Change[] = []
@@ -24,8 +24,8 @@ export function dueSecrets(
     changes.push({ kind: 'settings', key: TICKET_KEY, value: randomHex(TICKET_KEY_BYTES) })
   }
   const [current, ...older] = stamped(settings)
-  if (current === undefined || nowMs - current.sinceMs >= ROLL_MS) {
-    const fresh = { hex: randomHex(COOKIE_SECRET_BYTES), sinceMs: nowMs }
+  if (current === undefined || epochMs - current.sinceMs >= ROLL_MS) {
+    const fresh = { hex: randomHex(COOKIE_SECRET_BYTES), sinceMs: epochMs }
     const kept = [fresh, ...(current === undefined ? [] : [current]), ...older].slice(0, 2)
     const value = kept.map(({ hex, sinceMs }) => `${hex}@${sinceMs}`).join(',')
     changes.push({ kind: 'settings', key: COOKIE_SECRETS, value })

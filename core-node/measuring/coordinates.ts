@@ -6,9 +6,9 @@
 // and counts for no more error than errorMax and no longer distance than its RTT (see missOf).
 // Pure: a state goes in with its sample, a new state comes out. Unit: ms everywhere (Serf's is seconds).
 
-import { DIMENSIONS, distanceMs, isSaneCoordinate, rawDistanceMs } from '../resolver/coordinate.ts'
-import type { Coordinate } from '../resolver/directory.ts'
-import { MAX_RTT_MS } from '../server-agent/protocol/messages.ts'
+import { DIMENSIONS, distanceMs, isSaneCoordinate, rawDistanceMs } from '../../resolver/coordinate.ts'
+import type { Coordinate } from '../../resolver/directory.ts'
+import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 
 /** Numbers in [0, 1). */
 export type Rng = () => number

@@ -4,7 +4,7 @@
 // host alone, before it expires. So no report counts that was not asked for. Bounded: a host that
 // fetches nothing keeps the latest few only. Pure: clock by argument; sends nothing.
 
-import type { Order } from '../server-agent/protocol/messages.ts'
+import type { Order } from '../../server-agent/protocol/messages.ts'
 
 /** What an answer is for. */
 export type Purpose =

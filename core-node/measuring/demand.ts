@@ -5,7 +5,7 @@
 // at zero go, so a prefix that asks more than once in maxPrefixes queries stays whatever the rest do.
 // Clock by argument; knows nothing of probes.
 
-import { type Address, formatPrefix, localityPrefix } from '../resolver/address.ts'
+import { type Address, formatPrefix, localityPrefix } from '../../resolver/address.ts'
 
 /** What one prefix asked for. */
 export interface PrefixDemand {

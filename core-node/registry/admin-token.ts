@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Change, Directory } from '../resolver/directory.ts'
+import type { Change, Directory } from '../../resolver/directory.ts'
 import { hashSecret, newTokenSecret } from './credentials.ts'
 
 /** Where the admin token of a data folder lies. */
@@ -15,7 +15,11 @@ export function adminTokenPath(data: string): string {
 }
 
 /** Makes sure that the folder's file holds a valid admin token; returns the records to commit. */
-export async function ensureAdminToken(data: string, directory: Directory, nowMs: number): Promise<Change[]> {
+export async function ensureAdminToken(
+  data: string,
+  directory: Directory,
+  epochMs: number,
+): Promise<Change[]> {
   const known = await readAdminToken(data)
   if (known !== null) {
     const hash = hashSecret(known)
@@ -29,7 +33,7 @@ export async function ensureAdminToken(data: string, directory: Directory, nowMs
     {
       kind: 'tokens',
       key: id,
-      value: { id, hash: hashSecret(secret), scope: { admin: true }, createdMs: nowMs, note },
+      value: { id, hash: hashSecret(secret), scope: { admin: true }, createdMs: epochMs, note },
     },
   ]
 }

@@ -3,7 +3,7 @@
 // Pure: (directory, settings, facts of the start) -> records to commit. Said anew at each start, since
 // addresses and names are settings; with one core, members of that service by other names are its old ones.
 
-import { formatHostPort } from '../resolver/address.ts'
+import { formatHostPort } from '../../resolver/address.ts'
 import {
   type Change,
   CORE_SERVICE,
@@ -11,14 +11,14 @@ import {
   type Host,
   type Member,
   memberKey,
-} from '../resolver/directory.ts'
-import { LEASE_SEC } from '../server-agent/protocol/messages.ts'
-import type { Config } from './config.ts'
+} from '../../resolver/directory.ts'
+import { LEASE_SEC } from '../../server-agent/protocol/messages.ts'
+import type { Config } from '../settings/config.ts'
 import { serviceFrom } from './registry.ts'
 
 interface Founding {
   readonly config: Config
-  readonly nowMs: number
+  readonly epochMs: number
   readonly echoPort: number
   readonly place: Host['place']
   /** For a core that has no echo key yet. */
@@ -40,7 +40,7 @@ export function foundingChanges(directory: Directory, founding: Founding): Chang
   return changes
 }
 
-function ownHost({ config, nowMs, echoPort, place, echoKey }: Founding, before: Host | undefined): Host {
+function ownHost({ config, epochMs, echoPort, place, echoKey }: Founding, before: Host | undefined): Host {
   const addresses = config.advertise
   return {
     name: config.name,
@@ -55,7 +55,7 @@ function ownHost({ config, nowMs, echoPort, place, echoKey }: Founding, before: 
     home: config.name,
     leaseSec: LEASE_SEC.default,
     presence: 'live',
-    presenceSinceMs: nowMs,
+    presenceSinceMs: epochMs,
     coordinate: before?.coordinate ?? null,
     ...(before?.meshMs && { meshMs: before.meshMs }),
     place,

@@ -17,12 +17,12 @@ import {
   type Prefix,
   prefixOf,
   specialKind,
-} from '../resolver/address.ts'
-import type { Belief } from '../resolver/belief.ts'
-import { isByDistance } from '../resolver/directory.ts'
-import { believed, type Locality, locate, predict } from '../resolver/locate.ts'
-import type { Tables } from '../resolver/tables.ts'
-import { MAX_RTT_MS } from '../server-agent/protocol/messages.ts'
+} from '../../resolver/address.ts'
+import type { Belief } from '../../resolver/belief.ts'
+import { isByDistance } from '../../resolver/directory.ts'
+import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
+import type { Tables } from '../../resolver/tables.ts'
+import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 import type { Demand, PrefixDemand } from './demand.ts'
 
 export interface ProbeRules {

@@ -4,8 +4,8 @@
 // where the asker is proven (TCP, a cookie of ours) or is a resolver that the operator listed; whom such
 // an asker names by Client Subnet is believed, but has not come itself.
 
-import { type Address, isInAny, type Prefix } from '../resolver/address.ts'
-import type { DnsFacts } from '../resolver/dns-answer.ts'
+import { type Address, isInAny, type Prefix } from '../../resolver/address.ts'
+import type { DnsFacts } from '../../resolver/dns-answer.ts'
 
 /** As Core.noteDemand takes it. */
 export interface Demand {

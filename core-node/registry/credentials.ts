@@ -4,8 +4,8 @@
 // signed leave for one client prefix to report RTTs for a while, checked without any state.
 
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { Change, Directory } from '../resolver/directory.ts'
-import { Problem } from './problem.ts'
+import type { Change, Directory } from '../../resolver/directory.ts'
+import { Problem } from '../problem.ts'
 import type { Caller } from './registry.ts'
 
 /** 192 random bits: not to be guessed, short enough to paste. */
@@ -75,20 +75,20 @@ export class CredentialIndex {
 }
 
 /** A ticket for the clients of one prefix. `key`: a secret that all cores share. */
-export function signTicket(key: Uint8Array, prefix: string, nowMs: number): string {
-  const expires = (Math.floor(nowMs / 1000) + TICKET_SEC).toString(36)
+export function signTicket(key: Uint8Array, prefix: string, epochMs: number): string {
+  const expires = (Math.floor(epochMs / 1000) + TICKET_SEC).toString(36)
   return `${expires}.${ticketMac(key, prefix, expires).toString('base64url')}`
 }
 
 /** Throws Problem `forbidden` where the ticket is not one for this prefix, or too old. */
-export function checkTicket(key: Uint8Array, ticket: string, prefix: string, nowMs: number): void {
+export function checkTicket(key: Uint8Array, ticket: string, prefix: string, epochMs: number): void {
   const [expires = '', mac = ''] = ticket.split('.')
   const given = Buffer.from(mac, 'base64url')
   const expected = ticketMac(key, prefix, expires)
   if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
     throw new Problem('forbidden', 'this ticket was not given to a client at this address', 'ticket')
   }
-  if (Number.parseInt(expires, 36) * 1000 < nowMs) {
+  if (Number.parseInt(expires, 36) * 1000 < epochMs) {
     throw new Problem('forbidden', 'this ticket is too old; ask again for a new one', 'ticket')
   }
 }

@@ -3,8 +3,8 @@
 // Keeps the order of the file. Knows of the order of addresses whether it is that, and finds prefixes that
 // stand there twice. Nothing is checked here: that is the reader's.
 
-import type { Prefix } from '../resolver/address.ts'
-import type { Place } from '../resolver/directory.ts'
+import type { Prefix } from '../../resolver/address.ts'
+import type { Place } from '../../resolver/directory.ts'
 
 export interface ImportEntry {
   readonly prefix: Prefix

@@ -5,9 +5,9 @@
 // However many hosts there are, echoes a minute stay under a bound; the longest unmeasured go first.
 // Pure but for its own memory: clock and chance by argument, sends nothing.
 
-import type { Host } from '../resolver/directory.ts'
-import { hashShare, hashText } from '../resolver/hash.ts'
-import type { Tables } from '../resolver/tables.ts'
+import type { Host } from '../../resolver/directory.ts'
+import { hashShare, hashText } from '../../resolver/hash.ts'
+import type { Tables } from '../../resolver/tables.ts'
 
 /** `from` is to echo `to`. */
 export interface EchoPlan {
