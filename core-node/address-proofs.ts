@@ -1,12 +1,12 @@
 // Proofs of addresses: a host is served at an address only when the echo behind it answered from there.
 //
-// The shell around enrolment.ts's proofChanges: it sends the echoes and tries again what did not
+// The shell around proofChanges of registry/hosts.ts: it sends the echoes and tries again what did not
 // answer. Clock by argument; whoever owns it calls tick.
 
 import { formatPrefix, localityPrefix, parseAddress } from '../resolver/address.ts'
 import type { Change, Directory, Host } from '../resolver/directory.ts'
 import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
-import { proofChanges } from './registry/enrolment.ts'
+import { proofChanges } from './registry/hosts.ts'
 
 /** An address that did not answer its echo is tried again after so long, doubling up to an hour, ms. */
 const AGAIN_MS = 10_000

@@ -1,7 +1,6 @@
 // The core: what a request, a report or the passing of time means, put together from the pure rules.
 //
-// registry.ts and enrolment.ts decide what a request becomes, liveness.ts who is there, measuring.ts what
-// to find out next; the ledger commits and publishes; the tables that all answers read follow. No timers
+// registry/ decides what a request becomes, liveness.ts who is there, measuring/ what to find out next; the ledger commits and publishes; the tables that all answers read follow. No timers
 // of its own: whoever opened it calls tick().
 
 import { randomBytes } from 'node:crypto'
@@ -46,6 +45,7 @@ import { Liveness } from './liveness.ts'
 import { Measuring, type Sample } from './measuring/measuring.ts'
 import { Problem } from './problem.ts'
 import { ensureAdminToken } from './registry/admin-token.ts'
+import { type Caller, requireAdmin } from './registry/caller.ts'
 import {
   CredentialIndex,
   checkTicket,
@@ -55,31 +55,14 @@ import {
   newTokenSecret,
   signTicket,
 } from './registry/credentials.ts'
-import {
-  type Enrolment,
-  forgotten,
-  healthChanges,
-  heardChanges,
-  loadChanges,
-  putHost,
-  putMember,
-  removeHost,
-  removeMember,
-  setDrained,
-} from './registry/enrolment.ts'
 import { foundingChanges } from './registry/founding.ts'
-import {
-  type Caller,
-  createToken,
-  putService,
-  removeService,
-  requireAdmin,
-  revokeToken,
-  type ServiceRequest,
-  type TokenRequest,
-} from './registry/registry.ts'
+import { type Enrolment, forgotten, putHost, removeHost } from './registry/hosts.ts'
+import { putMember, removeMember, setDrained } from './registry/members.ts'
+import { healthChanges, heardChanges, loadChanges } from './registry/reports.ts'
+import { putService, removeService, type ServiceRequest } from './registry/services.ts'
 import { cookieSecrets, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
 import { STATE_HINTS } from './registry/state-hints.ts'
+import { createToken, revokeToken, type TokenRequest } from './registry/tokens.ts'
 import type { Config } from './settings/config.ts'
 import { VERSION } from './version.ts'
 

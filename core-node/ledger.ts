@@ -10,7 +10,7 @@ import type { Store } from '../db/store.ts'
 import { applyChanges, type Change, type Directory } from '../resolver/directory.ts'
 import type { Counters } from './counters.ts'
 import { Problem } from './problem.ts'
-import type { Decision } from './registry/registry.ts'
+import type { Decision } from './registry/caller.ts'
 
 export interface Log {
   info(facts: object, message: string): void

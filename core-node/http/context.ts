@@ -18,7 +18,7 @@ import type { Core } from '../core.ts'
 import type { Log } from '../ledger.ts'
 import type { Metrics } from '../metrics.ts'
 import { Problem } from '../problem.ts'
-import type { Caller } from '../registry/registry.ts'
+import type { Caller } from '../registry/caller.ts'
 import type { Config } from '../settings/config.ts'
 import { type Client, clientOf } from './client-address.ts'
 

@@ -7,7 +7,9 @@ import { Type } from 'typebox'
 import { parsePrefix } from '../../resolver/address.ts'
 import { type Member, memberKey } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
-import { requireAdmin, ServiceRequest, TokenRequest } from '../registry/registry.ts'
+import { requireAdmin } from '../registry/caller.ts'
+import { ServiceRequest } from '../registry/services.ts'
+import { TokenRequest } from '../registry/tokens.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
 import {
   HostParams,

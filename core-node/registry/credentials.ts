@@ -6,7 +6,7 @@
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Change, Directory } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
-import type { Caller } from './registry.ts'
+import type { Caller } from './caller.ts'
 
 /** 192 random bits: not to be guessed, short enough to paste. */
 const SECRET_BYTES = 24

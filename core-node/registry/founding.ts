@@ -14,7 +14,7 @@ import {
 } from '../../resolver/directory.ts'
 import { LEASE_SEC } from '../../server-agent/protocol/messages.ts'
 import type { Config } from '../settings/config.ts'
-import { serviceFrom } from './registry.ts'
+import { serviceFrom } from './services.ts'
 
 interface Founding {
   readonly config: Config

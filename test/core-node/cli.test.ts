@@ -14,7 +14,7 @@ import { SERVICE_FLAGS } from '../../core-node/cli/service.ts'
 import { type Column, cellsOf, clip, formatTable, wrap } from '../../core-node/cli/table.ts'
 import { openTerminal, printable, type Terminal } from '../../core-node/cli/terminal.ts'
 import { runCli } from '../../core-node/cli.ts'
-import { ServiceRequest } from '../../core-node/registry/registry.ts'
+import { ServiceRequest } from '../../core-node/registry/services.ts'
 import { CONFIG_KEYS } from '../../core-node/settings/config.ts'
 
 const ROOT = join(import.meta.dirname, '../..')

@@ -4,6 +4,7 @@ import t from 'tap'
 import { CheckBoard } from '../../core-node/measuring/checks.ts'
 import { OrderBook } from '../../core-node/measuring/orders.ts'
 import { Problem, type ProblemCode } from '../../core-node/problem.ts'
+import type { Caller, Decision } from '../../core-node/registry/caller.ts'
 import {
   CredentialIndex,
   checkTicket,
@@ -15,23 +16,14 @@ import {
 import {
   type Enrolment,
   forgotten,
-  heardChanges,
   proofChanges,
   putHost,
-  putMember,
   removeHost,
-  removeMember,
-  setDrained,
-} from '../../core-node/registry/enrolment.ts'
-import {
-  type Caller,
-  createToken,
-  type Decision,
-  putService,
-  removeService,
-  revokeToken,
-  type ServiceRequest,
-} from '../../core-node/registry/registry.ts'
+} from '../../core-node/registry/hosts.ts'
+import { putMember, removeMember, setDrained } from '../../core-node/registry/members.ts'
+import { heardChanges } from '../../core-node/registry/reports.ts'
+import { putService, removeService, type ServiceRequest } from '../../core-node/registry/services.ts'
+import { createToken, revokeToken } from '../../core-node/registry/tokens.ts'
 import { applyChanges, type Directory, emptyDirectory, type Token } from '../../resolver/directory.ts'
 import type { EchoOrder, HostRequest, MemberRequest } from '../../server-agent/protocol/messages.ts'
 

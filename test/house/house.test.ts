@@ -307,7 +307,7 @@ const RULES: readonly {
     holds: {
       'resolver/select.ts': `// Math.random() is for the caller\nimport { x } from './hash.ts'`,
       'resolver/dns-server.ts': `import { createSocket } from 'node:dgram'`,
-      'core-node/registry/registry.ts': `import { Type } from 'typebox'\nimport type { Core } from './core.ts'\nimport { Problem } from './problem.ts'`,
+      'core-node/registry/services.ts': `import { Type } from 'typebox'\nimport type { Core } from '../core.ts'\nimport { Problem } from '../problem.ts'`,
       'core-node/liveness.ts': `// Pure.\nconst at = new Date(nowMs)`,
       'core-node/places/gazetteer.ts': `// Pure but for loadGazetteer.\nimport { readFileSync } from 'node:fs'`,
       'core-node/core.ts': `// The shell of pure rules.\nimport { x } from 'node:fs'\n// Pure is what it calls.`,
@@ -386,8 +386,9 @@ t.test('the rules see the house', async (t) => {
   for (const path of [...RESOLVER_SHELLS, ...CORE_PURE, ...PURE_ELSEWHERE, ...Object.keys(PURE_BUILTINS)])
     t.ok(sources.has(path), `${path} is there`)
   for (const name of [
-    'registry/registry',
-    'registry/enrolment',
+    'registry/services',
+    'registry/hosts',
+    'registry/members',
     'liveness',
     'measuring/orders',
     'http/target',

@@ -2,7 +2,7 @@
 
 import { type Clock, Core, type Peer } from '../../core-node/core.ts'
 import type { Log } from '../../core-node/ledger.ts'
-import type { Caller } from '../../core-node/registry/registry.ts'
+import type { Caller } from '../../core-node/registry/caller.ts'
 import { type Config, loadConfig } from '../../core-node/settings/config.ts'
 import { openMemory } from '../../db/memory.ts'
 import type { Store } from '../../db/store.ts'

@@ -1,11 +1,9 @@
-// The registry's rules for services and tokens: who may change what, and what a request becomes.
+// The registry's rules for services: what an operator's request becomes.
 //
-// Pure: (directory, caller, request) -> the changes to commit, or a Problem that names the field.
-// Nothing here waits, reads a clock or draws a number. A PUT is the whole thing and may be repeated:
-// what equals the record changes nothing. Hosts and members: enrolment.ts.
+// Pure, as caller.ts says. A PUT is the whole service and may be repeated: what equals the record changes
+// nothing. Names and aliases are given once over all services.
 
 import { type Static, Type } from 'typebox'
-import { formatAddress, parseAddress } from '../../resolver/address.ts'
 import {
   type AllDown,
   type Change,
@@ -15,26 +13,19 @@ import {
   POLICIES,
   type Policy,
   type Service,
-  type Token,
 } from '../../resolver/directory.ts'
-import { Attributes, LABEL_PATTERN } from '../../server-agent/protocol/messages.ts'
+import { Attributes } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
-
-/** Who asks, as far as its credential says. */
-export type Caller =
-  | { readonly kind: 'admin'; readonly token?: Token }
-  | { readonly kind: 'token'; readonly token: Token }
-  | { readonly kind: 'host'; readonly host: string }
-  | { readonly kind: 'anonymous' }
-
-/** What a decision of the registry comes to: records to commit, and what to tell. */
-export interface Decision<T> {
-  readonly changes: readonly Change[]
-  readonly result: T
-}
+import {
+  type Caller,
+  canonicalAddress,
+  canonicalUrl,
+  type Decision,
+  requireAdmin,
+  sameRecord,
+} from './caller.ts'
 
 const closed = { additionalProperties: false }
-const Label = Type.String({ pattern: LABEL_PATTERN })
 
 /** What an operator says of a service; keys left out get their defaults (a PUT is the whole service). */
 export const ServiceRequest = Type.Object(
@@ -110,25 +101,6 @@ export const ServiceRequest = Type.Object(
   closed,
 )
 export type ServiceRequest = Static<typeof ServiceRequest>
-
-export const TokenRequest = Type.Object(
-  {
-    admin: Type.Optional(Type.Boolean({ default: false })),
-    services: Type.Optional(
-      Type.Array(Label, { maxItems: 1000, description: 'Services whose members it may register' }),
-    ),
-    note: Type.Optional(Type.String({ maxLength: 200 })),
-  },
-  closed,
-)
-export type TokenRequest = Static<typeof TokenRequest>
-
-/** Throws Problem unless the caller is an administrator. */
-export function requireAdmin(caller: Caller): void {
-  if (caller.kind === 'admin') return
-  if (caller.kind === 'anonymous') throw new Problem('unauthorized', 'this needs the admin token as Bearer')
-  throw new Problem('forbidden', 'this needs the admin token; the one given is for agents')
-}
 
 /** Makes or replaces a service. Problems: bad-request with its field, conflict over a name. */
 export function putService(
@@ -241,79 +213,6 @@ export function removeService(directory: Directory, caller: Caller, name: string
     }
   }
   return { changes, result: undefined }
-}
-
-/** A token's record; `fresh` brings its id and the hash of its secret. */
-export function createToken(
-  directory: Directory,
-  caller: Caller,
-  request: TokenRequest,
-  fresh: { readonly id: string; readonly hash: string; readonly epochMs: number },
-): Decision<Token> {
-  requireAdmin(caller)
-  const { admin = false, services = [] } = request
-  if (admin && services.length > 0) {
-    throw new Problem('bad-request', 'a token is either for administration or for services', 'services')
-  }
-  if (!admin && services.length === 0) {
-    throw new Problem('bad-request', 'name the services that it is for, or admin', 'services')
-  }
-  for (const name of services) {
-    if (name === CORE_SERVICE)
-      throw new Problem('bad-request', 'the members of core are the cores themselves', 'services')
-    if (!directory.services.has(name)) {
-      throw new Problem('not-found', `there is no service '${name}'; make it first`, 'services')
-    }
-  }
-  const token: Token = {
-    id: fresh.id,
-    hash: fresh.hash,
-    scope: admin ? { admin: true } : { admin: false, services },
-    createdMs: fresh.epochMs,
-    note: request.note ?? '',
-  }
-  return { changes: [{ kind: 'tokens', key: token.id, value: token }], result: token }
-}
-
-/** Takes a token back. Hosts that joined by it stay until they leave or are removed; the last admin token stays. */
-export function revokeToken(directory: Directory, caller: Caller, id: string): Decision<void> {
-  requireAdmin(caller)
-  const token = directory.tokens.get(id)
-  if (token === undefined) throw new Problem('not-found', `there is no token '${id}'`)
-  if (token.scope.admin) {
-    const admins = [...directory.tokens.values()].filter((other) => other.scope.admin)
-    if (admins.length === 1) {
-      throw new Problem('conflict', 'this is the last admin token; create another before you revoke it')
-    }
-  }
-  return { changes: [{ kind: 'tokens', key: id, value: null }], result: undefined }
-}
-
-/** Whether two records say the same. Records are built with their fields in one order. */
-export function sameRecord(a: object, b: object): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
-}
-
-/** Canonical text of an address, or a Problem at `field`. */
-export function canonicalAddress(text: string, field: string): string {
-  const address = parseAddress(text)
-  if (address === null) throw new Problem('bad-request', `'${text}' is not an IP address`, field)
-  return formatAddress(address)
-}
-
-/** A parsed http(s) URL without credentials, query or fragment, or a Problem at `field`. */
-export function canonicalUrl(text: string, field: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : null
-  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    throw new Problem('bad-request', `'${text}' is not an http or https URL`, field)
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw new Problem('bad-request', 'a URL here must not carry a user or password', field)
-  }
-  if (url.search !== '' || url.hash !== '') {
-    throw new Problem('bad-request', 'a base URL has no query and no fragment', field)
-  }
-  return url
 }
 
 /** A host name in lower case without final dot, or a Problem at `field`. */
