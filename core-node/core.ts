@@ -1,7 +1,8 @@
 // The core: what a request, a report or the passing of time means, put together from the pure rules.
 //
-// registry/ decides what a request becomes, liveness.ts who is there, measuring/ what to find out next; the ledger commits and publishes; the tables that all answers read follow. No timers
-// of its own: whoever opened it calls tick().
+// registry/ decides what a request becomes, liveness.ts who is there, measuring/ what to find out next;
+// the ledger commits and publishes; the tables that all answers read follow. No timers of its own:
+// whoever opened it calls tick().
 
 import { randomBytes } from 'node:crypto'
 import type { Store } from '../db/store.ts'
