@@ -6,6 +6,7 @@
 
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import module from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -16,6 +17,8 @@ if (!existsSync(join(root, 'node_modules', 'commander'))) {
   process.stderr.write(`nearcast: its dependencies are not installed. Run \`npm start\` in ${root} once.\n`)
   process.exitCode = 1
 } else if (Number.parseInt(process.versions.node, 10) >= 24) {
+  // What TypeScript becomes is kept: later starts take half the time and 25 MB less. Not to be had: no harm.
+  module.enableCompileCache(join(root, 'node_modules', '.cache', 'nearcast'))
   const { runProcess } = await import('../cli.ts')
   await runProcess()
 } else {
@@ -23,7 +26,7 @@ if (!existsSync(join(root, 'node_modules', 'commander'))) {
 }
 
 function runUnderNewer() {
-  const args = [join(root, 'core-node', 'cli.ts'), ...process.argv.slice(2)]
+  const args = [fileURLToPath(import.meta.url), ...process.argv.slice(2)]
   const child = spawn(program, args, { stdio: 'inherit' })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     process.on(signal, () => {
