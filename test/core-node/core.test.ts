@@ -32,6 +32,15 @@ const beat = (host: string, credential: string, more: { members?: object[]; resu
   ({ beats: [{ host, credential, ...more }] }) as Parameters<CoreFixture['core']['heartbeat']>[0]
 const state = ({ core }: CoreFixture, name: string) => core.tables.member('mirror', name)?.state
 
+/** A store whose disk can be full for a while. */
+function fullableStore(): { store: Store; disk: { full: boolean } } {
+  const memory = openMemory()
+  const disk = { full: false }
+  const full = () => Promise.reject(new StoreError('unavailable', 'disk full'))
+  const commit: Store['commit'] = (changes) => (disk.full ? full() : memory.commit(changes))
+  return { store: { ...memory, commit }, disk }
+}
+
 async function withMirror(fixture: CoreFixture): Promise<CoreFixture> {
   await fixture.core.putService(ADMIN, 'mirror', {})
   return fixture
@@ -193,23 +202,16 @@ t.test('members without agent are checked by the core where there is nobody else
 })
 
 t.test('when the store takes no changes they are refused, answers go on, and status says so', async (t) => {
-  const memory = openMemory()
-  let broken = false
-  const store: Store = {
-    load: () => memory.load(),
-    commit: (changes) =>
-      broken ? Promise.reject(new StoreError('unavailable', 'disk full')) : memory.commit(changes),
-    close: () => memory.close(),
-  }
+  const { store, disk } = fullableStore()
   const fixture = await withMirror(await openCoreFixture({ store }))
   const a = await join1(fixture, 'a')
-  broken = true
+  disk.full = true
   await t.rejects(fixture.core.putService(ADMIN, 'game', {}), { code: 'unavailable' })
   t.equal(fixture.core.tables.service('game'), null)
   t.equal(state(fixture, 'a'), 'live')
   t.match(await fixture.core.heartbeat(beat('a', a)), { beats: [{ status: 'ok' }] }, 'leases go on')
   t.match(fixture.core.status(), { ready: true, degraded: [/disk full/] })
-  broken = false
+  disk.full = false
   await t.rejects(
     fixture.core.putService(ADMIN, 'game', {}),
     { code: 'unavailable' },
@@ -298,20 +300,13 @@ t.test('a DNS query counts as demand where its asker is proven or listed, and on
 t.test(
   'the dead, the ill and those who leave are out of answers also when that can not be stored',
   async (t) => {
-    const memory = openMemory()
-    let broken = false
-    const store: Store = {
-      load: () => memory.load(),
-      commit: (changes) =>
-        broken ? Promise.reject(new StoreError('unavailable', 'disk full')) : memory.commit(changes),
-      close: () => memory.close(),
-    }
+    const { store, disk } = fullableStore()
     const fixture = await withMirror(await openCoreFixture({ store }))
     const { core } = fixture
     await join1(fixture, 'dead')
     const ill = await join1(fixture, 'ill')
     const leaving = await join1(fixture, 'leaving')
-    broken = true
+    disk.full = true
     await core.heartbeat(beat('ill', ill, { members: [{ service: 'mirror', name: 'ill', health: 'down' }] }))
     await core.removeHost(core.authenticate(leaving), 'leaving')
     t.equal(state(fixture, 'ill'), 'down')
@@ -321,9 +316,9 @@ t.test(
       await fixture.run(2000)
     }
     t.equal(state(fixture, 'dead'), 'silent')
-    broken = false
+    disk.full = false
     await fixture.run(6000)
-    const kept = await memory.load()
+    const kept = await store.load()
     t.equal(kept.hosts.get('dead')?.presence, 'silent', 'stored when the store is back')
     t.equal(kept.members.get('mirror/ill')?.health, 'down')
     t.equal(kept.hosts.get('leaving')?.presence, 'left')
