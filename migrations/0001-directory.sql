@@ -37,6 +37,7 @@ CREATE TABLE hosts (
   presence TEXT NOT NULL,
   presence_since_ms REAL NOT NULL, -- epoch
   coordinate TEXT, -- JSON: vec, heightMs, adjustmentMs, error
+  mesh_ms TEXT, -- JSON: host name -> RTT; NULL: none measured yet
   place TEXT, -- JSON: lat, lon, accuracyKm
   credential_hash TEXT,
   token_id TEXT
@@ -71,9 +72,13 @@ CREATE TABLE tokens (
 CREATE TABLE localities (
   prefix TEXT NOT NULL PRIMARY KEY,
   evidence TEXT NOT NULL, -- JSON: host, rttMs, count, atMs, kind each
-  place TEXT, -- JSON: lat, lon, accuracyKm
-  source TEXT,
   incumbents TEXT NOT NULL -- JSON: service -> member
+) STRICT, WITHOUT ROWID;
+
+-- Imported places: one row for each region of the address space.
+CREATE TABLE places (
+  region TEXT NOT NULL PRIMARY KEY, -- prefix
+  packed BLOB NOT NULL -- resolver/place-page.ts
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE settings (
