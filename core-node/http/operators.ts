@@ -6,6 +6,7 @@
 import { Type } from 'typebox'
 import { parsePrefix } from '../../resolver/address.ts'
 import { type Member, memberKey } from '../../resolver/directory.ts'
+import { CITY_ACCURACY_KM } from '../places/gazetteer.ts'
 import { Problem } from '../problem.ts'
 import { requireAdmin } from '../registry/caller.ts'
 import { ServiceRequest } from '../registry/services.ts'
@@ -34,8 +35,6 @@ import { viewHost, viewMember, viewService, viewToken } from './views.ts'
 
 /** Ten thousand localities with their prefixes and numbers written out in full. */
 const IMPORT_BYTES = 2 << 20
-/** What an import means by a place that says nothing of its accuracy: a city and its surroundings, km. */
-const IMPORTED_ACCURACY_KM = 50
 
 const tags = ['operators']
 const admin = [{ token: [] }]
@@ -324,14 +323,7 @@ function coreRoutes(app: Api, { core, config }: HttpContext): void {
     ({ caller, body }) => {
       const { source } = body
       const entries = body.entries.map((entry, i) => {
-        const {
-          prefix: text,
-          lat,
-          lon,
-          accuracyKm = IMPORTED_ACCURACY_KM,
-          asn = null,
-          country = null,
-        } = entry
+        const { prefix: text, lat, lon, accuracyKm = CITY_ACCURACY_KM, asn = null, country = null } = entry
         const prefix = parsePrefix(text)
         if (prefix !== null) {
           return { prefix, fact: { place: { lat, lon, accuracyKm }, asn, country, source } }
