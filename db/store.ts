@@ -1,4 +1,4 @@
-// The Store: what a core must never forget, behind one interface for SQLite, memory and clusters.
+// The Store: what a core must never forget, behind one interface for SQLite and, in tests, memory.
 //
 // The promises, which one conformance suite holds every implementation to:
 // - commit is atomic and in order: all of its changes or none, seen by the next load whole;

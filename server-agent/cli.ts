@@ -32,14 +32,14 @@ Examples:
 It stays in the foreground. On SIGTERM or Ctrl-C it leaves: its members are gone from answers when it ends.`
 
 /** Runs the command; `argv` without program and script. Ends the process. */
-export async function main(argv: readonly string[]): Promise<void> {
-  process.exit(await run(argv))
+export async function main(argv: readonly string[], version: string): Promise<void> {
+  process.exit(await run(argv, version))
 }
 
-async function run(argv: readonly string[]): Promise<number> {
+async function run(argv: readonly string[], version: string): Promise<number> {
   let flags: Flags
   try {
-    flags = parseFlags(argv)
+    flags = parseFlags(argv, version)
   } catch (error) {
     // commander has written what is wrong, or the help, already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
@@ -56,10 +56,11 @@ async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-function parseFlags(argv: readonly string[]): Flags {
+function parseFlags(argv: readonly string[], version: string): Flags {
   const command = new Command('nearcast-agent')
     .description('Registers this server with Nearcast and keeps it there: lease, health, load, measurements.')
     .usage('--core URL --service NAME [options]')
+    .version(version)
     .exitOverride()
     .showHelpAfterError('`nearcast-agent --help` says more')
   for (const { key, value, help, kind } of SETTINGS) {

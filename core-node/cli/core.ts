@@ -1,6 +1,6 @@
 // `nearcast core` and `nearcast check-config`: the daemon, and its settings looked at without starting it.
 //
-// Flags are the settings of core-node/config.ts, no more and no fewer. The daemon itself is loaded only
+// Flags are the settings of core-node/settings/config.ts, no more and no fewer. The daemon itself is loaded only
 // when it is to run.
 
 import { type Command, Option } from 'commander'

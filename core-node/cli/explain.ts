@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import type { Story } from '../../resolver/explain.ts'
 import { readService } from './arguments.ts'
 import { apiPath, type CoreOptions, openClient, talksToCore } from './client.ts'
-import { describeLocality, formatMs, readClient } from './locality.ts'
+import { describeLocality, formatMs, printEvidence, readClient } from './locality.ts'
 import { printTable } from './table.ts'
 import { paint, printable, printJson, type Terminal } from './terminal.ts'
 
@@ -32,8 +32,7 @@ Example:
   npx nearcast explain core 127.0.0.1
 
 # is the place in the answer, - a member passed over. MS is the predicted round trip, +- how far off it
-may be, BASIS what it stands on (member, measured, coordinate, geo, none), COST is MS plus the cost of load.
-Next: npx nearcast locality show CLIENT_IP shows the measurements behind it.`,
+may be, BASIS what it stands on (member, measured, coordinate, geo, none), COST is MS plus the cost of load.`,
     )
 }
 
@@ -58,6 +57,11 @@ async function explain(
     return terminal.print(`${service} has no members. Next: npx nearcast token create --service ${service}`)
   }
   printMembers(decision.members, terminal)
+  const { evidence } = decision.locality
+  if (evidence.length > 0) {
+    terminal.print('\nmeasured:')
+    printEvidence(evidence, terminal)
+  }
   if (decision.wouldProbe.length > 0) {
     terminal.print(`\nprobed next: ${decision.wouldProbe.map(printable).join(', ')}`)
   }

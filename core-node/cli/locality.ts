@@ -90,6 +90,11 @@ async function show(ip: string, options: CoreOptions, terminal: Terminal): Promi
   for (const line of describeLocality(locality)) terminal.print(line)
   if (locality.evidence.length === 0)
     return terminal.print('measured: nothing yet (clients that ask are measured in the background)')
+  printEvidence(locality.evidence, terminal)
+}
+
+/** Who measured the way to a locality, nearest first. Samples 0: lent by a relative of the prefix. */
+export function printEvidence(evidence: LocalityStory['evidence'], terminal: Terminal): void {
   const columns = [
     { title: 'HOST' },
     { title: 'RTT MS', kind: 'number' },
@@ -97,14 +102,14 @@ async function show(ip: string, options: CoreOptions, terminal: Terminal): Promi
     { title: 'AGE', kind: 'number' },
     { title: 'BY' },
   ] as const
-  const rows = [...locality.evidence]
+  const rows = [...evidence]
     .sort((a, b) => a.rttMs - b.rttMs)
     .map(({ host, rttMs, count, ageSec, kind }) => [
       host,
       formatMs(rttMs),
       `${count}`,
       formatAge(ageSec),
-      kind,
+      count === 0 ? 'relatives' : kind,
     ])
   printTable(terminal, columns, rows)
 }

@@ -3,6 +3,8 @@
 // What runs is main.ts' to say; what is logged and told is for whoever started it. The welcome's commands
 // are meant to be pasted, so they hold what differs from the defaults and nothing else.
 
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { pino } from 'pino'
 import { formatHostPort } from '../../resolver/address.ts'
@@ -35,11 +37,12 @@ function welcome(config: Config): string {
   const dns = config.dns[0]!
   const http = config.http[0]!
   const scheme = config.tlsCert === null ? 'http' : 'https'
-  const url = `${scheme}://${formatHostPort(http)}`
+  const url = `${scheme}://${formatHostPort({ ...http, host: nameOf(config) })}`
   const local = url === DEFAULT_CORE ? '' : ` --core ${url}`
-  const data = resolve(config.data) === resolve('data') ? '' : ` --data ${config.data}`
+  const data =
+    resolve(config.data) === resolve('data') ? '' : ` --data '${config.data.replaceAll("'", "'\\''")}'`
   const address = config.advertise[0]!
-  const dig = `dig @${dns.host}${dns.port === 53 ? '' : ` -p ${dns.port}`}`
+  const dig = `dig @${hereOf(dns.host)}${dns.port === 53 ? '' : ` -p ${dns.port}`}`
   return `
 Nearcast ${VERSION}: core ${config.name} answers for the zone ${config.zone}
 
@@ -53,4 +56,17 @@ Next, in another terminal, in this folder:
   join a server    NEARCAST_TOKEN="$(npx nearcast token create --service demo${local}${data})" npx nearcast-agent --core ${url} --service demo --name a --address ${address} --port 80
   ask (a third)    ${dig} demo.${config.zone}
 `
+}
+
+/** What HTTP clients call this core: by the name in its certificate, or by its address. */
+function nameOf({ http, tlsCert }: Config): string {
+  if (tlsCert === null) return hereOf(http[0]!.host)
+  const names = new X509Certificate(readFileSync(tlsCert)).subjectAltName ?? ''
+  return /DNS:([^*,\s]+)/.exec(names)?.[1] ?? hereOf(http[0]!.host)
+}
+
+/** Where this machine reaches what listens on all addresses. */
+function hereOf(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  return host === '::' ? '::1' : host
 }

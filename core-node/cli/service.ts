@@ -1,7 +1,7 @@
 // `nearcast service`: make, list, show and remove services.
 //
 // `put` says the whole service, as PUT does: what is left out gets its default. Flags are the keys of
-// ServiceRequest in core-node/registry.ts (a test holds them together); their ranges are the core's to judge.
+// ServiceRequest in core-node/registry/services.ts (a test holds them together); their ranges are the core's to judge.
 
 import { type Command, Option } from 'commander'
 import { POLICIES } from '../../resolver/directory.ts'

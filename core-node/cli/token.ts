@@ -4,6 +4,7 @@
 // the core keeps only its hash.
 
 import type { Command } from 'commander'
+import { isLoopbackHost } from '../../resolver/address.ts'
 import type { TokenView } from '../http/schemas.ts'
 import { readList, readService } from './arguments.ts'
 import { apiPath, type CoreOptions, openClient, talksToCore } from './client.ts'
@@ -54,8 +55,10 @@ async function createToken(options: CreateOptions, terminal: Terminal): Promise<
   terminal.warn(`token ${token.id} for ${describeScope(token)}; this is shown once:`)
   terminal.print(token.secret)
   if (options.admin) return
+  // A core on loopback is for agents on this machine, where they run from the clone.
+  const here = isLoopbackHost(new URL(client.url).hostname)
   terminal.warn(
-    `Next, on a server: nearcast-agent --core ${client.url} --token TOKEN --service ${services[0]}`,
+    `Next, on ${here ? 'this machine' : 'a server'}: NEARCAST_TOKEN=TOKEN ${here ? 'npx ' : ''}nearcast-agent --core ${client.url} --service ${services[0]}`,
   )
 }
 

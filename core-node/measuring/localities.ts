@@ -273,7 +273,18 @@ function isWorthTelling(before: readonly Evidence[], now: readonly Evidence[]): 
 function tidy({ pairs }: PrefixMemory): void {
   const own = [...pairs.values()].filter((pair) => pair.count > 0).length
   if (own >= OWN_ENOUGH) for (const [host, pair] of pairs) if (pair.count === 0) pairs.delete(host)
-  while (pairs.size > MAX_HOSTS) pairs.delete(pairs.keys().next().value!)
+  while (pairs.size > MAX_HOSTS) pairs.delete(leastTelling(pairs))
+}
+
+/** Of too many hosts: the least believed kind, and of that the farthest, which says least of who is near. */
+function leastTelling(pairs: ReadonlyMap<string, Pair>): string {
+  const [first, ...others] = [...pairs].map(([host, { kind, samplesMs }]) => {
+    return { host, rank: RANK[kind], ms: quartileMs(samplesMs) }
+  })
+  return others.reduce(
+    (least, it) => (it.rank < least.rank || (it.rank === least.rank && it.ms > least.ms) ? it : least),
+    first!,
+  ).host
 }
 
 function hasOwn(memory: PrefixMemory | undefined): boolean {

@@ -397,7 +397,8 @@ export class Measuring {
     const text = formatPrefix(prefix)
     this.#probes?.hear(text, host, rttsMs.length > 0, nowMs)
     if (rttsMs.length > 0) this.#fold({ prefix, host, rttsMs, kind: 'active' }, epochMs)
-    else if (this.#probes?.isSilent(text)) this.#localities.inherit(prefix)
+    // Where announcements were imported, relatives are known by those, and better.
+    else if (this.#tables.places.size === 0 && this.#probes?.isSilent(text)) this.#localities.inherit(prefix)
   }
 
   #fold(report: Report, epochMs: number): boolean {

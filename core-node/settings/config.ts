@@ -112,7 +112,7 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   name: {
     takes: 'NAME',
     expected: 'one DNS label: a-z, 0-9 and inner hyphens, at most 63',
-    help: 'Name of this core, its member name in the service core; different for each core of a cluster',
+    help: 'Name of this core: its member name in the service core',
     default: 'core1',
     ...one(parseLabel),
   },

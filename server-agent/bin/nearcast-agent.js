@@ -4,7 +4,7 @@
 // where this one is too old for them: then signals and the exit code are passed on.
 
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -22,7 +22,8 @@ if (!existsSync(source)) {
 /** @param {string} cli */
 async function runHere(cli) {
   const { main } = await import(cli)
-  await main(process.argv.slice(2))
+  const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  await main(process.argv.slice(2), version)
 }
 
 /** @param {string} node */

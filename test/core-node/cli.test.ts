@@ -529,12 +529,14 @@ t.test('colours are for terminals whose owner wants them', async (t) => {
   )
 })
 
-t.test('explain prints the locality, the order, each reason and what would be probed', async (t) => {
-  const core = await openFakeCore(t, { body: EXPLANATION })
-  const { out } = await run(['explain', 'mirror', '203.0.113.9', '--core', core.url], { width: 80 })
-  t.equal(
-    out,
-    `mirror for 203.0.113.9, policy nearest
+t.test(
+  'explain prints the locality, the order, each reason, the evidence and what would be probed',
+  async (t) => {
+    const core = await openFakeCore(t, { body: EXPLANATION })
+    const { out } = await run(['explain', 'mirror', '203.0.113.9', '--core', core.url], { width: 80 })
+    t.equal(
+      out,
+      `mirror for 203.0.113.9, policy nearest
 203.0.113.0/24   basis: measured, within 3.0 ms
 place: 52.37 4.90 (within 20 km, from geography)
 
@@ -544,11 +546,17 @@ place: 52.37 4.90 (within 20 km, from geography)
                                       was asked for
 -  lon1       -    -  none         -  drained: its operator took it out
 
+measured:
+HOST  RTT MS  SAMPLES     AGE  BY
+ams1     8.0        5    90 s  active
+fra1    17.3        3  60 min  active
+
 probed next: lon1, par1`,
-  )
-  const json = await run(['explain', 'mirror', '203.0.113.9', '--core', core.url, '--json'])
-  t.strictSame(JSON.parse(json.out), EXPLANATION, '--json is what the core said')
-})
+    )
+    const json = await run(['explain', 'mirror', '203.0.113.9', '--core', core.url, '--json'])
+    t.strictSame(JSON.parse(json.out), EXPLANATION, '--json is what the core said')
+  },
+)
 
 t.test('locality show lists the measurements, nearest first', async (t) => {
   const core = await openFakeCore(t, { body: LOCALITY })
@@ -602,7 +610,7 @@ t.test('a new token stands alone on standard output', async (t) => {
   const core = await openFakeCore(t, { body: token })
   const { out, err } = await run(['token', 'create', '--service', 'mirror', '--core', core.url])
   t.equal(out, 'nc_secret')
-  t.match(err, `nearcast-agent --core ${core.url} --token TOKEN --service mirror`)
+  t.match(err, `npx nearcast-agent --core ${core.url} --service mirror`)
 })
 
 t.test('status exits with 1 where the core is not ready', async (t) => {
