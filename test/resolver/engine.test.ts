@@ -18,6 +18,7 @@ import { explain, explainLocality, whyLines } from '../../resolver/explain.ts'
 import { fibreFloorMs, geoRttMs, greatCircleKm } from '../../resolver/geo.ts'
 import { hashClient, hashShare, hashText } from '../../resolver/hash.ts'
 import { locate, predict } from '../../resolver/locate.ts'
+import { Panel } from '../../resolver/panel.ts'
 import { placeChanges } from '../../resolver/place-page.ts'
 import { placeBySightings } from '../../resolver/placement.ts'
 import { ANY_ASK, type Ask, answerCount, type Selection, select } from '../../resolver/select.ts'
@@ -957,3 +958,51 @@ t.test('whom an operator drained is not brought back when its host falls silent'
   )
   t.same(names(ask(tables, CLIENT)), ['b'])
 })
+
+t.test(
+  'the panel is those whose keys hash lowest, whatever came and went, and everyone is looked through rarely',
+  async (t) => {
+    const rng = seededRng(7)
+    const size = 16
+    const all = new Set<string>()
+    let told = 0
+    const panel = new Panel(size, function* () {
+      for (const key of all) {
+        told++
+        yield key
+      }
+    })
+    const wanted = () => [...all].sort((a, b) => hashText(a) - hashText(b) || (a < b ? -1 : 1)).slice(0, size)
+    const change = (key: string) => {
+      const before = wanted().includes(key)
+      const isHere = all.delete(key)
+      if (!isHere) all.add(key)
+      const moved = isHere ? panel.remove(key) : panel.add(key)
+      t.equal(moved, isHere ? before : wanted().includes(key))
+      t.equal(panel.has(key), moved && !isHere)
+    }
+    for (let i = 0; i < 3000; i++) {
+      change(`k${Math.floor(rng() * (i < 1500 ? 200 : 60))}`)
+      t.same([...panel.keys()], wanted())
+    }
+    all.clear()
+    const large = new Panel(size, function* () {
+      for (const key of all) {
+        told++
+        yield key
+      }
+    })
+    told = 0
+    const keys = Array.from({ length: 20_000 }, (_, i) => `key ${i}`)
+    for (const key of keys) {
+      all.add(key)
+      large.add(key)
+    }
+    t.equal(told, 0, 'nobody but who comes is looked at')
+    for (const key of keys) {
+      all.delete(key)
+      large.remove(key)
+    }
+    t.ok(told < 3 * keys.length, `${told} looked at for ${keys.length} that went`)
+  },
+)
