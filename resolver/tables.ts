@@ -3,8 +3,10 @@
 // One writer (the core) puts changes in; locate and select only read. Hosts, members and localities
 // are rows; what a query touches is in flat typed arrays indexed by row. A row's number stays the same
 // while anything refers to it, so records may come in any order (a member before its host).
-// Invariant: after apply() the tables say what compiling the whole directory afresh would, except the
-// shed shares, which remember (see nextShedShare).
+// Invariant: after apply() the tables say what compiling the whole directory afresh would, with two
+// exceptions: shed shares remember (see nextShedShare); and among ten hosts or more what is only estimated (RTTs
+// that nobody measured, and whose word counts) may lag behind coordinates and meshes that moved, by up to two
+// moves a host (see HostTable's modelSerial). Who comes or goes, and what was measured, is told at once.
 
 import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import type { Belief } from './belief.ts'
