@@ -390,7 +390,7 @@ export class Core {
 
   /** What would be probed next for this client, for `explain`. */
   nextProbes(client: Address): readonly string[] {
-    return this.#measuring.nextProbes(client)
+    return this.#measuring.nextProbes(client, this.#clock.monotonicMs())
   }
 
   // ---- life

@@ -6,6 +6,7 @@
 // regression on their RTTs); and the map. Pure and deterministic: every core believes alike.
 
 import type { Place } from './directory.ts'
+import { correctMap } from './map-correction.ts'
 import type { LocalityRow, Tables } from './tables.ts'
 
 /** One RTT in hand, from a host to the client. */
@@ -29,7 +30,7 @@ export interface Belief {
 }
 
 /** Below so many ms RTTs differ by chance: differences are taken of RTTs plus this. */
-const GRAIN_MS = 10
+const GRAIN_MS = 20
 /** How much of the strictest lower bound the second strictest takes: one broken triangle rules nobody out. */
 const SOFTENING = 0.3
 /** Where between its bounds a host's RTT is hoped, and where it is taken, to be. */
@@ -42,7 +43,7 @@ const TAKEN_QUANTILE = 0.7
 const SHARPNESS = 14
 const MAX_WITNESSES = 24
 /** The alike count as much as the triangles when the most alike of them is so far apart. */
-const ALIKE_APART = 0.07
+const ALIKE_APART = 0.08
 /** From a host to itself, ms: what a client at its side sees. */
 const SELF_MS = 1
 /** How much a map that fits what was measured counts beside the triangles, and how far apart (a logarithm) it may be before it is taken for wrong. */
@@ -63,9 +64,10 @@ export function believe(
     floorMs: new Float64Array(hosts.size),
     errorMs: new Float64Array(hosts.size).fill(Number.POSITIVE_INFINITY),
   }
-  const honest = sightings.filter(({ row }) => hosts.isTrusted(row))
+  const honest = sightings.filter(({ row }) => hosts.isWitness(row))
   const mapMs = place === null ? null : hosts.predictFrom(place)
   const mapWeight = mapMs === null ? 0 : weighMap(honest, mapMs)
+  const correctedMs = mapMs === null ? null : correctMap(hosts, honest, mapMs)
   const alike = findAlike(tables, honest, self, (row) => mapMs?.[row] ?? Number.NaN, mapWeight)
   for (let row = 0; row < hosts.size; row++) {
     if (hosts.recordOf(row) === null) continue
@@ -79,7 +81,7 @@ export function believe(
     }
     const seen = alike && mixOf(alike, row)
     if (seen) words.push({ ...seen, weight: ALIKE_APART / alike.apart })
-    const guessMs = mapMs === null ? Number.NaN : mapMs[row]! * correctionOf(tables, honest, mapMs, row)
+    const guessMs = correctedMs?.(row) ?? Number.NaN
     if (!Number.isNaN(guessMs))
       words.push({ hopeMs: guessMs, ms: guessMs, errorMs: MAP_ERROR_SHARE * guessMs, weight: mapWeight })
     if (words.length > 0) weighUp(belief, row, words)
@@ -184,12 +186,12 @@ function findAlike(
     found.push({ msTo, apart: sum / common, share })
   }
   for (let host = 0; host < hosts.size; host++) {
-    if (hosts.recordOf(host) === null || !hosts.isTrusted(host)) continue
+    if (hosts.recordOf(host) === null || !hosts.isWitness(host)) continue
     consider((row) => (row === host ? SELF_MS : hosts.rttBetweenMs(host, row)), byMapMs(host))
   }
   for (const panel of tables.panel()) {
     if (panel === self) continue
-    consider((row) => (hosts.isTrusted(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN), Number.NaN)
+    consider((row) => (hosts.isWitness(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN), Number.NaN)
   }
   if (found.length === 0) return null
   found.sort((a, b) => a.apart - b.apart)
@@ -238,32 +240,4 @@ function weighMap(sightings: readonly Sighting[], mapMs: Float64Array): number {
   }
   const away = common === 0 ? 0 : sum / common
   return MAP_TRUST * Math.exp(-((away / MAP_REACH) ** 2))
-}
-
-/** How far a measured host's word on the map carries, what it says of all hosts, and the weight of "the map is right". */
-const CORRECTION_REACH_MS = 60
-const CORRECTION_EVERYWHERE = 0.1
-const CORRECTION_DOUBT = 0.5
-/** Below so many ms the map's ratio to what was measured says nothing. */
-const CORRECTION_GRAIN_MS = 3
-
-/** By what factor the map is wrong about a host, as those around it that have measured say. */
-function correctionOf(
-  { hosts }: Tables,
-  sightings: readonly Sighting[],
-  mapMs: Float64Array,
-  row: number,
-): number {
-  let [sum, total] = [0, CORRECTION_DOUBT]
-  for (const sighting of sightings) {
-    const ratio = Math.log(
-      (sighting.rttMs + CORRECTION_GRAIN_MS) / (mapMs[sighting.row]! + CORRECTION_GRAIN_MS),
-    )
-    const apartMs = sighting.row === row ? 0 : hosts.rttBetweenMs(sighting.row, row)
-    if (Number.isNaN(ratio + apartMs)) continue
-    const weight = Math.exp(-apartMs / CORRECTION_REACH_MS) + CORRECTION_EVERYWHERE
-    sum += weight * ratio
-    total += weight
-  }
-  return Math.exp(sum / total)
 }

@@ -38,10 +38,13 @@ const MOVES_PER_HOST = 2
 const MOVES_AT_ONCE = 10
 /**
  * Two ends' RTTs of one path differ by a few percent (for all but eight of WonderProxy's 244 cities by under 5%
- * on three quarters of their paths);
- * who halves or doubles his is off by 0.5 and more. Differences of a few ms count for nothing.
+ * on three quarters of their paths): whose differ by more tells nothing of others. Four honest cities differ by
+ * up to 0.45, now longer and now shorter; who halves or doubles his RTTs is off by 0.5 and more, and always to
+ * one side. Logarithms; differences of a few ms count for nothing.
  */
-const MAX_CONTRADICTION = 0.2
+const MAX_WITNESS_CONTRADICTION = 0.2
+const MAX_HONEST_CONTRADICTION = 0.5
+const MAX_HONEST_BIAS = 0.2
 /** Up to a quarter of the hosts may lie and make nobody else a liar; who lies to fewer than that of the others is not found out. */
 const CONTRADICTORS = 0.75
 const CONTRADICTION_GRAIN_MS = 5
@@ -61,7 +64,8 @@ export class HostTable {
   #moves = 0
   #mapSerial = 0
   readonly #map = new MapModel()
-  readonly #distrusted = new Set<number>()
+  readonly #noWitnesses = new Set<number>()
+  readonly #liars = new Set<number>()
   #trustSerial = -1
 
   /**
@@ -148,39 +152,54 @@ export class HostTable {
     return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
   }
 
-  /** The RTT that two hosts measured between them, ms, the mean of both ways, or of the one that is to be trusted; NaN: neither did. */
+  /** The RTT that two hosts measured between them, ms, the mean of both ways, or of the one that is a witness; NaN: neither did. */
   measuredBetweenMs(a: number, b: number): number {
     const there = this.#slots[a]?.meshMs.get(b)
     const back = this.#slots[b]?.meshMs.get(a)
     if (there === undefined || back === undefined) return there ?? back ?? Number.NaN
-    if (this.isTrusted(a) === this.isTrusted(b)) return (there + back) / 2
-    return this.isTrusted(a) ? there : back
+    if (this.isWitness(a) === this.isWitness(b)) return (there + back) / 2
+    return this.isWitness(a) ? there : back
   }
 
   /**
-   * Whether a host's RTTs are to be believed: a round trip takes as long from either end, so who differs from
-   * many of those that measured it back makes its RTTs up, and weighs nothing.
+   * Whether what a host sees tells of others: a round trip takes as long from either end, so who differs from
+   * many of those that measured it back is no witness.
    */
-  isTrusted(row: number): boolean {
-    if (this.#trustSerial !== this.#modelSerial) {
-      this.#trustSerial = this.#modelSerial
-      this.#distrusted.clear()
-      for (let i = 0; i < this.#slots.length; i++)
-        if (this.#contradiction(i) > MAX_CONTRADICTION) this.#distrusted.add(i)
-    }
-    return !this.#distrusted.has(row)
+  isWitness(row: number): boolean {
+    this.#judge()
+    return !this.#noWitnesses.has(row)
   }
 
-  /** By how much a host's RTTs differ from what its peers measured back, as a logarithm: what a quarter of them exceed. */
-  #contradiction(row: number): number {
-    const misses: number[] = []
+  /** Whether a host differs from its peers by more than bad ways explain, or to one side: it makes its RTTs up, and is not believed of itself either. */
+  isLiar(row: number): boolean {
+    this.#judge()
+    return this.#liars.has(row)
+  }
+
+  #judge(): void {
+    if (this.#trustSerial === this.#modelSerial) return
+    this.#trustSerial = this.#modelSerial
+    this.#noWitnesses.clear()
+    this.#liars.clear()
+    for (let row = 0; row < this.#slots.length; row++) {
+      const differences = this.#contradictions(row)
+      if (differences.length < MIN_CONTRADICTIONS) continue
+      const bias = Math.abs(quantile(differences, 0.5))
+      const contradiction = quantile(differences.map(Math.abs), CONTRADICTORS)
+      if (contradiction > MAX_WITNESS_CONTRADICTION) this.#noWitnesses.add(row)
+      if (contradiction > MAX_HONEST_CONTRADICTION || bias > MAX_HONEST_BIAS) this.#liars.add(row)
+    }
+  }
+
+  /** By how much a host's RTTs differ from what each of its peers measured back, as logarithms. */
+  #contradictions(row: number): number[] {
+    const differences: number[] = []
     for (const [peer, there] of this.#slots[row]?.meshMs ?? []) {
       const back = this.#slots[peer]?.meshMs.get(row)
-      if (back !== undefined)
-        misses.push(Math.abs(Math.log((there + CONTRADICTION_GRAIN_MS) / (back + CONTRADICTION_GRAIN_MS))))
+      if (back === undefined) continue
+      differences.push(Math.log((there + CONTRADICTION_GRAIN_MS) / (back + CONTRADICTION_GRAIN_MS)))
     }
-    if (misses.length < MIN_CONTRADICTIONS) return 0
-    return misses.sort((a, b) => a - b)[Math.floor(CONTRADICTORS * misses.length)]!
+    return differences
   }
 
   /** The RTT between two hosts, ms: measured, else predicted. NaN: neither is to be had. */
@@ -338,6 +357,10 @@ export class HostTable {
     else this.#places.fill(Number.NaN, at, at + PLACE_STRIDE)
     if (before?.lat !== place?.lat || before?.lon !== place?.lon) this.#mapSerial++
   }
+}
+
+function quantile(numbers: readonly number[], share: number): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor(share * numbers.length)]!
 }
 
 /** The same numbers in an array at least so long, doubled when it must grow; new room is NaN. */

@@ -94,7 +94,7 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
   if (!known || at < 0) return predictUnmeasured(tables, locality, known, hostRow)
   const rttMs = known.evidenceMs[at]!
   const share = trustOf(known.evidence[at]!)
-  if (!tables.hosts.isTrusted(hostRow)) {
+  if (tables.hosts.isLiar(hostRow)) {
     // The word of who contradicts its peers counts only against itself.
     const others = predictUnmeasured(tables, locality, known, hostRow)
     return rttMs > others.ms ? { ...others, ms: rttMs } : others

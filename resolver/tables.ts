@@ -3,8 +3,10 @@
 // One writer (the core) puts changes in; locate and select only read. Hosts, members and localities
 // are rows; what a query touches is in flat typed arrays indexed by row. A row's number stays the same
 // while anything refers to it, so records may come in any order (a member before its host).
-// Invariant: after apply() the tables say what compiling the whole directory afresh would, except the
-// shed shares, which remember (see nextShedShare).
+// Invariant: after apply() the tables say what compiling the whole directory afresh would, with two
+// exceptions: shed shares remember (see nextShedShare); and among ten hosts or more what is only estimated (RTTs
+// that nobody measured, and whose word counts) may lag behind coordinates and meshes that moved, by up to two
+// moves a host (see HostTable's modelSerial). Who comes or goes, and what was measured, is told at once.
 
 import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import type { Belief } from './belief.ts'
@@ -19,8 +21,8 @@ import {
   type Place,
   type Service,
 } from './directory.ts'
-import { hashText } from './hash.ts'
 import { HostTable } from './host-table.ts'
+import { Panel } from './panel.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
 import { Relatives } from './relatives.ts'
@@ -115,8 +117,8 @@ export class Tables {
   readonly #localityRows = new Map<string, number>()
   readonly #freeLocalityRows: number[] = []
   readonly #evidencePrefixes = new PrefixTable()
-  /** Rows of well measured localities in the order of their prefixes' hashes: an even sample that does not depend on history. */
-  readonly #panel: number[] = []
+  /** Well measured localities, by their prefixes. */
+  readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured())
   #panelSerial = 0
   /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
   readonly places = new PlaceTable()
@@ -215,7 +217,7 @@ export class Tables {
 
   /** Well measured localities, whose RTTs tell of others that see the world alike: the same on every core. */
   *panel(): Iterable<LocalityRow> {
-    for (const row of this.#panel.slice(0, PANEL_SIZE)) yield this.#localities[row]!
+    for (const prefix of this.#panel.keys()) yield this.#localities[this.#localityRows.get(prefix)!]!
   }
 
   get panelSerial(): number {
@@ -311,26 +313,28 @@ export class Tables {
       this.#localityRows.delete(text)
       this.#freeLocalityRows.push(row)
     }
-    this.#setPanel(row, before, this.#localities[row]!)
+    this.#setPanel(text, before, this.#localities[row]!)
     setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
     this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
   }
 
-  #setPanel(row: number, before: LocalityRow | null, after: LocalityRow | null): void {
+  /** A change of what one in the panel saw is news to all who hear it, as is who comes and goes. */
+  #setPanel(prefix: string, before: LocalityRow | null, after: LocalityRow | null): void {
     const was = before !== null && isWellMeasured(before.record)
     const is = after !== null && isWellMeasured(after.record)
-    if (!was && !is) return
-    const hash = hashText((before ?? after)!.record.prefix)
-    const hashOf = (at: number) => hashText(this.#localities[this.#panel[at]!]?.record.prefix ?? '')
-    let at = this.#panel.indexOf(row)
-    if (at < 0) {
-      at = 0
-      while (at < this.#panel.length && hashOf(at) < hash) at++
-      this.#panel.splice(at, 0, row)
-    } else if (!is) this.#panel.splice(at, 1)
-    if (at < PANEL_SIZE) this.#panelSerial++
+    let isHeard = false
+    if (was && is) isHeard = this.#panel.has(prefix)
+    else if (is) isHeard = this.#panel.add(prefix)
+    else if (was) isHeard = this.#panel.remove(prefix)
+    if (isHeard) this.#panelSerial++
+  }
+
+  *#wellMeasured(): Iterable<string> {
+    for (const [prefix, row] of this.#localityRows) {
+      if (isWellMeasured(this.#localities[row]!.record)) yield prefix
+    }
   }
 
   #setPlaces(region: string, packed: Uint8Array | null): void {

@@ -236,12 +236,12 @@ export class Measuring {
     this.#localities.touch(formatPrefix(localityPrefix(client)))
   }
 
-  /** Hosts that would be asked to probe a client next. */
-  nextProbes(client: Address): readonly string[] {
+  /** Hosts that would be asked to probe a client next; none where it would not be probed now. */
+  nextProbes(client: Address, nowMs: number): readonly string[] {
     if (this.#probes === null) return []
     const demand = this.#demand.get(formatPrefix(localityPrefix(client)))
     const services = demand === null ? this.#directory.services.keys() : demand.services.keys()
-    return this.#probes.nextProbes(this.#tables, client, services)
+    return this.#probes.nextProbes(this.#tables, client, services, nowMs)
   }
 
   /** Time passed: gives the orders that are due; returns what was found out since and alters answers. */

@@ -675,6 +675,7 @@ t.test('who must not be probed is not', async (t) => {
       new Tables(),
       ip('11.0.0.7'),
       ['web'],
+      0,
     ),
     [],
   )
@@ -710,8 +711,26 @@ t.test('a silent prefix is left alone for a day, even when hosts join', async (t
   t.ok(planner.isSilent('11.0.0.0/24'))
   tables.apply(joins(90, [1, 1]))
   t.same(plan(3_600_000), [])
+  t.same(planner.nextProbes(tables, ip('11.0.0.7'), ['web'], 3_600_000), [], 'and explain says so')
   t.equal(plan(25 * 3_600_000).length, 1)
 })
+
+t.test(
+  'explain tells who is next while a probe is under way, and nobody once the round is spent',
+  async (t) => {
+    const { tables, planner, plan } = planning('11.0.0.7', { probesPerPrefix: 2 }, world(6).hosts)
+    const next = (nowMs: number) => planner.nextProbes(tables, ip('11.0.0.7'), ['web'], nowMs)
+    const told = next(0)
+    const [first] = plan(0)
+    t.equal(first?.host, told[0])
+    t.equal(next(0).includes(first!.host), false)
+    t.not(next(0).length, 0)
+    planner.hear(first!.prefix, first!.host, false, 1000)
+    const [second] = next(1000)
+    t.equal(plan(2000)[0]?.host, second)
+    t.same(next(3000), [], 'both were sent')
+  },
+)
 
 t.test('a result that never comes holds a prefix up only for a while', async (t) => {
   const { plan } = planning()
@@ -753,8 +772,9 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
   }
   t.same(run(0).sort(), ['h0', 'h1'])
   t.same(run(30_000), [], 'at rest')
+  t.same(planner.nextProbes(tables, ip('11.0.0.9'), ['web'], 50_000), [], 'and explain says so')
   tables.apply(joins(2, [65, 5]))
-  t.same(planner.nextProbes(tables, ip('11.0.0.9'), ['web'])[0], 'h2', 'explain says so')
+  t.same(planner.nextProbes(tables, ip('11.0.0.9'), ['web'], 60_000)[0], 'h2', 'explain says so')
   t.same(run(60_000), ['h2'])
   tables.apply(joins(3, [450, 0]))
   t.same(run(90_000), [], 'one that can’t be nearer is not asked')

@@ -1,0 +1,90 @@
+// The panel: an even sample of all who could be in it, which does not depend on who came when.
+//
+// Those whose keys hash lowest are in. Twice as many are kept at hand, so that one who goes is replaced
+// without asking after all: everyone is looked through once in as many departures from those kept as the
+// panel is large, hence in constant time a change. Invariant: whoever is kept hashes lower than whoever is not.
+
+import { hashText } from './hash.ts'
+
+interface Seat {
+  readonly key: string
+  readonly rank: number
+}
+
+export class Panel {
+  readonly #size: number
+  readonly #everyone: () => Iterable<string>
+  /** In order. */
+  #kept: Seat[] = []
+  /** How many could be in it and are not kept. */
+  #others = 0
+
+  /** `everyone` tells the keys of all who were added and not removed; they are asked for rarely. */
+  constructor(size: number, everyone: () => Iterable<string>) {
+    this.#size = size
+    this.#everyone = everyone
+  }
+
+  /** Takes in a key that was not added yet. True: it is in the panel. */
+  add(key: string): boolean {
+    const seat = seatOf(key)
+    const at = this.#find(seat)
+    if (at === this.#kept.length && this.#others > 0) {
+      this.#others++
+      return false
+    }
+    this.#kept.splice(at, 0, seat)
+    if (this.#kept.length > 2 * this.#size) {
+      this.#kept.pop()
+      this.#others++
+    }
+    return at < this.#size
+  }
+
+  /** Forgets a key that was added, and that `everyone` tells no more. True: it was in the panel. */
+  remove(key: string): boolean {
+    const at = this.#find(seatOf(key))
+    if (this.#kept[at]?.key !== key) {
+      this.#others--
+      return false
+    }
+    this.#kept.splice(at, 1)
+    if (this.#kept.length < this.#size && this.#others > 0) this.#refill()
+    return at < this.#size
+  }
+
+  has(key: string): boolean {
+    const at = this.#find(seatOf(key))
+    return at < this.#size && this.#kept[at]?.key === key
+  }
+
+  /** Who is in it, in order. */
+  *keys(): Iterable<string> {
+    for (const { key } of this.#kept.slice(0, this.#size)) yield key
+  }
+
+  #refill(): void {
+    const all = Array.from(this.#everyone(), seatOf).sort((a, b) => (isBefore(a, b) ? -1 : 1))
+    this.#kept = all.slice(0, 2 * this.#size)
+    this.#others = all.length - this.#kept.length
+  }
+
+  /** Where a seat is kept, or would be. */
+  #find(seat: Seat): number {
+    let [low, high] = [0, this.#kept.length]
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (isBefore(this.#kept[middle]!, seat)) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}
+
+function seatOf(key: string): Seat {
+  return { key, rank: hashText(key) }
+}
+
+function isBefore(a: Seat, b: Seat): boolean {
+  return a.rank < b.rank || (a.rank === b.rank && a.key < b.key)
+}
