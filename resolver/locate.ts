@@ -102,7 +102,12 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
   if (share === 1) return { ms: rttMs, basis: 'measured', errorMs: measuredErrorMs(rttMs) }
   const prior = predictUnmeasured(tables, locality, known, hostRow)
   if (prior.basis === 'none') return { ms: rttMs, basis: 'measured', errorMs: rttMs }
-  return { ...prior, ms: share * rttMs + (1 - share) * prior.ms }
+  // A client's word counts within what the prediction leaves open.
+  const isClients = known.evidence[at]!.kind === 'client'
+  const word = isClients
+    ? Math.max(prior.ms - prior.errorMs, Math.min(rttMs, prior.ms + prior.errorMs))
+    : rttMs
+  return { ...prior, ms: share * word + (1 - share) * prior.ms }
 }
 
 /** How far evidence outranks a prediction, 0..1. */
@@ -123,7 +128,8 @@ function predictUnmeasured(
     const measuredMs = tables.hosts.rttBetweenMs(host, hostRow)
     if (!Number.isNaN(measuredMs))
       return { ms: measuredMs, basis: 'member', errorMs: coordinateErrorMs(coordinate, measuredMs) }
-  } else if (known) {
+  } else if (known && (!place || known.evidence.some(({ kind }) => kind !== 'client'))) {
+    // Clients' word alone never outvotes the map.
     const { ms, errorMs } = believed(tables, known, place)
     if (ms[hostRow]! >= 0) return { ms: ms[hostRow]!, basis: 'coordinate', errorMs: errorMs[hostRow]! }
   }

@@ -73,6 +73,8 @@ const LOST_MS = 40_000
 /** From all hosts together to one /24 (/48), and to one /16 (/32), a minute. */
 const PER_PREFIX_PER_MINUTE = 12
 const PER_NEIGHBOURHOOD_PER_MINUTE = 60
+/** ... and to one AS, where announced prefixes were imported. */
+const PER_AS_PER_MINUTE = 120
 const NEIGHBOURHOOD_BITS = { 4: 16 + IPV4_OFFSET_BITS, 6: 32 } as const
 /**
  * A host is not worth asking when even this share of its lower bound is over the best RTT. Triangles are
@@ -86,7 +88,10 @@ const TRIANGLE_SLACK = 0.1
 const HOPELESS_RATIO = 4
 const HOPELESS_MS = 10
 /** Prefixes that one plan weighs up: bounds its time where hosts' budgets are spent and most are turned down. */
-const MAX_CONSIDERED = 500
+const MAX_CONSIDERED = 50
+const MINUTE_MS = 60_000
+/** Who found a budget spent is weighed up again after this, ms. */
+const REFUSED_MS = 10_000
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
 /** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
@@ -114,8 +119,13 @@ export class ProbePlanner {
     for (const entry of demand.entries()) if (this.#isDue(tables, entry, nowMs)) due.push(entry)
     due.sort((a, b) => b.count - a.count || (a.prefix < b.prefix ? -1 : 1))
     const probes: ClientProbe[] = []
-    for (const entry of due.slice(0, MAX_CONSIDERED)) {
+    let considered = 0
+    for (const entry of due) {
       if (!this.#spent.has('all', this.#rules.probesPerMinute, nowMs)) break
+      // A neighbourhood that has had its share must not hold up the others.
+      const around = `around ${neighbourhoodOf(entry.target!)}`
+      if (!this.#spent.has(around, PER_NEIGHBOURHOOD_PER_MINUTE, nowMs)) continue
+      if (++considered > MAX_CONSIDERED) break
       const probe = this.#probeFor(tables, entry, nowMs)
       if (probe) probes.push(probe)
     }
@@ -176,7 +186,12 @@ export class ProbePlanner {
       return null
     }
     const host = tables.hostName(next.row)
-    if (!this.#spend(host, prefix, address, nowMs)) return null
+    if (!this.#spend(tables, host, prefix, address, nowMs)) {
+      // Its turn comes again; until then others have theirs.
+      memory.restUntilMs = nowMs + REFUSED_MS
+      memory.wakeSerial = null
+      return null
+    }
     memory.askedMs.set(host, nowMs)
     memory.waitingFor = host
     memory.restUntilMs = nowMs + LOST_MS
@@ -210,14 +225,15 @@ export class ProbePlanner {
   }
 
   /** Takes one probe out of every budget, or out of none. */
-  #spend(host: string, prefix: string, address: Address, nowMs: number): boolean {
-    const neighbourhood = formatPrefix(prefixOf(address, NEIGHBOURHOOD_BITS[familyOf(address)]))
-    const limits = [
+  #spend(tables: Tables, host: string, prefix: string, address: Address, nowMs: number): boolean {
+    const asn = asnOf(tables, address)
+    const limits: (readonly [string, number])[] = [
       ['all', this.#rules.probesPerMinute],
       [`host ${host}`, this.#rules.probesPerHostPerMinute],
       [`prefix ${prefix}`, PER_PREFIX_PER_MINUTE],
-      [`around ${neighbourhood}`, PER_NEIGHBOURHOOD_PER_MINUTE],
-    ] as const
+      [`around ${neighbourhoodOf(address)}`, PER_NEIGHBOURHOOD_PER_MINUTE],
+    ]
+    if (asn > 0) limits.push([`AS ${asn}`, PER_AS_PER_MINUTE])
     if (!limits.every(([key, limit]) => this.#spent.has(key, limit, nowMs))) return false
     for (const [key] of limits) this.#spent.spend(key)
     return true
@@ -243,7 +259,9 @@ export class ProbePlanner {
   #forgetGone(demand: Demand, nowMs: number): void {
     if (this.#memory.size <= 2 * demand.size) return
     for (const [prefix, memory] of this.#memory) {
-      if (demand.get(prefix) === null && memory.restUntilMs <= nowMs) this.#memory.delete(prefix)
+      if (demand.get(prefix) !== null || memory.restUntilMs > nowMs) continue
+      // Who was asked is kept for the round, else who asks seldom would be probed anew each time.
+      if (Math.max(0, ...memory.askedMs.values()) + ROUND_MS <= nowMs) this.#memory.delete(prefix)
     }
   }
 }
@@ -254,21 +272,37 @@ function isRested(tables: Tables, memory: PrefixMemory, nowMs: number): boolean 
   return memory.wakeSerial !== null && memory.wakeSerial !== tables.hosts.mapSerial
 }
 
-/** How much was spent of each budget in the running minute. */
+/** The AS that announces an address; 0: not known. */
+function asnOf(tables: Tables, address: Address): number {
+  const row = tables.places.find(address).value
+  return row < 0 ? 0 : tables.places.asnOf(row)
+}
+
+function neighbourhoodOf(address: Address): string {
+  return formatPrefix(prefixOf(address, NEIGHBOURHOOD_BITS[familyOf(address)]))
+}
+
+/** How much was spent of each budget in the last minute: what the minute before spent counts by how much of it is left. */
 class MinuteBudget {
-  readonly #spent = new Map<string, number>()
+  #spent = new Map<string, number>()
+  #before = new Map<string, number>()
   #startMs = Number.NEGATIVE_INFINITY
 
   has(key: string, limit: number, nowMs: number): boolean {
-    if (nowMs - this.#startMs >= 60_000) {
-      this.#spent.clear()
-      this.#startMs = nowMs
-    }
-    return (this.#spent.get(key) ?? 0) < limit
+    this.#turn(nowMs)
+    const left = 1 - (nowMs - this.#startMs) / MINUTE_MS
+    return (this.#spent.get(key) ?? 0) + left * (this.#before.get(key) ?? 0) < limit
   }
 
   spend(key: string): void {
     this.#spent.set(key, (this.#spent.get(key) ?? 0) + 1)
+  }
+
+  #turn(nowMs: number): void {
+    if (nowMs - this.#startMs < MINUTE_MS) return
+    this.#before = nowMs - this.#startMs < 2 * MINUTE_MS ? this.#spent : new Map()
+    this.#spent = new Map()
+    this.#startMs = nowMs
   }
 }
 

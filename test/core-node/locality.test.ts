@@ -685,7 +685,7 @@ t.test('budgets hold in total, for a host and for a prefix’s neighbourhood', a
   const many = (rules: Partial<ProbeRules>, address: (i: number) => string) => {
     const { tables, demand, planner } = planning(address(0), rules)
     for (let i = 0; i < 200; i++) demand.note(ip(address(i)), 'web', ip(address(i)), 0)
-    return [0, 2000, 4000].flatMap((nowMs) => planner.plan(tables, demand, nowMs))
+    return [0, 2, 4, 6, 8].flatMap((second) => planner.plan(tables, demand, 1000 * second))
   }
   const spread = (i: number) => `11.${i}.0.1`
   t.equal(many({ probesPerMinute: 7 }, spread).length, 7)
@@ -695,6 +695,34 @@ t.test('budgets hold in total, for a host and for a prefix’s neighbourhood', a
   t.ok(Math.max(...perHost.values()) <= 3)
   t.equal(many({}, (i) => `11.5.${i}.1`).length, 60, 'one /16')
   t.equal(many({}, spread).length, 200)
+})
+
+t.test('a neighbourhood that has had its share holds up nobody else', async (t) => {
+  const { tables, demand, planner } = planning('11.0.0.7')
+  for (let i = 0; i < 250; i++) {
+    for (let j = 0; j < 5; j++) demand.note(ip(`12.5.${i}.1`), 'web', ip(`12.5.${i}.1`), 0)
+  }
+  demand.note(ip('13.0.0.7'), 'web', ip('13.0.0.7'), 0)
+  const asked = [0, 1, 2, 3, 4].flatMap((second) => planner.plan(tables, demand, 1000 * second))
+  t.ok(asked.some(({ address }) => formatAddress(address) === '13.0.0.7'))
+})
+
+t.test('who asks seldom is not probed anew each time', async (t) => {
+  const { tables, demand, planner } = planning('11.0.0.7')
+  const probes = new Map<string, number>()
+  // Six clients, each every half hour: by the time that one asks again, most of the demand was forgotten.
+  for (let minute = 0; minute < 300; minute += 5) {
+    const client = ip(`11.${(minute / 5) % 6}.0.7`)
+    demand.note(client, 'web', client, minute * 60_000)
+    for (let second = 0; second < 120; second += 2) {
+      const nowMs = minute * 60_000 + second * 1000
+      for (const { prefix: text, host } of planner.plan(tables, demand, nowMs)) {
+        probes.set(text, (probes.get(text) ?? 0) + 1)
+        planner.hear(text, host, true, nowMs)
+      }
+    }
+  }
+  t.ok(Math.max(...probes.values()) <= 9, `${[...probes.values()]} in five hours`)
 })
 
 t.test('a silent prefix is left alone for a day, even when hosts join', async (t) => {
