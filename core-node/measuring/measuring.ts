@@ -74,6 +74,8 @@ export interface Heard {
 const ECHO_COUNT = 3
 /** A member without agent is checked by each of its checkers this often, ms. */
 const CHECK_EVERY_MS = 2_000
+/** Clients of which that is remembered: a few MB. */
+const MAX_METHODS_KNOWN = 50_000
 /** Who let a check lapse is not asked again for so long, ms: orders are voluntary. */
 const LAPSE_MS = 60_000
 /** Samples that one report of many stands for. */
@@ -107,6 +109,8 @@ export class Measuring {
   readonly #privateRanges: readonly Prefix[]
   readonly #demand = new Demand()
   readonly #localities = new Localities()
+  /** Client address -> the method of probing that it answers. */
+  readonly #answersTo = new Map<string, string>()
   /** When a host last let a check lapse. */
   readonly #lapsedMs = new Map<string, number>()
   readonly #unasked = new TokenBuckets(UNASKED_PREFIXES)
@@ -189,7 +193,8 @@ export class Measuring {
       if (purpose.kind === 'opinion') {
         if (result.sent > 0) this.#onOpinion(purpose.host, host, rttsMs.length > 0)
       } else if (purpose.kind === 'mesh') measured.push(...this.#hearEcho(host, purpose.to, rttsMs))
-      else if (purpose.kind === 'client') this.#hearProbe(host, purpose.address, rttsMs, nowMs, epochMs)
+      else if (purpose.kind === 'client')
+        this.#hearProbe(host, purpose.address, { ...result, rttsMs }, nowMs, epochMs)
       else if (purpose.kind === 'check') {
         if (result.ok !== undefined) {
           measured.push(...this.#hearCheck(purpose.member, host, result.ok ? rttsMs : []))
@@ -340,6 +345,13 @@ export class Measuring {
     }
   }
 
+  /** What got an answer before comes first: the others' packets are then not sent at all. */
+  #methodsFor(address: Address): ClientOrder['methods'] {
+    const known = this.#answersTo.get(formatAddress(address))
+    if (known === undefined) return this.#probeMethods
+    return this.#probeMethods.toSorted((a, b) => Number(b.kind === known) - Number(a.kind === known))
+  }
+
   #orderProbes(nowMs: number): void {
     for (const { host, address } of this.#probes?.plan(this.#tables, this.#demand, nowMs) ?? []) {
       const text = formatAddress(address)
@@ -347,7 +359,7 @@ export class Measuring {
         kind: 'client',
         id: newOrderId(),
         address: text,
-        methods: this.#probeMethods,
+        methods: this.#methodsFor(address),
         count: PROBE_COUNT,
       }
       this.#give(host, order, { kind: 'client', address: text }, nowMs)
@@ -392,10 +404,20 @@ export class Measuring {
   // ---- hearing answers
 
   /** A host's probe of a client's address. Where nobody ever gets an answer, the prefix lives on what its relatives know. */
-  #hearProbe(host: string, address: string, rttsMs: readonly number[], nowMs: number, epochMs: number): void {
+  #hearProbe(
+    host: string,
+    address: string,
+    { rttsMs, detail }: OrderResult,
+    nowMs: number,
+    epochMs: number,
+  ): void {
     const prefix = localityPrefix(parseAddress(address)!)
     const text = formatPrefix(prefix)
     this.#probes?.hear(text, host, rttsMs.length > 0, nowMs)
+    if (rttsMs.length > 0 && detail !== undefined) {
+      if (this.#answersTo.size >= MAX_METHODS_KNOWN) this.#answersTo.clear()
+      this.#answersTo.set(address, detail)
+    }
     if (rttsMs.length > 0) this.#fold({ prefix, host, rttsMs, kind: 'active' }, epochMs)
     // Where announcements were imported, relatives are known by those, and better.
     else if (this.#tables.places.size === 0 && this.#probes?.isSilent(text)) this.#localities.inherit(prefix)

@@ -402,3 +402,40 @@ t.test('RTTs to addresses that no client has, and a flood of prefixes, are refus
   t.equal(core.directory.localities.size, 1000)
   await fixture.close()
 })
+
+t.test('a client is probed by what it answered before', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const credentials: [string, string][] = []
+  for (const name of ['a', 'b']) {
+    const { credential } = await core.putHost(
+      core.authenticate(secret),
+      name,
+      { addresses: ['127.0.0.1'] },
+      HERE,
+    )
+    await core.putService(ADMIN, 'mirror', { verify: 'none' })
+    await core.putMember(core.authenticate(credential!), 'mirror', name, { port: 80 }, HERE)
+    credentials.push([name, credential!])
+  }
+  const asked: string[][] = []
+  for (let i = 0; i < 8; i++) {
+    core.noteDemand(parseAddress('127.9.9.9')!, 'mirror', true)
+    await fixture.run(1000)
+    for (const [name, credential] of credentials) {
+      const { beats } = await core.heartbeat(beat(name, credential))
+      for (const order of beats[0]!.orders) {
+        if (order.kind !== 'client') continue
+        asked.push(order.methods.map(({ kind }) => kind))
+        const results = [{ id: order.id, rttsMs: [5, 5, 5], sent: 3, detail: 'icmp' }]
+        await core.heartbeat(beat(name, credential, { results }))
+      }
+    }
+  }
+  t.same(asked, [
+    ['dns', 'tcp', 'icmp'],
+    ['icmp', 'dns', 'tcp'],
+  ])
+  await fixture.close()
+})
