@@ -1,7 +1,9 @@
 // How soon hosts' coordinates say something, and how still they stand: hosts that join all at once, measured
-// by the planner of echoes and heard by the mesh as in a core, on one slice of RTTs and then on later ones.
+// by the planner of echoes and heard by the mesh as in a core, on one slice of RTTs and then on later ones; and
+// what the mesh keeps of a pair whose RTTs were measured over time (accuracy-series.ts).
 //
 //   npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--seed 1]
+//   npm run -s bench:coordinates -- --series FILE[,FILE...] [--seed 1]
 
 import { parseArgs } from 'node:util'
 import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
@@ -10,8 +12,10 @@ import { distanceMs, euclideanMs } from '../../resolver/coordinate.ts'
 import type { Change, Host } from '../../resolver/directory.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { seededRng } from '../support/seeded-rng.ts'
+import { readCount, readFiles } from './accuracy-arguments.ts'
 import { readMatrix } from './accuracy-matrix.ts'
 import { mean, quantile } from './accuracy-score.ts'
+import { replaySeries } from './accuracy-series.ts'
 import { hostOf, shuffle } from './accuracy-world.ts'
 
 const STEP_MS = 2_000
@@ -20,14 +24,39 @@ const SLICE_MS = 15 * 60_000
 /** While a buffer is full each echo takes this much longer at most, ms: for one host in ten, in the last third of a slice. */
 const BLOAT_MS = 800
 
-function main(args: readonly string[]): void {
+const USAGE = `usage: npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--seed 1]
+       npm run -s bench:coordinates -- --series FILE[,FILE...] [--seed 1]`
+
+export interface Wish {
+  readonly rtt: readonly string[]
+  readonly series: readonly string[]
+  readonly members: number
+  readonly seed: number
+}
+
+/** Throws an Error that names the argument and what was expected of it. */
+export function readWish(args: readonly string[]): Wish {
   const text = { type: 'string' } as const
-  const { values } = parseArgs({ args: [...args], options: { rtt: text, members: text, seed: text } })
-  if (values.rtt === undefined)
-    throw new Error('--rtt FILE[,LATER...] is missing: the matrices to measure on')
-  const slices = values.rtt.split(',').map((file) => readMatrix(file, null))
-  const rng = seededRng(Number(values.seed ?? 1))
-  const rows = shuffle([...Array(slices[0]!.size).keys()], rng).slice(0, Number(values.members ?? 50))
+  const options = { rtt: text, series: text, members: text, seed: text }
+  const { values } = parseArgs({ args: [...args], options })
+  const [rtt, series] = [readFiles('rtt', values.rtt), readFiles('series', values.series)]
+  if (rtt.length + series.length === 0)
+    throw new Error('--rtt FILE[,LATER...] or --series FILE[,FILE...] is missing: what to measure on')
+  if (rtt.length === 0 && values.members !== undefined)
+    throw new Error('--members goes with --rtt: a series is of one pair')
+  const members = readCount('members', values.members, 50, 2)
+  return { rtt, series, members, seed: readCount('seed', values.seed, 1, 0) }
+}
+
+/** Hosts that join at once, on one matrix after another. */
+function runSlices({ rtt, members, seed }: Wish): { hosts: number; phases: Record<string, unknown>[] } {
+  const slices = rtt.map((file) => readMatrix(file, null))
+  const { size } = slices[0]!
+  const other = slices.find((slice) => slice.size !== size)
+  if (other) throw new Error(`${other.file}: expected ${size} rows as in ${rtt[0]}, found ${other.size}`)
+  if (members > size) throw new Error(`--members ${members}: ${rtt[0]} has ${size} rows`)
+  const rng = seededRng(seed)
+  const rows = shuffle([...Array(size).keys()], rng).slice(0, members)
   const records = rows.map((_, i) => hostOf(i, null))
   const tables = new Tables()
   const [mesh, planner] = [new HostMesh(), new EchoPlanner()]
@@ -79,7 +108,7 @@ function main(args: readonly string[]): void {
       ...run(startMs + 1.5 * SLICE_MS, (host) => host % 10 === 0),
     })
   }
-  console.log(JSON.stringify({ hosts: rows.length, phases: report }, null, 1))
+  return { hosts: rows.length, phases: report }
 }
 
 /** Relative errors of the coordinates over all pairs, and of the mesh over those that it knows. */
@@ -99,6 +128,7 @@ function errorsOf(
       if (seenMs !== undefined) meshed.push(Math.abs(seenMs - ms) / ms)
     }
   }
+  if (meshed.length === 0) return { coordinateError: null, meshError: null, meshKnown: 0 }
   return {
     coordinateError: { median: round(quantile(coordinates, 0.5)), p90: round(quantile(coordinates, 0.9)) },
     meshError: { median: round(quantile(meshed, 0.5)), mean: round(mean(meshed)) },
@@ -110,9 +140,19 @@ function round(x: number): number {
   return Number(x.toFixed(3))
 }
 
-try {
-  main(process.argv.slice(2))
-} catch (error) {
-  console.error((error as Error).message)
-  process.exitCode = 2
+function main(args: readonly string[]): void {
+  try {
+    const wish = readWish(args)
+    const series = wish.series.map((file) => replaySeries(file, seededRng(wish.seed)))
+    const report = {
+      ...(wish.rtt.length > 0 ? runSlices(wish) : {}),
+      ...(series.length > 0 ? { series } : {}),
+    }
+    console.log(JSON.stringify(report, null, 1))
+  } catch (error) {
+    console.error(`${(error as Error).message}\n${USAGE}`)
+    process.exitCode = 2
+  }
 }
+
+if (import.meta.main) main(process.argv.slice(2))

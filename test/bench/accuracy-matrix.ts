@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import type { Place } from '../../resolver/directory.ts'
+import { numberOf } from './accuracy-arguments.ts'
 
 export interface Matrix {
   readonly file: string
@@ -21,7 +22,7 @@ export function readMatrix(file: string, nodesFile: string | null): Matrix {
   const rows = readText(file)
     .trim()
     .split('\n')
-    .map((line) => line.split(',').map((cell) => (cell.trim() === '' ? Number.NaN : Number(cell))))
+    .map((line, i) => line.split(',').map((cell) => rttOf(cell, `${file}: line ${i + 1}`)))
   const size = rows.length
   const odd = rows.findIndex((row) => row.length !== size)
   if (odd >= 0)
@@ -36,31 +37,40 @@ export function readMatrix(file: string, nodesFile: string | null): Matrix {
   return { file, size, rttMs, places: nodesFile === null ? null : readPlaces(nodesFile, size) }
 }
 
+/** A cell's RTT, ms; empty: NaN. */
+function rttOf(cell: string, at: string): number {
+  const rttMs = numberOf(cell)
+  if (rttMs >= 0 || cell.trim() === '') return rttMs
+  throw new Error(`${at}: expected an RTT in ms or nothing, found ${cell.trim()}`)
+}
+
 function readPlaces(file: string, size: number): Place[] {
   const lines = readText(file).trim().split('\n')
   const columns = lines[0]!.split(',').map((name) => name.trim())
   const [lat, lon] = [columns.indexOf('lat'), columns.indexOf('lon')]
-  const fromEnd = (at: number) => at - columns.length
+  if (lat < 0 || lon < 0) throw new Error(`${file}: expected a header with lat and lon, found ${lines[0]}`)
+  if (lines.length - 1 !== size)
+    throw new Error(
+      `${file}: expected ${size} lines after the header, as the matrix has, found ${lines.length - 1}`,
+    )
   const places = lines.slice(1).map((line) => {
     // From the end: a name may hold a comma.
     const cells = line.split(',')
-    return { lat: Number(cells.at(fromEnd(lat))), lon: Number(cells.at(fromEnd(lon))), accuracyKm: CITY_KM }
+    const numberAt = (column: number) => numberOf(cells.at(column - columns.length) ?? '')
+    return { lat: numberAt(lat), lon: numberAt(lon), accuracyKm: CITY_KM }
   })
-  const bad = places.findIndex((place) => !Number.isFinite(place.lat) || !Number.isFinite(place.lon))
-  if (lat < 0 || lon < 0 || places.length < size || bad >= 0) {
-    throw new Error(
-      `${file}: expected a header with lat and lon and then ${size} lines with both, found ${places.length}${bad < 0 ? '' : `; line ${bad + 2} is none`}`,
-    )
-  }
+  const bad = places.findIndex(({ lat, lon }) => !(Math.abs(lat) <= 90 && Math.abs(lon) <= 180))
+  if (bad >= 0)
+    throw new Error(`${file}: line ${bad + 2}: expected lat and lon in degrees, found ${lines[bad + 1]}`)
   return places
 }
 
-function readText(file: string): string {
-  let bytes: Buffer
+/** A file's text, unpacked where its name says gz. Throws an Error that names it. */
+export function readText(file: string): string {
   try {
-    bytes = readFileSync(file)
+    const bytes = readFileSync(file)
+    return (file.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8')
   } catch (cause) {
     throw new Error(`${file} can't be read: ${(cause as Error).message}`, { cause })
   }
-  return (file.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8')
 }

@@ -60,16 +60,17 @@ export function drawWorld(matrix: Matrix, wish: WorldWish, rng: Rng): World {
     rng,
   )
   const hosts = rows.slice(0, wish.hosts)
-  const liars = Math.round(wish.liarShare * hosts.length)
+  const liars = countLiars(wish.liarShare, hosts.length)
   const isLiar = hosts.map((_, i) => i < liars)
-  const lie = wish.lieKind === 'lone' ? loneLie : colludingLie(rows[wish.hosts]!)
+  const collusion = colludingLie(rows[wish.hosts]!)
+  const lies = hosts.slice(0, liars).map(() => (wish.lieKind === 'lone' ? drawLoneLie(rng) : collusion))
   const made = new Map<number, number>()
   const reportMs = (host: number, row: number) => {
     const trueMs = matrix.rttMs(hosts[host]!, row)
     if (!isLiar[host]) return trueMs
     // A liar keeps to its word: the same question gets the same answer.
     const key = host * matrix.size + row
-    const told = made.get(key) ?? lie(matrix, host, row, trueMs, rng)
+    const told = made.get(key) ?? lies[host]!(matrix, row, trueMs, rng)
     made.set(key, told)
     return told
   }
@@ -84,16 +85,29 @@ export function drawWorld(matrix: Matrix, wish: WorldWish, rng: Rng): World {
   return { matrix, hosts, isLiar, reportMs, changes }
 }
 
-type Lie = (matrix: Matrix, host: number, row: number, trueMs: number, rng: Rng) => number
+/** How many of so many hosts lie. */
+export function countLiars(share: number, hosts: number): number {
+  return Math.round(share * hosts)
+}
+
+type Lie = (matrix: Matrix, row: number, trueMs: number, rng: Rng) => number
 
 const RANDOM_MS = 300
 
-const loneLie: Lie = (_matrix, host, _row, trueMs, rng) =>
-  [trueMs / 2, trueMs * 2, RANDOM_MS * rng()][host % 3]!
+const LONE_LIES: readonly Lie[] = [
+  (_matrix, _row, trueMs) => trueMs / 2,
+  (_matrix, _row, trueMs) => trueMs * 2,
+  (_matrix, _row, _trueMs, rng) => RANDOM_MS * rng(),
+]
+
+/** Who lies alone has one way to, whichever host it is. */
+function drawLoneLie(rng: Rng): Lie {
+  return LONE_LIES[Math.floor(rng() * LONE_LIES.length)]!
+}
 
 const colludingLie =
   (from: number): Lie =>
-  (matrix, _host, row, trueMs, rng) => {
+  (matrix, row, trueMs, rng) => {
     const ms = row === from ? 1 : matrix.rttMs(from, row)
     return Number.isNaN(trueMs) ? Number.NaN : ms * (1 + 0.05 * rng())
   }

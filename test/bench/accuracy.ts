@@ -8,12 +8,13 @@ import { parseArgs } from 'node:util'
 import { formatPrefix, prefixOf } from '../../resolver/address.ts'
 import type { Place } from '../../resolver/directory.ts'
 import { seededRng } from '../support/seeded-rng.ts'
+import { readCount, readNumber } from './accuracy-arguments.ts'
 import { type Matrix, readMatrix } from './accuracy-matrix.ts'
 import { addressesOf, NearcastBench, type NearcastTrial, SITE_BITS } from './accuracy-nearcast.ts'
 import { nearestByMap, searchRings, VivaldiPeer } from './accuracy-peers.ts'
 import { drawPlots } from './accuracy-plots.ts'
-import { addScore, type Outcome, type Score, summarise } from './accuracy-score.ts'
-import { drawWorld, type Rng, shuffle, type World } from './accuracy-world.ts'
+import { addScore, mean, type Outcome, type Score, summarise } from './accuracy-score.ts'
+import { countLiars, drawWorld, type Rng, shuffle, type World } from './accuracy-world.ts'
 
 const METHODS = ['random', 'geo', 'vivaldi', 'meridian', 'nearcast'] as const
 type Method = (typeof METHODS)[number]
@@ -22,7 +23,7 @@ type Method = (typeof METHODS)[number]
 const CLIENTS_PER_DRAW = 40
 const CLIENTS_PER_HISTORY = 8
 
-interface Wish {
+export interface Wish {
   readonly rtt: string
   readonly nodes: string | null
   readonly next: string | null
@@ -45,7 +46,8 @@ const USAGE = `usage: npm run -s bench:accuracy -- --rtt FILE [--nodes FILE] [--
   [--method all | ${METHODS.join(',')}] [--plots DIR] [--json]
   FILE: NAME.rtt.csv(.gz), line i, column j = RTT from i to j in ms; nodes: index,name,country,lat,lon`
 
-function readWish(args: readonly string[]): Wish {
+/** Throws an Error that names the argument and what was expected of it. */
+export function readWish(args: readonly string[]): Wish {
   const text = { type: 'string' } as const
   const { values } = parseArgs({
     args: [...args],
@@ -67,28 +69,26 @@ function readWish(args: readonly string[]): Wish {
       json: { type: 'boolean' },
     },
   })
-  const number = (
-    name: 'members' | 'probes' | 'trials' | 'seed' | 'warm' | 'apart',
-    least: number,
-    fallback: number,
-  ) => within(name, values[name], least, Number.MAX_SAFE_INTEGER, fallback)
-  const share = (name: 'geo-wrong' | 'liars' | 'answering', fallback: number) =>
-    within(name, values[name], 0, 1, fallback)
+  const empty = (['rtt', 'nodes', 'next', 'plots'] as const).find((name) => values[name]?.trim() === '')
+  if (empty !== undefined)
+    throw new Error(`--${empty} '': expected a ${empty === 'plots' ? 'folder' : 'file'}`)
   if (values.rtt === undefined) throw new Error('--rtt FILE is missing: the matrix to measure on')
   const named = (values.method ?? 'all').split(',')
   const unknown = named.find((name) => name !== 'all' && !(METHODS as readonly string[]).includes(name))
   if (unknown !== undefined)
     throw new Error(`--method ${unknown}: expected all or some of ${METHODS.join(', ')}`)
-  return {
+  const share = (name: 'geo-wrong' | 'liars' | 'answering', fallback: number) =>
+    readNumber(name, values[name], fallback, 0, 1)
+  const wish: Wish = {
     rtt: values.rtt,
     nodes: values.nodes ?? null,
     next: values.next ?? null,
-    members: number('members', 1, 20),
-    probes: number('probes', 0, 9),
-    trials: number('trials', 1, 2000),
-    seed: number('seed', 0, 1),
-    warm: number('warm', 0, 0),
-    apartMs: number('apart', 0, 5),
+    members: readCount('members', values.members, 20, 1),
+    probes: readCount('probes', values.probes, 9, 0),
+    trials: readCount('trials', values.trials, 2000, 1),
+    seed: readCount('seed', values.seed, 1, 0),
+    warm: readCount('warm', values.warm, 0, 0),
+    apartMs: readNumber('apart', values.apart, 5, 0),
     geoWrong: share('geo-wrong', 0),
     liars: share('liars', 0),
     answering: share('answering', 1),
@@ -96,25 +96,22 @@ function readWish(args: readonly string[]): Wish {
     plots: values.plots ?? null,
     json: values.json ?? false,
   }
-}
-
-function within(
-  name: string,
-  value: string | undefined,
-  least: number,
-  most: number,
-  fallback: number,
-): number {
-  const number = value === undefined ? fallback : Number(value)
-  if (number >= least && number <= most) return number
-  throw new Error(
-    `--${name} ${value}: expected a number of at least ${least}${most === 1 ? ', at most 1' : ''}`,
-  )
+  if (wish.nodes === null && values['geo-wrong'] !== undefined)
+    throw new Error('--geo-wrong needs --nodes FILE: without places none can be wrong')
+  if (wish.nodes === null && named.includes('geo'))
+    throw new Error('--method geo needs --nodes FILE: the places of the rows')
+  if (countLiars(wish.liars, wish.members) >= wish.members)
+    throw new Error(
+      `--liars ${values.liars}: of ${wish.members} hosts none would be honest, and only those are scored`,
+    )
+  return wish
 }
 
 interface Trial extends NearcastTrial {
   readonly world: World
   readonly bench: NearcastBench
+  /** Rows in its history: fewer than were asked for where too few are apart from the client. */
+  readonly warmed: number
 }
 
 /** All trials, those of one draw of hosts and one history after another. */
@@ -136,12 +133,22 @@ function* drawTrials(wish: Wish, matrix: Matrix, rng: Rng): Generator<Trial> {
       const bench = new NearcastBench(world, addressOf)
       const isNear = (row: number) => group.some((client) => matrix.rttMs(client, row) <= wish.apartMs)
       const history = rows.filter((row) => !group.includes(row) && !isNear(row)).slice(0, wish.warm)
+      if (wish.warm > 0 && history.length === 0)
+        throw new Error(`--warm ${wish.warm} --apart ${wish.apartMs}: no row is so far from the clients`)
       for (const row of history) bench.warm(row)
       for (const row of group) {
         const answering = rng() < wish.answering
         const kin = answering ? [] : rows.filter((other) => other !== row && siteOf(other) === siteOf(row))
         const relatives = kin.filter(() => rng() < wish.answering)
-        yield { row, answering, place: placeOf(row, wish, matrix, rng), relatives, world, bench }
+        yield {
+          row,
+          answering,
+          place: placeOf(row, wish, matrix, rng),
+          relatives,
+          world,
+          bench,
+          warmed: history.length,
+        }
       }
     }
     left -= clients.length
@@ -157,17 +164,20 @@ function placeOf(row: number, { geoWrong }: Wish, { places, size }: Matrix, rng:
 function run(wish: Wish): { report: unknown; scores: ReadonlyMap<Method, Score> } {
   const matrix = readMatrix(wish.rtt, wish.nodes)
   const next = wish.next === null ? matrix : readMatrix(wish.next, null)
-  if (matrix.size <= wish.members + wish.warm || next.size !== matrix.size) {
+  if (next.size !== matrix.size)
+    throw new Error(`${next.file}: expected ${matrix.size} rows as in ${wish.rtt}, found ${next.size}`)
+  if (matrix.size <= wish.members + wish.warm)
     throw new Error(
-      `${next.file}: ${next.size} rows are too few or too many for ${wish.members} hosts, ${wish.warm} in history and a client each, drawn from ${matrix.size}`,
+      `${wish.rtt}: ${matrix.size} rows are too few for ${wish.members} hosts, ${wish.warm} in history and a client`,
     )
-  }
   const methods = wish.methods.filter((method) => method !== 'geo' || matrix.places !== null)
   const vivaldi = methods.includes('vivaldi') ? new VivaldiPeer(matrix, seededRng(wish.seed + 1)) : null
   const rngs = new Map(methods.map((method, i) => [method, seededRng(wish.seed + 100 * (i + 1))]))
   const scores = new Map<Method, Score>(methods.map((method) => [method, []]))
   const floor: Score = []
+  const warmed: number[] = []
   for (const trial of drawTrials(wish, matrix, seededRng(wish.seed))) {
+    warmed.push(trial.warmed)
     for (const method of methods) {
       const outcome = tryMethod(method, trial, wish, rngs.get(method)!, vivaldi)
       addScore(scores.get(method)!, outcome, trial.world, trial.row, next)
@@ -185,7 +195,7 @@ function run(wish: Wish): { report: unknown; scores: ReadonlyMap<Method, Score> 
     hosts: wish.members,
     probes: wish.probes,
     trials: wish.trials,
-    settings: settingsOf(wish),
+    settings: settingsOf(wish, warmed),
     // What the true nearest of the measured slice is worth on the later one: no measurement finds more.
     ...(next === matrix ? {} : { noiseFloor: summarise(floor) }),
     methods: Object.fromEntries(methods.map((method) => [method, summarise(scores.get(method)!)])),
@@ -219,12 +229,14 @@ function tryMethod(method: Method, trial: Trial, wish: Wish, rng: Rng, vivaldi: 
 }
 
 /** Settings that are not their defaults, so that a figure says how it came about. */
-function settingsOf(wish: Wish): Record<string, unknown> {
+function settingsOf(wish: Wish, warmed: readonly number[]): Record<string, unknown> {
   const { seed, warm, apartMs, geoWrong, liars, answering, next, nodes } = wish
   return {
     seed,
     ...(nodes === null ? {} : { nodes }),
-    ...(warm === 0 ? {} : { warm, apartMs }),
+    ...(warm === 0
+      ? {}
+      : { warm, apartMs, warmed: { least: Math.min(...warmed), mean: Number(mean(warmed).toFixed(1)) } }),
     ...(geoWrong === 0 ? {} : { geoWrong }),
     ...(liars === 0 ? {} : { liars }),
     ...(answering === 1 ? {} : { answering }),
@@ -244,4 +256,4 @@ function main(args: readonly string[]): void {
   }
 }
 
-main(process.argv.slice(2))
+if (import.meta.main) main(process.argv.slice(2))
