@@ -28,17 +28,20 @@ const PHASE_MS = 1000
 const IDLE_SHARE = 0.1
 const WRONG_MS = 10
 const WRONG_SHARE = 0.1
-/** Changes that a kept RTT is to follow: those above what the mesh tells, that lasted for its window. */
+/** Changes that a kept RTT is to follow: those by more than chance makes of a level, that lasted for the mesh's window. */
 const CHANGE_MS = 1
 const CHANGE_SHARE = 0.05
 const CHANGE_ECHOES = 8
 /** Echoes after which a coordinate counts as settled. */
 const SETTLED_ECHOES = 20
 
-interface Ping {
+interface Echo {
   readonly atMs: number
   /** NaN: lost. */
   readonly rttMs: number
+}
+
+interface Ping extends Echo {
   /** The way changed here, as somebody saw who looked at it. */
   readonly isChange: boolean
 }
@@ -78,7 +81,7 @@ export function replaySeries(file: string, rng: Rng): Record<string, unknown> {
   const { traces, isLabelled } = readSeries(file)
   const all = traces.flatMap((pings) => {
     const gapMs = (pings.at(-1)!.atMs - pings[0]!.atMs) / Math.max(1, pings.length - 1)
-    if (gapMs * PINGS_AN_ECHO > ECHO_EVERY_MS) return [replay(pings, pings.map(echoOf), rng)]
+    if (gapMs * PINGS_AN_ECHO > ECHO_EVERY_MS) return [replay(pings, pings, rng)]
     return Array.from({ length: PHASES }, (_, i) => replay(pings, echoesFrom(pings, i * PHASE_MS), rng))
   })
   const replays = all.filter(({ moments }) => moments.length > 0)
@@ -114,26 +117,22 @@ export function replaySeries(file: string, rng: Rng): Record<string, unknown> {
   }
 }
 
-function echoOf({ atMs, rttMs }: Ping): Ping {
-  return { atMs, rttMs, isChange: false }
-}
-
 /** The least of three pings each 15 s. */
-function echoesFrom(pings: readonly Ping[], phaseMs: number): Ping[] {
-  const echoes: Ping[] = []
+function echoesFrom(pings: readonly Ping[], phaseMs: number): Echo[] {
+  const echoes: Echo[] = []
   let dueMs = pings[0]!.atMs + phaseMs
   for (let i = 0; i + PINGS_AN_ECHO <= pings.length; i++) {
     if (pings[i]!.atMs < dueMs) continue
     const rttsMs = pings.slice(i, i + PINGS_AN_ECHO).flatMap((p) => (Number.isNaN(p.rttMs) ? [] : [p.rttMs]))
     const rttMs = rttsMs.length === 0 ? Number.NaN : Math.min(...rttsMs)
-    echoes.push({ atMs: pings[i]!.atMs, rttMs, isChange: false })
+    echoes.push({ atMs: pings[i]!.atMs, rttMs })
     dueMs += ECHO_EVERY_MS
   }
   return echoes
 }
 
 /** Two hosts that hear each other so; what the first keeps of the second is noted. */
-function replay(pings: readonly Ping[], echoes: readonly Ping[], rng: Rng): Replay {
+function replay(pings: readonly Ping[], echoes: readonly Echo[], rng: Rng): Replay {
   const segments = segmentsOf(pings)
   const mesh = new HostMesh()
   let [near, far]: [Host, Host] = [hostOf(0, null), hostOf(1, null)]
