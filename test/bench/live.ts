@@ -240,9 +240,9 @@ class Stage {
 
   /** The agent's own account of what it was ordered to do. */
   #hear({ name }: Machine, line: string): void {
-    const { event, order, result } = JSON.parse(line)
-    if (event !== 'order' || order.kind !== 'client') return
-    this.probes.push({ agent: name, address: order.address, atMs: performance.now(), rttsMs: result.rttsMs })
+    const { event, kind, target, result } = JSON.parse(line)
+    if (event !== 'order' || kind !== 'client') return
+    this.probes.push({ agent: name, address: target, atMs: performance.now(), rttsMs: result.rttsMs })
   }
 
   async #until(what: string, holds: () => Promise<boolean>): Promise<void> {
