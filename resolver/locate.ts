@@ -95,7 +95,7 @@ export function predict(tables: Tables, locality: Locality, hostRow: number): Pr
   const rttMs = known.evidenceMs[at]!
   const share = trustOf(known.evidence[at]!)
   if (tables.hosts.isLiar(hostRow)) {
-    // The word of who contradicts its peers counts only against itself.
+    // The word of who makes RTTs up counts only against itself.
     const others = predictUnmeasured(tables, locality, known, hostRow)
     return rttMs > others.ms ? { ...others, ms: rttMs } : others
   }
@@ -201,7 +201,7 @@ function coordinateErrorMs(coordinate: Coordinate | null, ms: number): number {
 }
 
 function geoErrorMs(place: Place, ms: number): number {
-  return 20 + 0.4 * ms + geoRttMs(place.accuracyKm) - geoRttMs(0)
+  return 23 + 0.4 * ms + geoRttMs(place.accuracyKm) - geoRttMs(0)
 }
 
 /** An RTT of medium length, for which a locality's own error is told, ms. */

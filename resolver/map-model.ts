@@ -12,7 +12,7 @@ import type { HostTable } from './host-table.ts'
 /** Hosts around a client whose view is asked, how far it carries, and the weight of "as the map says" beside it. */
 const NEAR_HOSTS = 20
 const NEAR_REACH_KM = 1500
-const MAP_WEIGHT = 1
+const MAP_WEIGHT = 2
 /** A host's own detour counts in full once so many others have measured it, and then somewhat more: it is worst nearby. */
 const EFFECT_DOUBT = 5
 const EFFECT_SHARE = 1.3
