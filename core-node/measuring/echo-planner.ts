@@ -1,7 +1,8 @@
 // Echo planner: which host echoes which, so that every host has a coordinate and keeps it true.
 //
-// Each host measures a few near and a few far others (Dabek et al., SIGCOMM 2004, section 4.1: near
-// ones make it exact, far ones place it), a newcomer quickly and among all kinds, a settled one seldom.
+// Each host measures all others, in turn, as long as they are not many; of many the near ones and, by hash,
+// some of the far (Dabek et al., SIGCOMM 2004, section 4.1: near ones make a coordinate exact, far ones
+// place it); a newcomer quickly, a settled one seldom.
 // However many hosts there are, echoes a minute stay under a bound; the longest unmeasured go first.
 // Pure but for its own memory: clock and chance by argument, sends nothing.
 
