@@ -17,6 +17,7 @@ import {
   applyChanges,
   type Change,
   type Directory,
+  type Geography,
   type Host,
   type Member,
   memberKey,
@@ -24,7 +25,7 @@ import {
   type Token,
 } from '../resolver/directory.ts'
 import { type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
-import { type Geography, Tables } from '../resolver/tables.ts'
+import { Tables } from '../resolver/tables.ts'
 import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
 import {
   type Beat,

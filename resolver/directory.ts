@@ -5,6 +5,8 @@
 // records as they are); what can be measured again lives in the compiled tables.
 // Names are product words: service, host, member, home, locality, basis. No behaviour here.
 
+import type { Address } from './address.ts'
+
 /** How a service's members are ordered for a client. */
 export type Policy = 'nearest' | 'random' | 'weighted' | 'hash' | 'failover'
 export const POLICIES: readonly Policy[] = ['nearest', 'random', 'weighted', 'hash', 'failover']
@@ -220,6 +222,12 @@ export function emptyDirectory(): Directory {
     places: new Map(),
     settings: new Map(),
   }
+}
+
+/** An address's place on the map, by whatever database is loaded. */
+export interface Geography {
+  /** null: not known. Never throws. */
+  lookup(address: Address): { lat: number; lon: number; accuracyKm: number } | null
 }
 
 /** One record set (or, with null, removed): what a Store commits and what other cores are told. */

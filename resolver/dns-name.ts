@@ -7,7 +7,8 @@
 // the compiled tables only. An empty non-terminal (_tcp.SERVICE.ZONE) exists (RFC 8020).
 
 import type { Name } from './dns-wire.ts'
-import type { ServingMember, ServingService, Tables } from './tables.ts'
+import type { ServingMember, ServingService } from './serving.ts'
+import type { Tables } from './tables.ts'
 
 /** `apex`: where the SOA of a negative answer stands: the zone, or an alias outside it. */
 export type Meaning =

@@ -11,7 +11,8 @@ import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthor
 import { whyLines } from './explain.ts'
 import { locate } from './locate.ts'
 import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select, type Weighed } from './select.ts'
-import type { ServingMember, ServingService, Tables } from './tables.ts'
+import type { ServingMember, ServingService } from './serving.ts'
+import type { Tables } from './tables.ts'
 
 /** The zone that we are authoritative for. */
 interface Zone {

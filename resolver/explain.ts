@@ -7,7 +7,8 @@ import { formatAddress, formatPrefix, prefixOf } from './address.ts'
 import type { Basis, Coordinate, Evidence, Place, Policy } from './directory.ts'
 import type { Locality } from './locate.ts'
 import type { DropReason, Selection, Weighed } from './select.ts'
-import type { MemberState, ServingService, Tables } from './tables.ts'
+import type { MemberState, ServingService } from './serving.ts'
+import type { Tables } from './tables.ts'
 
 export interface LocalityStory {
   readonly client: string

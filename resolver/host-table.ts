@@ -6,10 +6,9 @@
 
 import { type Address, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
-import type { Coordinate, Host, Place } from './directory.ts'
+import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { MapModel } from './map-model.ts'
 import { PrefixTable } from './prefix-table.ts'
-import type { Geography } from './tables.ts'
 
 interface Slot {
   readonly name: string

@@ -9,7 +9,8 @@ import { type Address, type Family, familyOf } from './address.ts'
 import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
 import { locate } from './locate.ts'
 import { ANY_ASK, type Rng, type Selection, select } from './select.ts'
-import type { ServingMember, Tables } from './tables.ts'
+import type { ServingMember } from './serving.ts'
+import type { Tables } from './tables.ts'
 
 /** What a request asks to be redirected to. */
 export interface RedirectTarget {

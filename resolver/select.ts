@@ -15,7 +15,8 @@ import {
 } from './directory.ts'
 import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
 import { type Locality, predict } from './locate.ts'
-import type { MemberState, ServingMember, ServingService, Tables } from './tables.ts'
+import type { MemberState, ServingMember, ServingService } from './serving.ts'
+import type { Tables } from './tables.ts'
 
 /** Why a member was passed over. */
 export type DropReason =

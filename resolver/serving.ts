@@ -3,10 +3,48 @@
 // Pure: the one place where a member's state, the addresses that may be served and the share of clients
 // that it sheds are decided. The tables call it when a record changes; no answer computes any of it.
 
-import { familyOf, formatAddress, parseAddress } from './address.ts'
+import { type Address, familyOf, formatAddress, parseAddress } from './address.ts'
 import { type Host, type Member, memberKey, type Proof, type Service } from './directory.ts'
 import { hashText } from './hash.ts'
-import type { MemberState, ServingMember } from './tables.ts'
+
+/** Why a member is not up for choice at all; `live` where it is. */
+export type MemberState = 'live' | 'silent' | 'left' | 'down' | 'drained' | 'unverified'
+
+/** A member as answers need it: parsed once, when its record changes. */
+export interface ServingMember {
+  readonly service: string
+  readonly name: string
+  /** Row of its host. */
+  readonly host: number
+  readonly hostName: string
+  readonly state: MemberState
+  /** Also where `state` says something worse. */
+  readonly drained: boolean
+  /** Proven addresses as the service's `verify` asks, by family, best first. */
+  readonly addresses4: readonly Address[]
+  readonly addresses6: readonly Address[]
+  readonly port: number | null
+  readonly url: string | null
+  readonly attributes: Readonly<Record<string, string>>
+  readonly weight: number
+  readonly capacity: number
+  readonly load: number | null
+  /** Share of client prefixes (0..1) that it turns away for being full; see the policy `nearest`. */
+  readonly shedShare: number
+  /** Tier under `failover`: attribute `tier`, default 0. */
+  readonly tier: number
+  readonly reachable: boolean | null
+  /** When its host fell silent or it went down, epoch ms; orders the stale. */
+  readonly sinceMs: number
+  /** Of its full name: places it in rendezvous hashing. */
+  readonly hash: number
+}
+
+/** A service with all of its members, whatever their state. */
+export interface ServingService {
+  readonly service: Service
+  readonly members: readonly ServingMember[]
+}
 
 /** The state of a member: the first that applies of left, silent, drained, down, unverified; else live. */
 export function memberState(member: Member, host: Host | null, hasProvenAddress: boolean): MemberState {

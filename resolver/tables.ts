@@ -14,6 +14,7 @@ import {
   type Change,
   type Coordinate,
   type Evidence,
+  type Geography,
   type Host,
   type LocalityRecord,
   type Member,
@@ -26,52 +27,7 @@ import { Panel } from './panel.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
 import { Relatives } from './relatives.ts'
-import { compileMember, nextShedShare } from './serving.ts'
-
-/** Why a member is not up for choice at all; `live` where it is. */
-export type MemberState = 'live' | 'silent' | 'left' | 'down' | 'drained' | 'unverified'
-
-/** A member as answers need it: parsed once, when its record changes. */
-export interface ServingMember {
-  readonly service: string
-  readonly name: string
-  /** Row of its host. */
-  readonly host: number
-  readonly hostName: string
-  readonly state: MemberState
-  /** Also where `state` says something worse. */
-  readonly drained: boolean
-  /** Proven addresses as the service's `verify` asks, by family, best first. */
-  readonly addresses4: readonly Address[]
-  readonly addresses6: readonly Address[]
-  readonly port: number | null
-  readonly url: string | null
-  readonly attributes: Readonly<Record<string, string>>
-  readonly weight: number
-  readonly capacity: number
-  readonly load: number | null
-  /** Share of client prefixes (0..1) that it turns away for being full; see the policy `nearest`. */
-  readonly shedShare: number
-  /** Tier under `failover`: attribute `tier`, default 0. */
-  readonly tier: number
-  readonly reachable: boolean | null
-  /** When its host fell silent or it went down, epoch ms; orders the stale. */
-  readonly sinceMs: number
-  /** Of its full name: places it in rendezvous hashing. */
-  readonly hash: number
-}
-
-/** A service with all of its members, whatever their state. */
-export interface ServingService {
-  readonly service: Service
-  readonly members: readonly ServingMember[]
-}
-
-/** An address's place on the map, by whatever database is loaded. */
-export interface Geography {
-  /** null: not known. Never throws. */
-  lookup(address: Address): { lat: number; lon: number; accuracyKm: number } | null
-}
+import { compileMember, nextShedShare, type ServingMember, type ServingService } from './serving.ts'
 
 /** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
 export interface LocalityMemo {

@@ -8,7 +8,7 @@ import { type Address, type Family, parseAddress, sameAddress } from '../../reso
 import type { Predicate } from '../../resolver/directory.ts'
 import { type Locality, locate } from '../../resolver/locate.ts'
 import type { Ask } from '../../resolver/select.ts'
-import type { ServingService } from '../../resolver/tables.ts'
+import type { ServingService } from '../../resolver/serving.ts'
 import { Problem } from '../problem.ts'
 import { type HttpContext, requireInside } from './context.ts'
 import { MAX_EXCLUDED } from './schemas.ts'

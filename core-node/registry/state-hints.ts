@@ -3,7 +3,7 @@
 // Told in the reply to its registration and wherever members are listed, for people to act on.
 // Pure: sentences only.
 
-import type { MemberState } from '../../resolver/tables.ts'
+import type { MemberState } from '../../resolver/serving.ts'
 
 export const STATE_HINTS: Partial<Record<MemberState, string>> = {
   unverified:

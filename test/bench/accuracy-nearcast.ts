@@ -5,10 +5,10 @@ import { Demand } from '../../core-node/measuring/demand.ts'
 import { Localities } from '../../core-node/measuring/localities.ts'
 import { ProbePlanner } from '../../core-node/measuring/planner.ts'
 import { type Address, formatPrefix, localityPrefix, parseAddress } from '../../resolver/address.ts'
-import type { Change, LocalityRecord, Place } from '../../resolver/directory.ts'
+import type { Change, Geography, LocalityRecord, Place } from '../../resolver/directory.ts'
 import { locate } from '../../resolver/locate.ts'
 import { ANY_ASK, select } from '../../resolver/select.ts'
-import { type Geography, Tables } from '../../resolver/tables.ts'
+import { Tables } from '../../resolver/tables.ts'
 import { SERVICE, type World } from './accuracy-world.ts'
 
 /** What was answered after some probes. */

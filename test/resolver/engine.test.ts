@@ -8,6 +8,7 @@ import {
   type Coordinate,
   type Directory,
   emptyDirectory,
+  type Geography,
   type Host,
   type LocalityRecord,
   type Member,
@@ -24,7 +25,7 @@ import { placeChanges } from '../../resolver/place-page.ts'
 import { placeBySightings } from '../../resolver/placement.ts'
 import { ANY_ASK, type Ask, answerCount, type Selection, select } from '../../resolver/select.ts'
 import { isProofEnough, memberState, nextShedShare } from '../../resolver/serving.ts'
-import { type Geography, Tables } from '../../resolver/tables.ts'
+import { Tables } from '../../resolver/tables.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 const aService = (wish: Partial<Service> = {}): Service => ({
