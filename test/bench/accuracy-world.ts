@@ -3,8 +3,9 @@
 
 import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
 import { HostMesh } from '../../core-node/measuring/mesh.ts'
-import type { Change, Host, Member, Place, Service } from '../../resolver/directory.ts'
+import type { Change, Host, Place } from '../../resolver/directory.ts'
 import { Tables } from '../../resolver/tables.ts'
+import { aHost, aService, member, ofHost, ofService } from '../support/records.ts'
 import type { Matrix } from './accuracy-matrix.ts'
 
 export type Rng = () => number
@@ -23,23 +24,14 @@ export interface World {
 export const SERVICE = 'bench'
 
 /** The neutral policy: the nearest alone is right, nothing is kept from before, ties are not shared out. */
-const NEAREST: Service = {
+const NEAREST = aService({
   name: SERVICE,
-  policy: 'nearest',
-  ttlSec: 30,
-  minAddrs: 1,
   maxAddrs: 1,
   tieMs: 0,
   stickyMs: 0,
   stickyRatio: 1,
-  where: {},
-  aliases: [],
-  urlHosts: [],
-  join: 'token',
-  maxPerPrefix: 0,
-  verify: 'none',
   allDown: { mode: 'empty' },
-}
+})
 
 /** Hosts probe each other for so long before the first client comes, ms: as many minutes as their first hour's echoes need at most. */
 const SETTLE_MS = 20 * 60_000
@@ -76,11 +68,8 @@ export function drawWorld(matrix: Matrix, wish: WorldWish, rng: Rng): World {
   }
   const records = echoAround(hosts, reportMs, matrix.places, rng)
   const changes: Change[] = [
-    { kind: 'services', key: SERVICE, value: NEAREST },
-    ...records.flatMap((value): Change[] => [
-      { kind: 'hosts', key: value.name, value },
-      { kind: 'members', key: `${SERVICE}/${value.name}`, value: memberOn(value) },
-    ]),
+    ofService(NEAREST),
+    ...records.flatMap((value) => [ofHost(value), member(SERVICE, value.name)]),
   ]
   return { matrix, hosts, isLiar, reportMs, changes }
 }
@@ -136,53 +125,14 @@ function echoAround(
       if (host !== records[a]) touched.add(a)
       records[a] = host
     }
-    tables.apply(
-      [...touched].map((i): Change => ({ kind: 'hosts', key: records[i]!.name, value: records[i]! })),
-    )
+    tables.apply([...touched].map((i) => ofHost(records[i]!)))
   }
   return records
 }
 
 export function hostOf(i: number, place: Place | null): Host {
   const address = `9.${i >> 8}.${i & 255}.1`
-  return {
-    name: `h${i}`,
-    agent: true,
-    addresses: [address],
-    proofs: { [address]: 'echo' },
-    echo: { address, port: 7 },
-    echoKey: '00',
-    publicAddress: null,
-    publicPort: null,
-    reachable: true,
-    home: 'core',
-    leaseSec: 8,
-    presence: 'live',
-    presenceSinceMs: 0,
-    coordinate: null,
-    place,
-    credentialHash: null,
-    tokenId: null,
-  }
-}
-
-function memberOn({ name }: Host): Member {
-  return {
-    service: SERVICE,
-    name,
-    host: name,
-    addresses: [],
-    port: null,
-    url: null,
-    attributes: {},
-    weight: 1,
-    capacity: 1,
-    load: null,
-    health: 'up',
-    drained: false,
-    left: false,
-    check: null,
-  }
+  return aHost(`h${i}`, { addresses: [address], echo: { address, port: 7 }, home: 'core', place })
 }
 
 export function shuffle<T>(items: readonly T[], rng: Rng): T[] {

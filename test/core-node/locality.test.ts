@@ -25,10 +25,11 @@ import {
   parsePrefix,
 } from '../../resolver/address.ts'
 import { distanceMs, isSaneCoordinate, rawDistanceMs } from '../../resolver/coordinate.ts'
-import type { Change, Coordinate, Host, LocalityRecord, Member, Service } from '../../resolver/directory.ts'
+import type { Change, Coordinate, Host, LocalityRecord } from '../../resolver/directory.ts'
 import { locate } from '../../resolver/locate.ts'
 import { ANY_ASK, select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
+import * as records from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 // Coordinates. Numbers of the scenarios: HashiCorp Serf, coordinate/*_test.go, in seconds there, ms here.
@@ -487,61 +488,10 @@ const world = (seed: number) => {
   return { hosts, rttMs, clients }
 }
 
-const aHost = (name: string, wish: Partial<Host> = {}): Host => ({
-  name,
-  agent: true,
-  addresses: [],
-  proofs: {},
-  echo: { address: '192.0.2.1', port: 7 },
-  echoKey: '00',
-  publicAddress: null,
-  publicPort: null,
-  reachable: true,
-  home: 'c1',
-  leaseSec: 8,
-  presence: 'live',
-  presenceSinceMs: 0,
-  coordinate: null,
-  place: null,
-  credentialHash: null,
-  tokenId: null,
-  ...wish,
-})
+const aHost = (name: string, wish: Partial<Host> = {}): Host =>
+  records.aHost(name, { proofs: {}, echo: { address: '192.0.2.1', port: 7 }, home: 'c1', ...wish })
 const v4 = (n: number) => `198.51.100.${n + 1}`
-const SERVICE: Service = {
-  name: 'web',
-  policy: 'nearest',
-  ttlSec: 30,
-  minAddrs: 1,
-  maxAddrs: 2,
-  tieMs: 0,
-  stickyMs: 10,
-  stickyRatio: 0.8,
-  where: {},
-  aliases: [],
-  urlHosts: [],
-  join: 'token',
-  maxPerPrefix: 0,
-  verify: 'none',
-  allDown: { mode: 'stale' },
-}
-const aMember = (name: string): Member => ({
-  service: 'web',
-  name,
-  host: name,
-  addresses: [],
-  port: null,
-  url: null,
-  attributes: {},
-  weight: 1,
-  capacity: 1,
-  load: null,
-  health: 'up',
-  drained: false,
-  left: false,
-  check: null,
-})
-const hostChange = (value: Host): Change => ({ kind: 'hosts', key: value.name, value })
+const SERVICE = records.aService({ tieMs: 0 })
 const joins = (n: number, spot: readonly [number, number] | null): Change[] => {
   const coordinate: Coordinate | null = spot && {
     vec: [...spot, 0, 0, 0, 0, 0, 0],
@@ -549,17 +499,11 @@ const joins = (n: number, spot: readonly [number, number] | null): Change[] => {
     adjustmentMs: 0,
     error: 0.1,
   }
-  return [
-    hostChange(aHost(`h${n}`, { addresses: [v4(n)], coordinate })),
-    { kind: 'members', key: `web/h${n}`, value: aMember(`h${n}`) },
-  ]
+  return [records.ofHost(aHost(`h${n}`, { addresses: [v4(n)], coordinate })), records.member('web', `h${n}`)]
 }
 const tablesOf = (hosts: readonly (readonly [number, number] | null)[]): Tables => {
   const tables = new Tables()
-  tables.apply([
-    { kind: 'services', key: 'web', value: SERVICE },
-    ...hosts.flatMap((spot, n) => joins(n, spot)),
-  ])
+  tables.apply([records.ofService(SERVICE), ...hosts.flatMap((spot, n) => joins(n, spot))])
   return tables
 }
 const RULES: ProbeRules = { probesPerMinute: 1e6, probesPerHostPerMinute: 1e6, optOut: [], allowPrivate: [] }
@@ -867,7 +811,9 @@ t.test(
         ).state
       }
       for (const host of hosts())
-        tables.apply([hostChange({ ...host, coordinate: states[Number(host.name.slice(1))]!.coordinate })])
+        tables.apply([
+          records.ofHost({ ...host, coordinate: states[Number(host.name.slice(1))]!.coordinate }),
+        ])
     }
     const errors = relativeErrors(truth, states).sort((a, b) => a - b)
     t.ok(errors[errors.length >> 1]! < 0.1, `median error ${errors[errors.length >> 1]}`)

@@ -26,68 +26,17 @@ import { placeBySightings } from '../../resolver/placement.ts'
 import { ANY_ASK, type Ask, answerCount, type Selection, select } from '../../resolver/select.ts'
 import { isProofEnough, memberState, nextShedShare } from '../../resolver/serving.ts'
 import { Tables } from '../../resolver/tables.ts'
+import * as records from '../support/records.ts'
+import { ofHost, ofLocality, ofMember, ofService } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
-const aService = (wish: Partial<Service> = {}): Service => ({
-  name: 'web',
-  policy: 'nearest',
-  ttlSec: 30,
-  minAddrs: 1,
-  maxAddrs: 2,
-  tieMs: 2,
-  stickyMs: 10,
-  stickyRatio: 0.8,
-  where: {},
-  aliases: [],
-  urlHosts: [],
-  join: 'token',
-  maxPerPrefix: 0,
-  verify: 'echo',
-  allDown: { mode: 'stale' },
-  ...wish,
-})
+const aService = (wish: Partial<Service> = {}): Service => records.aService({ verify: 'echo', ...wish })
 
-const aHost = (name: string, wish: Partial<Host> = {}): Host => {
-  const addresses = wish.addresses ?? [`198.51.100.${1 + (hashText(name) % 254)}`]
-  return {
-    name,
-    agent: true,
-    addresses,
-    proofs: Object.fromEntries(addresses.map((a) => [a, 'echo'])),
-    echo: null,
-    echoKey: '00',
-    publicAddress: null,
-    publicPort: null,
-    reachable: true,
-    home: 'c1',
-    leaseSec: 8,
-    presence: 'live',
-    presenceSinceMs: 0,
-    coordinate: null,
-    place: null,
-    credentialHash: null,
-    tokenId: null,
-    ...wish,
-  }
-}
+const aHost = (name: string, wish: Partial<Host> = {}): Host =>
+  records.aHost(name, { addresses: [`198.51.100.${1 + (hashText(name) % 254)}`], home: 'c1', ...wish })
 
-const aMember = (name: string, wish: Partial<Member> = {}): Member => ({
-  service: 'web',
-  name,
-  host: name,
-  addresses: [],
-  port: 80,
-  url: `https://${name}.example/`,
-  attributes: {},
-  weight: 1,
-  capacity: 1,
-  load: null,
-  health: 'up',
-  drained: false,
-  left: false,
-  check: null,
-  ...wish,
-})
+const aMember = (name: string, wish: Partial<Member> = {}): Member =>
+  records.aMember(name, { port: 80, url: `https://${name}.example/`, ...wish })
 
 /** A point on a line through the space: distances are differences, apart from the heights. */
 const at = (x: number, heightMs = 0): Coordinate => ({
@@ -117,15 +66,6 @@ const seen = (host: string, rttMs: number, count = 3, kind: 'active' | 'passive'
   atMs: 1000,
   kind,
 })
-
-const ofService = (value: Service): Change => ({ kind: 'services', key: value.name, value })
-const ofHost = (value: Host): Change => ({ kind: 'hosts', key: value.name, value })
-const ofMember = (value: Member): Change => ({
-  kind: 'members',
-  key: `${value.service}/${value.name}`,
-  value,
-})
-const ofLocality = (value: LocalityRecord): Change => ({ kind: 'localities', key: value.prefix, value })
 
 const compile = (...changes: Change[]): Tables => {
   const tables = new Tables()

@@ -1,10 +1,17 @@
-// Records of the directory for tests, as changes to apply: plain ones, with what a test is about said on top.
+// Records of the directory for tests, and as changes to apply: plain ones, with what a test is about said on top.
 
-import type { Change, Host, LocalityRecord, Member, Service } from '../../resolver/directory.ts'
+import {
+  type Change,
+  type Host,
+  type LocalityRecord,
+  type Member,
+  memberKey,
+  type Service,
+} from '../../resolver/directory.ts'
 
-export function service(name: string, over: Partial<Service> = {}): Change {
-  const value: Service = {
-    name,
+export function aService(over: Partial<Service> = {}): Service {
+  return {
+    name: 'web',
     policy: 'nearest',
     ttlSec: 30,
     minAddrs: 1,
@@ -21,17 +28,18 @@ export function service(name: string, over: Partial<Service> = {}): Change {
     allDown: { mode: 'stale' },
     ...over,
   }
-  return { kind: 'services', key: name, value }
 }
 
-export function host(name: string, addresses: readonly string[], over: Partial<Host> = {}): Change {
-  const value: Host = {
+/** Its addresses are proved by echo. */
+export function aHost(name: string, over: Partial<Host> = {}): Host {
+  const addresses = over.addresses ?? []
+  return {
     name,
     agent: true,
     addresses,
     proofs: Object.fromEntries(addresses.map((address) => [address, 'echo' as const])),
     echo: null,
-    echoKey: '',
+    echoKey: '00',
     publicAddress: null,
     publicPort: null,
     reachable: true,
@@ -45,12 +53,12 @@ export function host(name: string, addresses: readonly string[], over: Partial<H
     tokenId: null,
     ...over,
   }
-  return { kind: 'hosts', key: name, value }
 }
 
-export function member(service: string, name: string, over: Partial<Member> = {}): Change {
-  const value: Member = {
-    service,
+/** On the host of its name. */
+export function aMember(name: string, over: Partial<Member> = {}): Member {
+  return {
+    service: 'web',
     name,
     host: name,
     addresses: [],
@@ -62,11 +70,35 @@ export function member(service: string, name: string, over: Partial<Member> = {}
     load: null,
     health: 'up',
     drained: false,
-    check: null,
     left: false,
+    check: null,
     ...over,
   }
-  return { kind: 'members', key: `${service}/${name}`, value }
+}
+
+export const ofService = (value: Service): Change => ({ kind: 'services', key: value.name, value })
+export const ofHost = (value: Host): Change => ({ kind: 'hosts', key: value.name, value })
+export const ofMember = (value: Member): Change => ({
+  kind: 'members',
+  key: memberKey(value.service, value.name),
+  value,
+})
+export const ofLocality = (value: LocalityRecord): Change => ({
+  kind: 'localities',
+  key: value.prefix,
+  value,
+})
+
+export function service(name: string, over: Partial<Service> = {}): Change {
+  return ofService(aService({ name, ...over }))
+}
+
+export function host(name: string, addresses: readonly string[], over: Partial<Host> = {}): Change {
+  return ofHost(aHost(name, { addresses, ...over }))
+}
+
+export function member(service: string, name: string, over: Partial<Member> = {}): Change {
+  return ofMember(aMember(name, { service, ...over }))
 }
 
 export function locality(prefix: string, rtts: Readonly<Record<string, number>>): Change {
@@ -77,6 +109,5 @@ export function locality(prefix: string, rtts: Readonly<Record<string, number>>)
     atMs: 0,
     kind: 'active' as const,
   }))
-  const value: LocalityRecord = { prefix, evidence, incumbents: {} }
-  return { kind: 'localities', key: prefix, value }
+  return ofLocality({ prefix, evidence, incumbents: {} })
 }
