@@ -5,10 +5,10 @@
 
 import { Type } from 'typebox'
 import { parsePrefix } from '../../resolver/address.ts'
-import { type Member, memberKey } from '../../resolver/directory.ts'
 import { CITY_ACCURACY_KM } from '../places/gazetteer.ts'
 import { Problem } from '../problem.ts'
 import { requireAdmin } from '../registry/caller.ts'
+import { knownHost, knownMember, knownService } from '../registry/known.ts'
 import { ServiceRequest } from '../registry/services.ts'
 import { TokenRequest } from '../registry/tokens.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
@@ -83,10 +83,7 @@ function serviceRoutes(app: Api, { core }: HttpContext): void {
     },
     async (request) => {
       requireAdmin(request.caller)
-      const { service: name } = request.params
-      const service = core.directory.services.get(name)
-      if (service === undefined) throw new Problem('not-found', `there is no service '${name}'`)
-      return viewService(core, service)
+      return viewService(core, knownService(core.directory, request.params.service))
     },
   )
 
@@ -134,13 +131,6 @@ function serviceRoutes(app: Api, { core }: HttpContext): void {
 }
 
 function memberRoutes(app: Api, { core, config }: HttpContext): void {
-  const find = (service: string, name: string): Member => {
-    const member = core.directory.members.get(memberKey(service, name))
-    if (member === undefined)
-      throw new Problem('not-found', `there is no member '${memberKey(service, name)}'`)
-    return member
-  }
-
   app.get(
     '/v1/services/:service/members',
     {
@@ -155,8 +145,7 @@ function memberRoutes(app: Api, { core, config }: HttpContext): void {
     },
     async (request) => {
       requireInside(config, request, 'list members')
-      const { service: name } = request.params
-      if (!core.directory.services.has(name)) throw new Problem('not-found', `there is no service '${name}'`)
+      const { name } = knownService(core.directory, request.params.service)
       const members = byName(core.directory.members.values()).filter((member) => member.service === name)
       return { members: members.map((member) => viewMember(core, member)) }
     },
@@ -176,7 +165,8 @@ function memberRoutes(app: Api, { core, config }: HttpContext): void {
     },
     async (request) => {
       requireInside(config, request, 'see a member')
-      return viewMember(core, find(request.params.service, request.params.member))
+      const { service, member } = request.params
+      return viewMember(core, knownMember(core.directory, service, member))
     },
   )
 
@@ -236,9 +226,7 @@ function hostRoutes(app: Api, { core, config }: HttpContext): void {
     },
     async (request) => {
       requireInside(config, request, 'see a host')
-      const host = core.directory.hosts.get(request.params.host)
-      if (host === undefined) throw new Problem('not-found', `there is no host '${request.params.host}'`)
-      return viewHost(core, host)
+      return viewHost(core, knownHost(core.directory, request.params.host))
     },
   )
 }

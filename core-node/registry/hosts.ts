@@ -18,6 +18,7 @@ import {
 import { type HostRequest, LEASE_SEC } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
 import { type Caller, canonicalAddress, type Decision, requireAdmin, sameRecord } from './caller.ts'
+import { knownHost } from './known.ts'
 
 /** What the core knows or made for this one request. */
 export interface Enrolment {
@@ -218,8 +219,7 @@ export function removeHost(
   name: string,
   epochMs: number,
 ): Decision<void> {
-  const host = directory.hosts.get(name)
-  if (host === undefined) throw new Problem('not-found', `there is no host '${name}'`)
+  const host = knownHost(directory, name)
   if (!(caller.kind === 'host' && caller.host === name)) requireAdmin(caller)
   if (directory.members.has(memberKey(CORE_SERVICE, name))) {
     throw new Problem('forbidden', `'${name}' is a core; stop it instead`)

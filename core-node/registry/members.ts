@@ -32,6 +32,7 @@ import {
   sameRecord,
 } from './caller.ts'
 import { covers, type Enrolment, hostAddress, membersOf } from './hosts.ts'
+import { knownMember } from './known.ts'
 
 /** Members of one host, those that left included: what a machine can serve, not what it can make up. */
 const MEMBERS_PER_HOST = 1000
@@ -295,8 +296,7 @@ export function removeMember(
   name: string,
 ): Decision<void> {
   const key = memberKey(serviceName, name)
-  const member = directory.members.get(key)
-  if (member === undefined) throw new Problem('not-found', `there is no member '${key}'`)
+  const member = knownMember(directory, serviceName, name)
   if (serviceName === CORE_SERVICE) throw new Problem('forbidden', `'${name}' is a core; stop it instead`)
   if (caller.kind === 'host' && caller.host === member.host) {
     // What joined openly is not remembered: anyone could fill the books with goodbyes.
@@ -320,8 +320,7 @@ export function setDrained(
   drained: boolean,
 ): Decision<Member> {
   const key = memberKey(serviceName, name)
-  const member = directory.members.get(key)
-  if (member === undefined) throw new Problem('not-found', `there is no member '${key}'`)
+  const member = knownMember(directory, serviceName, name)
   if (!(caller.kind === 'host' && caller.host === member.host)) requireAdmin(caller)
   const value = { ...member, drained }
   return { changes: member.drained === drained ? [] : [{ kind: 'members', key, value }], result: value }

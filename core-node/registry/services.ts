@@ -24,6 +24,7 @@ import {
   requireAdmin,
   sameRecord,
 } from './caller.ts'
+import { knownService } from './known.ts'
 
 const closed = { additionalProperties: false }
 
@@ -203,7 +204,7 @@ export function removeService(directory: Directory, caller: Caller, name: string
   requireAdmin(caller)
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
-  if (!directory.services.has(name)) throw new Problem('not-found', `there is no service '${name}'`)
+  knownService(directory, name)
   const changes: Change[] = [{ kind: 'services', key: name, value: null }]
   for (const [key, member] of directory.members) {
     if (member.service !== name) continue
