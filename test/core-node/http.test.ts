@@ -437,6 +437,30 @@ t.test('every error is a problem document that names the field', async (t) => {
   t.same(logged, ['a request failed'])
 })
 
+t.test('what is not in the books is not found, in words that name it', async (t) => {
+  const { context, core } = await openFixture(t)
+  const api = await openApi(context)
+  t.teardown(() => api.close())
+  const { secret } = await core.createToken(ADMIN, { admin: true })
+  const table: ['GET' | 'PUT' | 'DELETE', string, RegExp][] = [
+    ['GET', '/v1/services/nil', /service 'nil'/],
+    ['DELETE', '/v1/services/nil', /service 'nil'/],
+    ['GET', '/v1/services/nil/members', /service 'nil'/],
+    ['GET', '/v1/services/mirror/members/nil', /member 'mirror\/nil'/],
+    ['DELETE', '/v1/services/mirror/members/nil', /member 'mirror\/nil'/],
+    ['PUT', '/v1/services/mirror/members/nil/drain', /member 'mirror\/nil'/],
+    ['DELETE', '/v1/services/mirror/members/nil/drain', /member 'mirror\/nil'/],
+    ['GET', '/v1/hosts/nil', /host 'nil'/],
+    ['DELETE', '/v1/hosts/nil', /host 'nil'/],
+    ['DELETE', '/v1/tokens/nil', /token 'nil'/],
+  ]
+  for (const [method, url, words] of table) {
+    const reply = await api.inject({ method, url, headers: { authorization: `Bearer ${secret}` } })
+    t.equal(reply.statusCode, 404, `${method} ${url} -> ${reply.body.slice(0, 200)}`)
+    t.match(reply.json().detail, words)
+  }
+})
+
 t.test('nodes of an overlay get others: near, in a ring, random, never themselves', async (t) => {
   const { context, core } = await openFixture(t)
   const api = await openApi(context)
