@@ -17,16 +17,28 @@ export interface Sighting {
   readonly weight: number
 }
 
-/** By host row; NaN where nothing is known. */
-export interface Belief {
-  /** What the RTT is taken to be: rather too long than too short, since the shortest of many guesses is chosen. */
-  readonly ms: Float64Array
-  /** What it may well be if the host is lucky: the planner asks the lowest first. */
-  readonly hopeMs: Float64Array
+/** What is believed of the RTT to one host. */
+export interface Estimate {
+  /** What the RTT is taken to be: rather too long than too short, since the shortest of many guesses is chosen. NaN: nothing is known. */
+  readonly ms: number
+  /** What it may well be if the host is lucky: the planner asks the lowest first. NaN: nothing is known. */
+  readonly hopeMs: number
   /** No less than this by the triangles, softened: who can't be near need not be asked. 0: no triangle says so. */
-  readonly floorMs: Float64Array
+  readonly floorMs: number
   /** 9 of 10 RTTs are within it of `ms`. */
-  readonly errorMs: Float64Array
+  readonly errorMs: number
+}
+
+/** What is believed of every host, worked out for each when it is first asked of. */
+export interface Belief {
+  of(row: number): Estimate
+}
+
+const NOTHING: Estimate = {
+  ms: Number.NaN,
+  hopeMs: Number.NaN,
+  floorMs: 0,
+  errorMs: Number.POSITIVE_INFINITY,
 }
 
 /** Below so many ms RTTs differ by chance: differences are taken of RTTs plus this. */
@@ -58,36 +70,48 @@ export function believe(
   self: LocalityRow | null,
 ): Belief {
   const { hosts } = tables
-  const belief = {
-    ms: new Float64Array(hosts.size).fill(Number.NaN),
-    hopeMs: new Float64Array(hosts.size).fill(Number.NaN),
-    floorMs: new Float64Array(hosts.size),
-    errorMs: new Float64Array(hosts.size).fill(Number.POSITIVE_INFINITY),
-  }
   const honest = sightings.filter(({ row }) => hosts.isWitness(row))
   const mapMs = place === null ? null : hosts.predictFrom(place)
   const mapWeight = mapMs === null ? 0 : weighMap(honest, mapMs)
   const correctedMs = mapMs === null ? null : correctMap(hosts, honest, mapMs)
-  const alike = findAlike(tables, honest, self, (row) => mapMs?.[row] ?? Number.NaN, mapWeight)
-  for (let row = 0; row < hosts.size; row++) {
-    if (hosts.recordOf(row) === null) continue
+  const alike = findAlike(tables, honest, self, (row) => mapMs?.(row) ?? Number.NaN, mapWeight)
+  const estimate = (row: number): Estimate => {
     const words: Word[] = []
     const bounds = boundsOf(tables, honest, row)
     if (bounds !== null) {
       const reachMs = Math.max(0, bounds.upperMs - bounds.lowerMs)
       const [hopeMs, ms] = [bounds.lowerMs + HOPE_BETWEEN * reachMs, bounds.lowerMs + TAKEN_BETWEEN * reachMs]
       words.push({ hopeMs, ms, errorMs: reachMs, weight: 1 })
-      belief.floorMs[row] = bounds.lowerMs
     }
     const seen = alike && mixOf(alike, row)
     if (seen) words.push({ ...seen, weight: ALIKE_APART / alike.apart })
     const guessMs = correctedMs?.(row) ?? Number.NaN
     if (!Number.isNaN(guessMs))
       words.push({ hopeMs: guessMs, ms: guessMs, errorMs: MAP_ERROR_SHARE * guessMs, weight: mapWeight })
-    if (words.length > 0) weighUp(belief, row, words)
+    return words.length === 0 ? NOTHING : weighUp(words, bounds?.lowerMs ?? 0)
   }
-  return belief
+  return remembering(estimate, (row) => hosts.recordOf(row) !== null)
 }
+
+/** Rows are given to other hosts only after beliefs are worked out anew, so what was said of one may be kept. */
+function remembering(estimate: (row: number) => Estimate, isHost: (row: number) => boolean): Belief {
+  const memo = new Map<number, Estimate>()
+  return {
+    of(row) {
+      if (!isHost(row)) return NOTHING
+      let known = memo.get(row)
+      if (known === undefined) {
+        known = estimate(row)
+        if (memo.size >= MEMO_SIZE) memo.clear()
+        memo.set(row, known)
+      }
+      return known
+    },
+  }
+}
+
+/** Estimates kept for one client: those of all hosts of an ordinary installation, and of those near it in a vast one. */
+const MEMO_SIZE = 1024
 
 /** What one witness says of a host. */
 interface Word {
@@ -98,7 +122,7 @@ interface Word {
   readonly weight: number
 }
 
-function weighUp(belief: Belief, row: number, words: readonly Word[]): void {
+function weighUp(words: readonly Word[], floorMs: number): Estimate {
   let [hope, ms, error, total] = [0, 0, 0, 0]
   for (const word of words) {
     hope += word.weight * word.hopeMs
@@ -106,12 +130,11 @@ function weighUp(belief: Belief, row: number, words: readonly Word[]): void {
     error += word.weight * word.errorMs
     total += word.weight
   }
-  belief.hopeMs[row] = hope / total
-  belief.ms[row] = ms / total
   const disagreement = Math.max(
     ...words.map((word) => (word.weight / total) * Math.abs(word.ms - ms / total)),
   )
-  belief.errorMs[row] = ERROR_BASE_MS + ERROR_SHARE * (error / total + disagreement)
+  const errorMs = ERROR_BASE_MS + ERROR_SHARE * (error / total + disagreement)
+  return { ms: ms / total, hopeMs: hope / total, floorMs, errorMs }
 }
 
 /** What even the surest guess is off by: 9 of 10 were within it on the matrices of PlanetLab and WonderProxy. */
@@ -185,8 +208,8 @@ function findAlike(
     }
     found.push({ msTo, apart: sum / common, share })
   }
-  for (let host = 0; host < hosts.size; host++) {
-    if (hosts.recordOf(host) === null || !hosts.isWitness(host)) continue
+  for (const host of hosts.vantages()) {
+    if (!hosts.isWitness(host)) continue
     consider((row) => (row === host ? SELF_MS : hosts.rttBetweenMs(host, row)), byMapMs(host))
   }
   for (const panel of tables.panel()) {
@@ -231,11 +254,11 @@ function mixOf({ witnesses }: Alike, row: number): Omit<Word, 'weight'> | null {
 }
 
 /** How much the map's word counts: it is believed as far as it fits what was measured. */
-function weighMap(sightings: readonly Sighting[], mapMs: Float64Array): number {
+function weighMap(sightings: readonly Sighting[], mapMs: (row: number) => number): number {
   let [sum, common] = [0, 0]
   for (const { row, rttMs } of sightings) {
-    if (Number.isNaN(mapMs[row]!)) continue
-    sum += apart(rttMs, mapMs[row]!)
+    if (Number.isNaN(mapMs(row))) continue
+    sum += apart(rttMs, mapMs(row))
     common++
   }
   const away = common === 0 ? 0 : sum / common

@@ -2,12 +2,15 @@
 //
 // A row's number stays the same while a record or a reference (a member, evidence) needs it, so that
 // references may come before the record and outlive it. Knows distances between hosts, in the coordinate
-// space and on the map; knows nothing of services. Written by Tables alone.
+// space and on the map; knows nothing of services. Written by Tables alone. However many hosts there are, what
+// is reckoned from many of them at once (the map, triangles, witnesses) is reckoned from a bounded panel: the vantages.
 
 import { type Address, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
+import { hashText } from './hash.ts'
 import { MapModel } from './map-model.ts'
+import { Panel } from './panel.ts'
 import { PrefixTable } from './prefix-table.ts'
 
 interface Slot {
@@ -17,11 +20,17 @@ interface Slot {
   /** Members, evidence entries and the record itself that keep the row. */
   references: number
   /** Keys of its members. */
-  readonly members: Set<string>
+  members: readonly string[]
   /** Addresses at which the row is found now, canonical text. */
   indexed: readonly string[]
   /** Row of another host -> RTT that this one measured to it, ms. */
-  meshMs: Map<number, number>
+  meshMs: ReadonlyMap<number, number>
+}
+
+/** Whether a host's word tells of others, and whether it makes its RTTs up. */
+interface Judgement {
+  readonly isWitness: boolean
+  readonly isLiar: boolean
 }
 
 /** Numbers a row has in `coordinates`: vec, height, adjustment, error. NaN first: no coordinate. */
@@ -35,6 +44,17 @@ const PLACE_STRIDE = 3
  */
 const MOVES_PER_HOST = 2
 const MOVES_AT_ONCE = 10
+/**
+ * Hosts whose views of the world are weighed for everybody: what each tells of a client repeats the others' long
+ * before so many, and their matrices take 2 MB each.
+ */
+const VANTAGES = 512
+/** Of more vantages than these, who comes or goes counts as a move: their matrices take too long to be made anew for each. */
+const VANTAGES_TOLD_AT_ONCE = 128
+/** Rows of hosts that went are given to others after so many, though nothing else moved. */
+const MAX_RETIRED = 1024
+const NO_MEMBERS: readonly string[] = []
+const NO_MESH: ReadonlyMap<number, number> = new Map()
 /**
  * Two ends' RTTs of one path differ by a few percent (for all but eight of WonderProxy's 244 cities by under 5%
  * on three quarters of their paths): whose differ by more tells nothing of others. Four honest cities differ by
@@ -54,6 +74,8 @@ export class HostTable {
   readonly #slots: (Slot | null)[] = []
   readonly #rowOf = new Map<string, number>()
   readonly #freeRows: number[] = []
+  /** Freed, but what was reckoned from them may still be in use. */
+  readonly #retiredRows: number[] = []
   #coordinates = new Float64Array(16 * COORDINATE_STRIDE).fill(Number.NaN)
   #places = new Float64Array(16 * PLACE_STRIDE).fill(Number.NaN)
   readonly #addresses = new PrefixTable()
@@ -62,10 +84,13 @@ export class HostTable {
   #modelSerial = 0
   #moves = 0
   #mapSerial = 0
+  #isMapMoved = false
   readonly #map = new MapModel()
-  readonly #noWitnesses = new Set<number>()
-  readonly #liars = new Set<number>()
-  #trustSerial = -1
+  readonly #panel = new Panel(VANTAGES, () => this.#seats(), rankOf)
+  #vantages: readonly number[] = []
+  #vantagesSerial = -1
+  readonly #judgements = new Map<number, Judgement>()
+  #judgedSerial = -1
 
   /**
    * Grows when what is known of the distances between hosts changed: at once for a host that comes or goes,
@@ -105,8 +130,21 @@ export class HostTable {
   }
 
   /** Keys of the members that a host has, in no order. */
-  membersOf(row: number): Iterable<string> {
-    return this.#slots[row]?.members ?? []
+  membersOf(row: number): readonly string[] {
+    return this.#slots[row]?.members ?? NO_MEMBERS
+  }
+
+  /**
+   * Rows of the hosts whose views are weighed for everybody, in order: all hosts, or of very many those who were let
+   * in by a token before others, and of these an even sample that is the same on every core. As of modelSerial.
+   */
+  vantages(): readonly number[] {
+    if (this.#vantagesSerial !== this.#modelSerial) {
+      this.#vantagesSerial = this.#modelSerial
+      const rows = Array.from(this.#panel.keys(), (seat) => this.rowOf(seat.slice(1)))
+      this.#vantages = rows.sort((a, b) => a - b)
+    }
+    return this.#vantages.filter((row) => this.recordOf(row) !== null)
   }
 
   hasCoordinate(row: number): boolean {
@@ -165,29 +203,25 @@ export class HostTable {
    * many of those that measured it back is no witness.
    */
   isWitness(row: number): boolean {
-    this.#judge()
-    return !this.#noWitnesses.has(row)
+    return this.#judgementOf(row).isWitness
   }
 
   /** Whether a host differs from its peers by more than bad ways explain, or to one side: it makes its RTTs up, and is not believed of itself either. */
   isLiar(row: number): boolean {
-    this.#judge()
-    return this.#liars.has(row)
+    return this.#judgementOf(row).isLiar
   }
 
-  #judge(): void {
-    if (this.#trustSerial === this.#modelSerial) return
-    this.#trustSerial = this.#modelSerial
-    this.#noWitnesses.clear()
-    this.#liars.clear()
-    for (let row = 0; row < this.#slots.length; row++) {
-      const differences = this.#contradictions(row)
-      if (differences.length < MIN_CONTRADICTIONS) continue
-      const bias = Math.abs(quantile(differences, 0.5))
-      const contradiction = quantile(differences.map(Math.abs), CONTRADICTORS)
-      if (contradiction > MAX_WITNESS_CONTRADICTION) this.#noWitnesses.add(row)
-      if (contradiction > MAX_HONEST_CONTRADICTION || bias > MAX_HONEST_BIAS) this.#liars.add(row)
+  #judgementOf(row: number): Judgement {
+    if (this.#judgedSerial !== this.#modelSerial) {
+      this.#judgedSerial = this.#modelSerial
+      this.#judgements.clear()
     }
+    let judgement = this.#judgements.get(row)
+    if (judgement === undefined) {
+      judgement = judge(this.#contradictions(row))
+      this.#judgements.set(row, judgement)
+    }
+    return judgement
   }
 
   /** By how much a host's RTTs differ from what each of its peers measured back, as logarithms. */
@@ -221,8 +255,8 @@ export class HostTable {
     return { lat, lon: this.#places[at + 1]!, accuracyKm: this.#places[at + 2]! }
   }
 
-  /** What the map says of the RTT from a place to each host by row, ms; NaN: the host has no place. */
-  predictFrom(place: Place): Float64Array {
+  /** What the map says of the RTT from a place to a host by row, ms; NaN: the host has no place. */
+  predictFrom(place: Place): (row: number) => number {
     return this.#map.predictFrom(this, place)
   }
 
@@ -238,9 +272,9 @@ export class HostTable {
         name,
         host: null,
         references: 0,
-        members: new Set(),
+        members: NO_MEMBERS,
         indexed: [],
-        meshMs: new Map(),
+        meshMs: NO_MESH,
       }
       this.#coordinates = roomFor(this.#coordinates, (row + 1) * COORDINATE_STRIDE)
       this.#places = roomFor(this.#places, (row + 1) * PLACE_STRIDE)
@@ -254,7 +288,8 @@ export class HostTable {
     if (--slot.references > 0) return
     this.#slots[row] = null
     this.#rowOf.delete(slot.name)
-    this.#freeRows.push(row)
+    this.#retiredRows.push(row)
+    if (this.#retiredRows.length > MAX_RETIRED + this.#slots.length / 4) this.#renew()
   }
 
   /** Sets a host's record, or with null removes it. Its row, if it (still) has one; -1: it was not known. */
@@ -264,22 +299,25 @@ export class HostTable {
     const row = isKnown ? this.rowOf(name) : this.keep(name)
     const before = this.#slots[row]!.host
     this.#slots[row]!.host = host
+    this.#reseat(before, host)
     const isNew = before === null || host === null || (before.coordinate === null && host.coordinate !== null)
     if (before?.meshMs !== host?.meshMs) this.#writeMesh(row)
     this.#indexAddresses(row)
     if (before === null || before.coordinate !== host?.coordinate) this.#writeCoordinate(row)
     this.#writePlace(row)
-    if (isNew) this.#modelSerial++
+    if (isNew) this.#noteMove(row, true)
     if (!host) this.release(row)
     return row
   }
 
   addMember(row: number, key: string): void {
-    this.#slots[row]!.members.add(key)
+    const slot = this.#slots[row]!
+    if (!slot.members.includes(key)) slot.members = [...slot.members, key]
   }
 
   removeMember(row: number, key: string): void {
-    this.#slots[row]!.members.delete(key)
+    const slot = this.#slots[row]!
+    slot.members = slot.members.filter((other) => other !== key)
   }
 
   /** Hosts without a place of their own get theirs from it, anew. */
@@ -319,14 +357,14 @@ export class HostTable {
     const coordinate = this.#slots[row]!.host?.coordinate
     const at = row * COORDINATE_STRIDE
     if (coordinate && coordinate.error < MAX_USABLE_ERROR) {
-      if (!this.hasCoordinate(row)) this.#mapSerial++
+      if (!this.hasCoordinate(row)) this.#noteMapMove(row)
       this.#coordinates.set(coordinate.vec, at)
       this.#coordinates.set([coordinate.heightMs, coordinate.adjustmentMs, coordinate.error], at + DIMENSIONS)
     } else {
-      if (this.hasCoordinate(row)) this.#mapSerial++
+      if (this.hasCoordinate(row)) this.#noteMapMove(row)
       this.#coordinates.fill(Number.NaN, at, at + COORDINATE_STRIDE)
     }
-    this.#noteMove()
+    this.#noteMove(row, false)
   }
 
   #writeMesh(row: number): void {
@@ -335,15 +373,50 @@ export class HostTable {
     slot.meshMs = new Map(Object.entries(slot.host?.meshMs ?? {}).map(([name, ms]) => [this.keep(name), ms]))
     // After the new ones were taken: a row that both name must not be given away between.
     for (const peer of before.keys()) this.release(peer)
-    this.#noteMove()
+    this.#noteMove(row, false)
   }
 
-  /** Counts what moved, and lets what is reckoned from the distances be reckoned anew once enough did. */
-  #noteMove(): void {
-    const size = this.#slots.length
-    if (++this.#moves < (size < MOVES_AT_ONCE ? 1 : MOVES_PER_HOST * size)) return
+  /** Counts what moved, and lets what is reckoned from the distances be reckoned anew once enough did, or at once for who comes or goes. */
+  #noteMove(row: number, isComing: boolean): void {
+    if (!this.#isVantage(row)) return
+    const size = Math.min(VANTAGES, this.#slots.length)
+    const isTold = isComing && size <= VANTAGES_TOLD_AT_ONCE
+    if (isTold || ++this.#moves >= (size < MOVES_AT_ONCE ? 1 : MOVES_PER_HOST * size)) this.#renew()
+  }
+
+  /** The same for who appears on, moves on or leaves the map. */
+  #noteMapMove(row: number): void {
+    if (!this.#isVantage(row)) return
+    if (Math.min(VANTAGES, this.#slots.length) <= VANTAGES_TOLD_AT_ONCE) this.#mapSerial++
+    else this.#isMapMoved = true
+  }
+
+  #renew(): void {
     this.#moves = 0
     this.#modelSerial++
+    if (this.#isMapMoved) this.#mapSerial++
+    this.#isMapMoved = false
+    for (const row of this.#retiredRows.splice(0)) this.#freeRows.push(row)
+  }
+
+  // The panel. A seat is the host's class (0 before 1 before 2) and its name.
+
+  #reseat(before: Host | null, after: Host | null): void {
+    const [from, to] = [before && seatOf(before), after && seatOf(after)]
+    if (from === to) return
+    if (from !== null) this.#panel.remove(from)
+    if (to !== null) this.#panel.add(to)
+  }
+
+  *#seats(): Iterable<string> {
+    for (const slot of this.#slots) if (slot?.host) yield seatOf(slot.host)
+  }
+
+  #isVantage(row: number): boolean {
+    if (this.#slots.length <= VANTAGES) return true
+    const host = this.recordOf(row)
+    // A host that goes has no seat by then: only those of a small panel are missed at once.
+    return host !== null && this.#panel.has(seatOf(host))
   }
 
   #writePlace(row: number): void {
@@ -354,7 +427,28 @@ export class HostTable {
     const before = this.placeOf(row)
     if (place) this.#places.set([place.lat, place.lon, place.accuracyKm], at)
     else this.#places.fill(Number.NaN, at, at + PLACE_STRIDE)
-    if (before?.lat !== place?.lat || before?.lon !== place?.lon) this.#mapSerial++
+    if (before?.lat !== place?.lat || before?.lon !== place?.lon) this.#noteMapMove(row)
+  }
+}
+
+/** Those who can tell of the world, and of them those who were let in by a token, come first. */
+function seatOf({ name, agent, presence, tokenId }: Host): string {
+  if (!agent || presence !== 'live') return `2${name}`
+  return tokenId === null ? `1${name}` : `0${name}`
+}
+
+function rankOf(seat: string): number {
+  return Number(seat[0]) * 2 ** 32 + hashText(seat.slice(1))
+}
+
+/** By how much a host's RTTs differ from what its peers measured back, as logarithms. */
+function judge(differences: readonly number[]): Judgement {
+  if (differences.length < MIN_CONTRADICTIONS) return { isWitness: true, isLiar: false }
+  const bias = Math.abs(quantile(differences, 0.5))
+  const contradiction = quantile(differences.map(Math.abs), CONTRADICTORS)
+  return {
+    isWitness: contradiction <= MAX_WITNESS_CONTRADICTION,
+    isLiar: contradiction > MAX_HONEST_CONTRADICTION || bias > MAX_HONEST_BIAS,
   }
 }
 

@@ -130,15 +130,15 @@ function predictUnmeasured(
       return { ms: measuredMs, basis: 'member', errorMs: coordinateErrorMs(coordinate, measuredMs) }
   } else if (known && (!place || known.evidence.some(({ kind }) => kind !== 'client'))) {
     // Clients' word alone never outvotes the map.
-    const { ms, errorMs } = believed(tables, known, place)
-    if (ms[hostRow]! >= 0) return { ms: ms[hostRow]!, basis: 'coordinate', errorMs: errorMs[hostRow]! }
+    const { ms, errorMs } = believed(tables, known, place).of(hostRow)
+    if (ms >= 0) return { ms, basis: 'coordinate', errorMs }
   }
   if (!place) return UNKNOWN
-  const ms = tables.hosts.predictFrom(place)[hostRow] ?? Number.NaN
+  const ms = tables.hosts.predictFrom(place)(hostRow)
   return Number.isNaN(ms) ? UNKNOWN : { ms, basis: 'geo', errorMs: geoErrorMs(place, ms) }
 }
 
-/** What a row's evidence makes believe of every host's RTT; worked out when first asked for. */
+/** What a row's evidence makes believe of the hosts' RTTs; worked out when first asked for. */
 export function believed(tables: Tables, known: LocalityRow, place: Place | null): Belief {
   const memo = memoOf(tables, known)
   if (memo.belief === null || memo.place?.lat !== place?.lat || memo.place?.lon !== place?.lon) {

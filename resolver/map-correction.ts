@@ -23,19 +23,19 @@ const GRAIN_MS = 3
 export function correctMap(
   hosts: HostTable,
   sightings: readonly Sighting[],
-  mapMs: Float64Array,
+  mapMs: (row: number) => number,
 ): (row: number) => number {
-  const seen = sightings.filter(({ row }) => !Number.isNaN(mapMs[row]!))
+  const seen = sightings.filter(({ row }) => !Number.isNaN(mapMs(row)))
   const shared = (a: number, b: number) => {
     const apartMs = a === b ? 0 : hosts.rttBetweenMs(a, b)
     return SHARED_BY_ALL + (Number.isNaN(apartMs) ? 0 : SHARED_NEARBY * Math.exp(-apartMs / CARRIES_MS))
   }
   const matrix = seen.map((a, i) => seen.map((b, j) => shared(a.row, b.row) + (i === j ? OWN : 0)))
-  const ratios = seen.map(({ row, rttMs }) => Math.log((rttMs + GRAIN_MS) / (mapMs[row]! + GRAIN_MS)))
+  const ratios = seen.map(({ row, rttMs }) => Math.log((rttMs + GRAIN_MS) / (mapMs(row) + GRAIN_MS)))
   const weights = solve(matrix, ratios)
   return (row) => {
     const ratio = seen.reduce((sum, sighting, i) => sum + weights[i]! * shared(sighting.row, row), 0)
-    return Math.max(0, (mapMs[row]! + GRAIN_MS) * Math.exp(ratio) - GRAIN_MS)
+    return Math.max(0, (mapMs(row) + GRAIN_MS) * Math.exp(ratio) - GRAIN_MS)
   }
 }
 

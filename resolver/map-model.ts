@@ -1,4 +1,4 @@
-// The map model: what a place on the map says of the RTT to every host, corrected by what the hosts see.
+// The map model: what a place on the map says of the RTT to every host, corrected by what the vantages see.
 //
 // A round trip follows cables, and those run by way of the cities where networks meet: the way between two
 // places is the shortest by way of such hubs. How much longer hosts' RTTs to each other are than that says
@@ -22,8 +22,9 @@ const MEMO_SIZE = 20_000
 export class MapModel {
   #mapSerial = -1
   #meshSerial = -1
-  /** Rows with a place, and how far each is from each hub. */
-  #rows: number[] = []
+  /** Rows of vantages with a place, and how far each is from each hub. */
+  #rows: readonly number[] = []
+  #indexOf: ReadonlyMap<number, number> = new Map()
   #toHubs: Float64Array[] = []
   /** By index in #rows: the map's RTT between two, ms. */
   #routeMs: Float64Array[] = []
@@ -31,10 +32,10 @@ export class MapModel {
   #residual: Float64Array[] = []
   /** Each host's own detour, as a logarithm. */
   #effect = new Float64Array(0)
-  readonly #memo = new Map<string, Float64Array>()
+  readonly #memo = new Map<string, (row: number) => number>()
 
-  /** The RTT from a place to each host by row, ms; NaN: the host has no place. The array is not the caller's to change. */
-  predictFrom(hosts: HostTable, place: Place): Float64Array {
+  /** The RTT from a place to a host by row, ms; NaN: the host has no place. */
+  predictFrom(hosts: HostTable, place: Place): (row: number) => number {
     this.#refresh(hosts)
     const key = `${place.lat},${place.lon}`
     let predicted = this.#memo.get(key)
@@ -46,13 +47,27 @@ export class MapModel {
     return predicted
   }
 
-  #predict(hosts: HostTable, place: Place): Float64Array {
-    const predicted = new Float64Array(hosts.size).fill(Number.NaN)
+  #predict(hosts: HostTable, place: Place): (row: number) => number {
     const via = routeViaKm(place)
+    const predicted = this.#predictVantages(hosts, place, via)
+    const indexOf = this.#indexOf
+    return (row) => {
+      const index = indexOf.get(row)
+      if (index !== undefined) return predicted[index]!
+      const other = hosts.placeOf(row)
+      if (other === null) return Number.NaN
+      const km = greatCircleKm(place, other)
+      return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(via, routeTable(other), km)))
+    }
+  }
+
+  /** By index: the map, and what the vantages around the place see of each. */
+  #predictVantages(hosts: HostTable, place: Place, via: Float64Array): Float64Array {
+    const predicted = new Float64Array(this.#rows.length)
     const km = this.#rows.map((row) => greatCircleKm(place, hosts.placeOf(row)!))
     const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
     const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
-    for (const [j, row] of this.#rows.entries()) {
+    for (const j of this.#rows.keys()) {
       let [sum, total] = [0, MAP_WEIGHT]
       near.forEach((i, n) => {
         const residual = this.#residual[i]![j]!
@@ -61,7 +76,7 @@ export class MapModel {
         total += weights[n]!
       })
       const routeMs = routeRttMs(routeToKm(via, this.#toHubs[j]!, km[j]!))
-      predicted[row] = Math.max(fibreFloorMs(km[j]!), routeMs * Math.exp(this.#effect[j]! + sum / total))
+      predicted[j] = Math.max(fibreFloorMs(km[j]!), routeMs * Math.exp(this.#effect[j]! + sum / total))
     }
     return predicted
   }
@@ -76,10 +91,12 @@ export class MapModel {
   }
 
   #drawMap(hosts: HostTable): void {
-    this.#rows = []
-    for (let row = 0; row < hosts.size; row++) if (hosts.placeOf(row)) this.#rows.push(row)
     // By name, so that sums come out alike on every core.
-    this.#rows.sort((a, b) => (hosts.nameOf(a) < hosts.nameOf(b) ? -1 : 1))
+    this.#rows = hosts
+      .vantages()
+      .filter((row) => hosts.placeOf(row) !== null)
+      .sort((a, b) => (hosts.nameOf(a) < hosts.nameOf(b) ? -1 : 1))
+    this.#indexOf = new Map(this.#rows.map((row, index) => [row, index]))
     const places = this.#rows.map((row) => hosts.placeOf(row)!)
     this.#toHubs = places.map(routeTable)
     this.#routeMs = places.map((place) => {

@@ -1,6 +1,6 @@
 // The panel: an even sample of all who could be in it, which does not depend on who came when.
 //
-// Those whose keys hash lowest are in. Twice as many are kept at hand, so that one who goes is replaced
+// Those whose keys hash lowest (or have the lowest rank) are in. Twice as many are kept at hand, so that one who goes is replaced
 // without asking after all: everyone is looked through once in as many departures from those kept as the
 // panel is large, hence in constant time a change. Invariant: whoever is kept hashes lower than whoever is not.
 
@@ -14,20 +14,25 @@ interface Seat {
 export class Panel {
   readonly #size: number
   readonly #everyone: () => Iterable<string>
+  readonly #rankOf: (key: string) => number
   /** In order. */
   #kept: Seat[] = []
   /** How many could be in it and are not kept. */
   #others = 0
 
-  /** `everyone` tells the keys of all who were added and not removed; they are asked for rarely. */
-  constructor(size: number, everyone: () => Iterable<string>) {
+  /**
+   * `everyone` tells the keys of all who were added and not removed; they are asked for rarely. Those of the lowest
+   * rank are in: by default an even sample.
+   */
+  constructor(size: number, everyone: () => Iterable<string>, rankOf: (key: string) => number = hashText) {
     this.#size = size
     this.#everyone = everyone
+    this.#rankOf = rankOf
   }
 
   /** Takes in a key that was not added yet. True: it is in the panel. */
   add(key: string): boolean {
-    const seat = seatOf(key)
+    const seat = this.#seatOf(key)
     const at = this.#find(seat)
     if (at === this.#kept.length && this.#others > 0) {
       this.#others++
@@ -43,7 +48,7 @@ export class Panel {
 
   /** Forgets a key that was added, and that `everyone` tells no more. True: it was in the panel. */
   remove(key: string): boolean {
-    const at = this.#find(seatOf(key))
+    const at = this.#find(this.#seatOf(key))
     if (this.#kept[at]?.key !== key) {
       this.#others--
       return false
@@ -54,7 +59,7 @@ export class Panel {
   }
 
   has(key: string): boolean {
-    const at = this.#find(seatOf(key))
+    const at = this.#find(this.#seatOf(key))
     return at < this.#size && this.#kept[at]?.key === key
   }
 
@@ -64,9 +69,15 @@ export class Panel {
   }
 
   #refill(): void {
-    const all = Array.from(this.#everyone(), seatOf).sort((a, b) => (isBefore(a, b) ? -1 : 1))
+    const all = Array.from(this.#everyone(), (key) => this.#seatOf(key)).sort((a, b) =>
+      isBefore(a, b) ? -1 : 1,
+    )
     this.#kept = all.slice(0, 2 * this.#size)
     this.#others = all.length - this.#kept.length
+  }
+
+  #seatOf(key: string): Seat {
+    return { key, rank: this.#rankOf(key) }
   }
 
   /** Where a seat is kept, or would be. */
@@ -79,10 +90,6 @@ export class Panel {
     }
     return low
   }
-}
-
-function seatOf(key: string): Seat {
-  return { key, rank: hashText(key) }
 }
 
 function isBefore(a: Seat, b: Seat): boolean {

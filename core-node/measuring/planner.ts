@@ -350,11 +350,12 @@ function rankCandidates(
 }
 
 /** By what the RTTs in hand let hope. A host of which nothing is known may be anywhere: it is asked first. */
-function rankByBelief({ hopeMs, floorMs }: Belief, bestMs: number, rows: readonly number[]): Candidate[] {
+function rankByBelief(belief: Belief, bestMs: number, rows: readonly number[]): Candidate[] {
   return rows
-    .filter((row) => TRIANGLE_SLACK * floorMs[row]! <= bestMs)
-    .filter((row) => !(hopeMs[row]! > HOPELESS_RATIO * bestMs + HOPELESS_MS))
-    .map((row) => ({ row, ms: Number.isNaN(hopeMs[row]!) ? 0 : hopeMs[row]! }))
+    .map((row) => ({ row, ...belief.of(row) }))
+    .filter(({ floorMs }) => TRIANGLE_SLACK * floorMs <= bestMs)
+    .filter(({ hopeMs }) => !(hopeMs > HOPELESS_RATIO * bestMs + HOPELESS_MS))
+    .map(({ row, hopeMs }) => ({ row, ms: Number.isNaN(hopeMs) ? 0 : hopeMs }))
 }
 
 /** Without an RTT: by the map; where that says nothing, the most central first, whose RTT tells most of the rest. */

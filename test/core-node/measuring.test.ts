@@ -422,8 +422,8 @@ const believedOf = (
   const sightings = Object.entries(rttsMs).map(([name, rttMs]) => {
     return { row: tables.hostRow(name), rttMs, weight: 1 }
   })
-  const { ms } = believe(tables, sightings, place, null)
-  return (name) => ms[tables.hostRow(name)]!
+  const belief = believe(tables, sightings, place, null)
+  return (name) => belief.of(tables.hostRow(name)).ms
 }
 
 /** Six honest hosts at 60 ms from each other, and one at 100 ms from each that may claim to be at 5. */

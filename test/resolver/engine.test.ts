@@ -489,7 +489,7 @@ t.test('hosts side by side correct the map as one, and neighbours more than who 
     ]),
   ).hosts
   const rows = [0, 1, 2, 3].map((i) => hosts.rowOf(`h${i}`))
-  const mapMs = new Float64Array(hosts.size).fill(50)
+  const mapMs = () => 50
   const corrected = (seen: readonly number[]) =>
     correctMap(
       hosts,
