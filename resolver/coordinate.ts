@@ -34,6 +34,18 @@ export function distanceMs(a: Coordinate, b: Coordinate): number {
   return adjusted > 0 ? adjusted : raw
 }
 
+/** Below so many ms a sum of straight line, heights and adjustments is bent, so that it stays above 0. */
+const BENT_BELOW_MS = 4
+
+/**
+ * An RTT of what heights and adjustments sum up to, which may be negative among near hosts. Serf leaves the
+ * adjustments out there: a good rule for updates, but by it a host at -1 is farther than one at 1. This keeps the
+ * order: who sums up to less is nearer.
+ */
+export function positiveMs(sumMs: number): number {
+  return sumMs >= BENT_BELOW_MS ? sumMs : BENT_BELOW_MS * Math.exp(sumMs / BENT_BELOW_MS - 1)
+}
+
 /** All numbers finite, the right dimension, height not negative: the only coordinates ever stored. */
 export function isSaneCoordinate(c: Coordinate, dimensions: number = DIMENSIONS): boolean {
   return (

@@ -51,9 +51,14 @@ export interface Story {
   readonly allDown: 'stale' | 'fallback' | 'empty' | null
   /** Picks in order, then those passed over. */
   readonly members: readonly MemberStory[]
+  /** Members that are not told of: those of a large service that could not be chosen by its index, and all beyond MAX_TOLD. */
+  readonly others: number
   /** Hosts that would be asked next to measure the way to this client. */
   readonly wouldProbe: readonly string[]
 }
+
+/** Members that one story tells of. */
+const MAX_TOLD = 1000
 
 /** The whole decision. `wouldProbe`: as the planner says; `policy`: the one asked for, null: the service's own. */
 export function explain(
@@ -67,13 +72,15 @@ export function explain(
 ): Story {
   const picked = selection.picks.map((pick, i) => tellMember(pick, i + 1, null, selection))
   const passedOver = selection.dropped.map((drop) => tellMember(drop, null, drop.reason, selection))
+  const told = [...picked, ...passedOver].slice(0, MAX_TOLD)
   return {
     service: serving.service.name,
     policy: policy ?? serving.service.policy,
     client: formatAddress(locality.client),
     locality: explainLocality(tables, locality, nowMs),
     allDown: selection.allDown?.mode ?? null,
-    members: [...picked, ...passedOver],
+    members: told,
+    others: selection.unweighed + picked.length + passedOver.length - told.length,
     wouldProbe,
   }
 }
@@ -128,7 +135,8 @@ function lines(story: Story): string[] {
       .slice(0, MAX_TXT_MEMBERS)
       .map((m) => `${m.rank === null ? '-' : m.rank} ${m.name}: ${m.why}`),
   ]
-  if (story.members.length > MAX_TXT_MEMBERS) told.push(`and ${story.members.length - MAX_TXT_MEMBERS} more`)
+  const more = Math.max(0, story.members.length - MAX_TXT_MEMBERS) + story.others
+  if (more > 0) told.push(`and ${more} more`)
   if (evidence) told.push(`measured by ${evidence}`)
   return told.map(fitTxt)
 }

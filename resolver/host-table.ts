@@ -6,7 +6,7 @@
 // is reckoned from many of them at once (the map, triangles, witnesses) is reckoned from a bounded panel: the vantages.
 
 import { type Address, parseAddress } from './address.ts'
-import { DIMENSIONS, MAX_USABLE_ERROR } from './coordinate.ts'
+import { DIMENSIONS, MAX_USABLE_ERROR, positiveMs } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { hashText } from './hash.ts'
 import { MapModel } from './map-model.ts'
@@ -164,16 +164,16 @@ export class HostTable {
     }
   }
 
-  /** As coordinate.ts' distanceMs from a coordinate to a host's, without making an object. NaN: it has none. */
-  distanceToMs(from: Coordinate, row: number): number {
-    const numbers = this.#coordinates
+  /**
+   * Writes a host's point of the space into `to`: its place, and how far above it the host is (height and adjustment),
+   * DIMENSIONS + 1 numbers. False: it has none.
+   */
+  copyPoint(row: number, to: Float64Array): boolean {
+    if (!this.hasCoordinate(row)) return false
     const at = row * COORDINATE_STRIDE
-    let sum = 0
-    for (let i = 0; i < DIMENSIONS; i++) {
-      const d = from.vec[i]! - numbers[at + i]!
-      sum += d * d
-    }
-    return this.#withHeights(Math.sqrt(sum), from.heightMs, from.adjustmentMs, at)
+    for (let i = 0; i < DIMENSIONS; i++) to[i] = this.#coordinates[at + i]!
+    to[DIMENSIONS] = this.#coordinates[at + DIMENSIONS]! + this.#coordinates[at + DIMENSIONS + 1]!
+    return true
   }
 
   /** Predicted RTT between two hosts, ms. NaN: one of them has no coordinate. */
@@ -186,7 +186,14 @@ export class HostTable {
       const d = numbers[atA + i]! - numbers[atB + i]!
       sum += d * d
     }
-    return this.#withHeights(Math.sqrt(sum), numbers[atA + DIMENSIONS]!, numbers[atA + DIMENSIONS + 1]!, atB)
+    const heightsMs = numbers[atA + DIMENSIONS]! + numbers[atB + DIMENSIONS]!
+    const adjustmentsMs = numbers[atA + DIMENSIONS + 1]! + numbers[atB + DIMENSIONS + 1]!
+    return positiveMs(Math.sqrt(sum) + heightsMs + adjustmentsMs)
+  }
+
+  /** Rows of the hosts that one has measured the way to. */
+  peersOf(row: number): Iterable<number> {
+    return this.#slots[row]?.meshMs.keys() ?? []
   }
 
   /** The RTT that two hosts measured between them, ms, the mean of both ways, or of the one that is a witness; NaN: neither did. */
@@ -241,12 +248,6 @@ export class HostTable {
     return Number.isNaN(measuredMs) ? this.distanceBetweenMs(a, b) : measuredMs
   }
 
-  #withHeights(straightMs: number, heightMs: number, adjustmentMs: number, at: number): number {
-    const raw = straightMs + heightMs + this.#coordinates[at + DIMENSIONS]!
-    const adjusted = raw + adjustmentMs + this.#coordinates[at + DIMENSIONS + 1]!
-    return adjusted > 0 ? adjusted : raw
-  }
-
   /** Where a host is: as its operator says, else by the geography of its first address; null: unknown. */
   placeOf(row: number): Place | null {
     const at = row * PLACE_STRIDE
@@ -258,6 +259,14 @@ export class HostTable {
   /** What the map says of the RTT from a place to a host by row, ms; NaN: the host has no place. */
   predictFrom(place: Place): (row: number) => number {
     return this.#map.predictFrom(this, place)
+  }
+
+  /**
+   * Where in the space a client at a place is taken to be, by what the map says of its RTTs to the vantages nearest to
+   * it and some others; null: too few of them are in the space and on the map.
+   */
+  coordinateAt(place: Place): Coordinate | null {
+    return this.#map.coordinateAt(this, place)
   }
 
   // Writing.

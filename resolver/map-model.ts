@@ -5,9 +5,10 @@
 // which hosts are badly connected, and how a client's neighbourhood sees a host (simple kriging of the
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
-import type { Place } from './directory.ts'
+import type { Coordinate, Place } from './directory.ts'
 import { fibreFloorMs, greatCircleKm, routeRttMs, routeTable, routeToKm, routeViaKm } from './geo.ts'
 import type { HostTable } from './host-table.ts'
+import { placeBySightings } from './placement.ts'
 
 /** Hosts around a client whose view is asked, how far it carries, and the weight of "as the map says" beside it. */
 const NEAR_HOSTS = 20
@@ -16,6 +17,10 @@ const MAP_WEIGHT = 2
 /** A host's own detour counts in full once so many others have measured it, and then somewhat more: it is worst nearby. */
 const EFFECT_DOUBT = 5
 const EFFECT_SHARE = 1.3
+/** Vantages by which a place is put into the space: its nearest, others from near to far, and the fewest that will do. */
+const PLACED_BY_NEAR = 12
+const PLACED_BY_FAR = 12
+const PLACED_BY_LEAST = 3
 /** Places remembered between changes: a map database knows some 100,000 cities, few of them ask. */
 const MEMO_SIZE = 20_000
 
@@ -33,11 +38,12 @@ export class MapModel {
   /** Each host's own detour, as a logarithm. */
   #effect = new Float64Array(0)
   readonly #memo = new Map<string, (row: number) => number>()
+  readonly #coordinates = new Map<string, Coordinate | null>()
 
   /** The RTT from a place to a host by row, ms; NaN: the host has no place. */
   predictFrom(hosts: HostTable, place: Place): (row: number) => number {
     this.#refresh(hosts)
-    const key = `${place.lat},${place.lon}`
+    const key = keyOf(place)
     let predicted = this.#memo.get(key)
     if (!predicted) {
       if (this.#memo.size >= MEMO_SIZE) this.#memo.clear()
@@ -45,6 +51,31 @@ export class MapModel {
       this.#memo.set(key, predicted)
     }
     return predicted
+  }
+
+  /** Where in the space a client at a place is taken to be; null: too few vantages have both a coordinate and a place. */
+  coordinateAt(hosts: HostTable, place: Place): Coordinate | null {
+    const msTo = this.predictFrom(hosts, place)
+    const key = keyOf(place)
+    let coordinate = this.#coordinates.get(key)
+    if (coordinate === undefined) {
+      if (this.#coordinates.size >= MEMO_SIZE) this.#coordinates.clear()
+      coordinate = this.#place(hosts, msTo)
+      this.#coordinates.set(key, coordinate)
+    }
+    return coordinate
+  }
+
+  /** By the nearest vantages, which say where among its neighbours it is, and by some of all, which keep it there. */
+  #place(hosts: HostTable, msTo: (row: number) => number): Coordinate | null {
+    const placed = this.#rows.filter((row) => hosts.hasCoordinate(row))
+    const byMs = placed.map((row) => ({ row, ms: msTo(row) })).sort((a, b) => a.ms - b.ms)
+    const step = Math.max(1, Math.ceil((byMs.length - PLACED_BY_NEAR) / PLACED_BY_FAR))
+    const chosen = byMs.filter((_, i) => i < PLACED_BY_NEAR || (i - PLACED_BY_NEAR) % step === 0)
+    if (chosen.length < PLACED_BY_LEAST) return null
+    return placeBySightings(
+      chosen.map(({ row, ms }) => ({ coordinate: hosts.coordinateOf(row)!, rttMs: ms, weight: 1 })),
+    )
   }
 
   #predict(hosts: HostTable, place: Place): (row: number) => number {
@@ -88,6 +119,7 @@ export class MapModel {
     this.#mapSerial = hosts.mapSerial
     this.#meshSerial = hosts.modelSerial
     this.#memo.clear()
+    this.#coordinates.clear()
   }
 
   #drawMap(hosts: HostTable): void {
@@ -127,4 +159,8 @@ export class MapModel {
     })
     for (const residuals of this.#residual) for (const j of rows.keys()) residuals[j]! -= this.#effect[j]!
   }
+}
+
+function keyOf({ lat, lon }: Place): string {
+  return `${lat},${lon}`
 }

@@ -5,6 +5,7 @@
 // rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
 
 import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import { type Candidates, candidates } from './candidates.ts'
 import {
   type AllDown,
   type Basis,
@@ -15,7 +16,7 @@ import {
 } from './directory.ts'
 import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
 import { type Locality, predict } from './locate.ts'
-import type { MemberState, ServingMember, ServingService } from './serving.ts'
+import { hasAttributes, type MemberState, type ServingMember, type ServingService } from './serving.ts'
 import type { Tables } from './tables.ts'
 
 /** Why a member was passed over. */
@@ -92,6 +93,8 @@ export interface Selection {
   readonly ttlSec: number
   /** Set where no member is live: what was done about it. */
   readonly allDown: AllDown | null
+  /** Members of a large service that were not weighed: by the index they can't be chosen (see candidates.ts). */
+  readonly unweighed: number
 }
 
 /** Numbers in [0, 1), from whoever calls. */
@@ -117,7 +120,10 @@ interface Order {
   readonly byPrefix: boolean
 }
 
-/** Chooses members of `serving` for a client: each member is either picked or dropped with a reason. Pure; O(members log members). */
+/**
+ * Chooses members of `serving` for a client: each member is either picked or dropped with a reason. Pure. Of a large
+ * service those that its index offers are weighed, more and more of them until there is enough to choose from.
+ */
 export function select(
   tables: Tables,
   serving: ServingService,
@@ -125,28 +131,49 @@ export function select(
   ask: Ask,
   rng: Rng,
 ): Selection {
+  const asked = { tables, serving, locality, ask, policy: ask.policy ?? serving.service.policy }
+  const fits = (member: ServingMember) => unfitness(serving.service, ask, member) === null
+  for (let reach = 1; ; reach *= 4) {
+    const found = candidates(asked, reach, fits, rng)
+    const selection = selectAmong(asked, found, rng)
+    if (found.isAll || isEnough(selection, serving.service, ask)) return selection
+  }
+}
+
+/** What is asked, by whom, of what. */
+export interface Asked {
+  readonly tables: Tables
+  readonly serving: ServingService
+  readonly locality: Locality
+  readonly ask: Ask
+  readonly policy: Policy
+}
+
+function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Selection {
+  const { tables, serving, locality, ask, policy } = asked
   const { service } = serving
-  const policy = ask.policy ?? service.policy
   const weigh = weigher(tables, locality)
   const isRing = ask.minMs > 0 || ask.maxMs < Number.POSITIVE_INFINITY
   const needsMs = isRing || isByDistance(policy)
 
   const fit: Weighed[] = []
   const dropped: Dropped[] = []
-  let live = 0
+  let live = serving.index?.offered ?? 0
   let dependsOnAsker = isRing
-  for (const member of serving.members) {
+  for (const member of members) {
     const weighed = needsMs ? weigh(member) : unweighed(member)
     const unfit = unfitness(service, ask, member)
-    if (member.state === 'live' && hasAttributes(member, service.where)) live++
+    if (serving.index === null && member.isOffered) live++
     if (unfit === 'self') dependsOnAsker = true
     const reason = unfit ?? (isRing ? outOfRing(ask, weighed.ms) : null)
     if (reason) dropped.push({ ...weighed, reason })
     else fit.push(weighed)
   }
-  if (live === 0) return selectAllDown(service, ask, dropped, weigh)
+  const others = serving.members.length - members.length
+  if (live === 0) return { ...selectAllDown(service, ask, dropped, weigh), unweighed: others }
 
-  const order = orderBy(policy, service, fit, locality, incumbentOf(tables, locality, service), ask, rng)
+  const incumbent = incumbentOf(tables, locality, service)
+  const order = orderBy(policy, service, fit, isAll, locality, incumbent, ask, rng)
   const picks = order.ordered.slice(0, ask.limit).map((w) => (needsMs ? w : weigh(w.member)))
   for (const weighed of order.full) dropped.push({ ...weighed, reason: 'full' })
   for (const weighed of order.ordered.slice(ask.limit)) dropped.push({ ...weighed, reason: 'farther' })
@@ -158,7 +185,20 @@ export function select(
     scopeBits: scopeOf(order, locality, dependsOnAsker),
     ttlSec: service.ttlSec,
     allDown: null,
+    unweighed: others,
   }
+}
+
+/**
+ * Whether more candidates could not change the choice: as many as asked for were found that turn nobody away, and
+ * somebody was passed over who is not among those that share the clients by tieMs.
+ */
+function isEnough({ picks, dropped, allDown }: Selection, service: Service, ask: Ask): boolean {
+  if (allDown !== null) return true
+  if (picks.length < ask.limit) return false
+  if (service.tieMs === 0) return true
+  const farthest = Math.max(...dropped.map(({ ms, reason }) => (reason === 'farther' ? ms : 0)))
+  return farthest > picks[0]!.ms + service.tieMs
 }
 
 /** How many of the picks a DNS answer names: those as good as the first, within minAddrs..maxAddrs. */
@@ -192,11 +232,6 @@ function unsuited(
   } else if (!hasAddress(member, ask.family)) return 'family'
   if (ask.want === 'port' && member.port === null) return 'no-port'
   return ask.reachableOnly && member.reachable !== true ? 'unreachable' : null
-}
-
-function hasAttributes(member: ServingMember, where: Predicate): boolean {
-  for (const key in where) if (member.attributes[key] !== where[key]) return false
-  return true
 }
 
 function hasAddress(member: ServingMember, family: Family | null): boolean {
@@ -237,6 +272,7 @@ function orderBy(
   policy: Policy,
   service: Service,
   fit: readonly Weighed[],
+  isAll: boolean,
   locality: Locality,
   incumbent: string | null,
   ask: Ask,
@@ -248,7 +284,9 @@ function orderBy(
   switch (policy) {
     case 'nearest':
     case 'failover': {
-      const { open, full, byPrefix } = shed(fit, client)
+      const { open, full, byPrefix } = shed(fit, isAll, client)
+      // Of a large service there may be others yet, who are not full.
+      if (open.length === 0 && !isAll) return { ...byChance, ordered: [], full, ties: 0 }
       if (open.length === 0) return { ordered: full, full: [], ties: 1, byLocation: fit.length > 1, byPrefix }
       const order =
         policy === 'nearest'
@@ -286,9 +324,10 @@ function lastResort(share: number): number {
  */
 function shed(
   fit: readonly Weighed[],
+  isAll: boolean,
   client: number,
 ): { open: Weighed[]; full: Weighed[]; byPrefix: boolean } {
-  const allFull = fit.every(({ member }) => member.load !== null && member.load >= member.capacity)
+  const allFull = isAll && fit.every(({ member }) => member.load !== null && member.load >= member.capacity)
   const isFull = ({ member }: Weighed) =>
     allFull || (member.shedShare > 0 && hashShare(client ^ SHED_SALT, member.hash) < member.shedShare)
   return {
@@ -399,7 +438,7 @@ function selectAllDown(
   ask: Ask,
   unfit: readonly Dropped[],
   weigh: (member: ServingMember) => Weighed,
-): Selection {
+): Omit<Selection, 'unweighed'> {
   const isStale = (d: Dropped) =>
     (d.reason === 'down' || d.reason === 'silent') && !d.member.drained && unsuited(ask, d.member) === null
   const stalenessMs = ({ member }: Weighed) =>

@@ -4,8 +4,9 @@
 // that it sheds are decided. The tables call it when a record changes; no answer computes any of it.
 
 import { type Address, familyOf, formatAddress, parseAddress } from './address.ts'
-import { type Host, type Member, memberKey, type Proof, type Service } from './directory.ts'
+import { type Host, type Member, memberKey, type Predicate, type Proof, type Service } from './directory.ts'
 import { hashText } from './hash.ts'
+import type { MemberIndex } from './member-index.ts'
 
 /** Why a member is not up for choice at all; `live` where it is. */
 export type MemberState = 'live' | 'silent' | 'left' | 'down' | 'drained' | 'unverified'
@@ -20,6 +21,8 @@ export interface ServingMember {
   readonly state: MemberState
   /** Also where `state` says something worse. */
   readonly drained: boolean
+  /** Live, with all attributes that the service asks for. */
+  readonly isOffered: boolean
   /** Proven addresses as the service's `verify` asks, by family, best first. */
   readonly addresses4: readonly Address[]
   readonly addresses6: readonly Address[]
@@ -44,6 +47,14 @@ export interface ServingMember {
 export interface ServingService {
   readonly service: Service
   readonly members: readonly ServingMember[]
+  /** Of those that are offered, where the members are too many to look at each; null: they are not. */
+  readonly index: MemberIndex | null
+}
+
+/** Whether a member has all attributes asked for. */
+export function hasAttributes(member: Pick<Member, 'attributes'>, where: Predicate): boolean {
+  for (const key in where) if (member.attributes[key] !== where[key]) return false
+  return true
 }
 
 /** The state of a member: the first that applies of left, silent, drained, down, unverified; else live. */
@@ -101,13 +112,15 @@ export function compileMember(
     .map(parseAddress)
     .filter((address) => address !== null)
   const tier = Number(member.attributes.tier ?? 0)
+  const state = memberState(member, host, addresses.length > 0)
   return {
     service: member.service,
     name: member.name,
     host: row,
     hostName: member.host,
     drained: member.drained,
-    state: memberState(member, host, addresses.length > 0),
+    state,
+    isOffered: state === 'live' && hasAttributes(member, service?.where ?? {}),
     addresses4: addresses.filter((a) => familyOf(a) === 4),
     addresses6: addresses.filter((a) => familyOf(a) === 6),
     port: member.port,

@@ -23,6 +23,7 @@ import {
   type Service,
 } from './directory.ts'
 import { HostTable } from './host-table.ts'
+import { MemberIndex } from './member-index.ts'
 import { Panel } from './panel.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
@@ -57,7 +58,12 @@ interface ServiceSlot {
   serving: ServingService | null
   readonly members: ServingMember[]
   readonly indexOf: Map<string, number>
+  index: MemberIndex | null
 }
+
+/** From so many members on a service has an index, below which it is given up again: to weigh a few hundred costs no more. */
+const INDEX_FROM = 512
+const INDEX_UNTIL = 256
 
 export class Tables {
   #serial = 0
@@ -113,6 +119,11 @@ export class Tables {
   setGeography(geography: Geography | null): void {
     this.#geography = geography
     this.hosts.setGeography(geography)
+    for (const slot of this.#services.values()) {
+      slot.members.forEach((member, i) => {
+        slot.index?.put(i, member)
+      })
+    }
     this.#serial++
   }
 
@@ -133,6 +144,15 @@ export class Tables {
     const slot = this.#services.get(service)
     const index = slot?.indexOf.get(name)
     return index === undefined ? null : slot!.members[index]!
+  }
+
+  /** Members of a service on a host, by its row. */
+  membersOn(row: number, service: string): ServingMember[] {
+    const prefix = memberKey(service, '')
+    return this.hosts.membersOf(row).flatMap((key) => {
+      const member = key.startsWith(prefix) ? this.member(service, key.slice(prefix.length)) : null
+      return member === null ? [] : [member]
+    })
   }
 
   /** Row of the live host that proved this address; -1: none. Of several, the first by name. */
@@ -194,7 +214,7 @@ export class Tables {
   #slot(name: string): ServiceSlot {
     let slot = this.#services.get(name)
     if (!slot) {
-      slot = { service: null, serving: null, members: [], indexOf: new Map() }
+      slot = { service: null, serving: null, members: [], indexOf: new Map(), index: null }
       this.#services.set(name, slot)
     }
     return slot
@@ -206,7 +226,7 @@ export class Tables {
       if (this.#aliases.get(alias) === name) this.#aliases.delete(alias)
     }
     slot.service = service
-    slot.serving = service && { service, members: slot.members }
+    this.#setServing(slot)
     for (const alias of service?.aliases ?? []) this.#aliases.set(alias, name)
     for (const member of [...slot.indexOf.keys()]) this.#compileMember(memberKey(name, member))
     if (!service && slot.members.length === 0) this.#services.delete(name)
@@ -235,7 +255,23 @@ export class Tables {
     const index = slot.indexOf.get(member.name) ?? slot.members.length
     const share = shedShare ?? slot.members[index]!.shedShare
     slot.indexOf.set(member.name, index)
-    slot.members[index] = compileMember(member, slot.service, this.hosts.recordOf(row), row, share)
+    const serving = compileMember(member, slot.service, this.hosts.recordOf(row), row, share)
+    slot.members[index] = serving
+    slot.index?.put(index, serving)
+    if (slot.index === null && slot.members.length >= INDEX_FROM) this.#setIndex(slot, true)
+  }
+
+  #setServing(slot: ServiceSlot): void {
+    const { service, members, index } = slot
+    slot.serving = service && { service, members, index }
+  }
+
+  #setIndex(slot: ServiceSlot, present: boolean): void {
+    slot.index = present ? new MemberIndex(this.hosts, slot.indexOf) : null
+    slot.members.forEach((member, i) => {
+      slot.index?.put(i, member)
+    })
+    this.#setServing(slot)
   }
 
   #removeServing(member: Member): void {
@@ -243,10 +279,14 @@ export class Tables {
     const index = slot.indexOf.get(member.name)!
     const last = slot.members.pop()!
     slot.indexOf.delete(member.name)
+    slot.index?.remove(slot.members.length)
     if (last.name !== member.name) {
       slot.members[index] = last
       slot.indexOf.set(last.name, index)
+      slot.index?.remove(index)
+      slot.index?.put(index, last)
     }
+    if (slot.index !== null && slot.members.length < INDEX_UNTIL) this.#setIndex(slot, false)
     if (!slot.service && slot.members.length === 0) this.#services.delete(member.service)
   }
 

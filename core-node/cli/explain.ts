@@ -57,6 +57,7 @@ async function explain(
     return terminal.print(`${service} has no members. Next: npx nearcast token create --service ${service}`)
   }
   printMembers(decision.members, terminal)
+  if (decision.others > 0) terminal.print(`and ${decision.others} others, which its index passed over`)
   const { evidence } = decision.locality
   if (evidence.length > 0) {
     terminal.print('\nmeasured:')

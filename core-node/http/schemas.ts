@@ -242,6 +242,9 @@ export const ExplainReply = Type.Unsafe<Story>(
         why: Type.String(),
       }),
     ),
+    others: Type.Integer({
+      description: 'Members not told of: of a large service, those that its index passed over',
+    }),
     wouldProbe: Type.Array(Type.String()),
   }),
 )

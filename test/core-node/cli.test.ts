@@ -234,6 +234,7 @@ const EXPLANATION = {
       why: 'its operator took it out',
     },
   ],
+  others: 7,
   wouldProbe: ['lon1', 'par1'],
 }
 
@@ -545,6 +546,7 @@ place: 52.37 4.90 (within 20 km, from geography)
 -  fra1    17.3  1.0  measured  17.3  farther: fits, but ams1 is better and one
                                       was asked for
 -  lon1       -    -  none         -  drained: its operator took it out
+and 7 others, which its index passed over
 
 measured:
 HOST  RTT MS  SAMPLES     AGE  BY

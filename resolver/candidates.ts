@@ -1,0 +1,106 @@
+// Candidates: of a service's members those that are worth weighing for one question.
+//
+// Of an ordinary service that is all of them. Of a large one the index (member-index.ts) is asked: by distance for
+// the nearest by their coordinates, whoever was measured, and the member that the client was sent to last; for chance
+// for as many draws. So a measured RTT always counts; where the choice stands on estimates alone (a client that is no
+// host), who is nearest by the estimate but not among the nearest by coordinate may be missed. The policies hash,
+// weighted and failover, and a service of which nobody is live, weigh all, or a bounded part. Pure.
+
+import type { Policy } from './directory.ts'
+import { hashClient } from './hash.ts'
+import type { Locality } from './locate.ts'
+import { MARKS, type MemberIndex, type Spot, type Wanted } from './member-index.ts'
+import type { Ask, Asked, Rng } from './select.ts'
+import type { ServingMember } from './serving.ts'
+import type { Tables } from './tables.ts'
+
+export interface Candidates {
+  readonly members: readonly ServingMember[]
+  /** No more are to be had, or none that could matter. */
+  readonly isAll: boolean
+}
+
+/** Of a client that is no host, so many more than asked for: its estimates are not its coordinate's. */
+const MARGIN = 32
+/** No more candidates than these are weighed, whatever is asked. */
+const MAX_CANDIDATES = 4096
+/** Members of a service all of whose members are down that are looked at for the least stale. */
+const MAX_STALE = 512
+
+/** `reach` says how far to look: 1 at first, then more where that was not enough. `fits`: whether a member may be chosen at all. */
+export function candidates(
+  asked: Asked,
+  reach: number,
+  fits: (member: ServingMember) => boolean,
+  rng: Rng,
+): Candidates {
+  const { serving, ask, policy } = asked
+  const { index, members } = serving
+  if (index === null || !isIndexed(policy)) return { members, isAll: true }
+  if (index.offered === 0) return { members: members.slice(0, MAX_STALE), isAll: true }
+  const few = index.fewWith(ask.where)
+  if (few !== null) return { members: few, isAll: true }
+  const wanted = { where: ask.where, marks: marksOf(ask), barred: barredOf(asked, index), fits }
+  const count = Math.min(MAX_CANDIDATES, reach * ask.limit)
+  if (policy === 'random' && ask.minMs <= 0 && ask.maxMs === Number.POSITIVE_INFINITY) {
+    const drawn = index.draw(count, wanted, rng)
+    return { members: drawn, isAll: drawn.length < count || count === MAX_CANDIDATES }
+  }
+  return nearCandidates(asked, index, reach, wanted)
+}
+
+function isIndexed(policy: Policy): boolean {
+  return policy === 'nearest' || policy === 'random'
+}
+
+function marksOf(ask: Ask): number {
+  const family = ask.family === null ? 0 : ask.family === 4 ? MARKS.ipv4 : MARKS.ipv6
+  const want = { address: family, port: family | MARKS.port, url: MARKS.url }[ask.want]
+  return ask.reachableOnly ? want | MARKS.reachable : want
+}
+
+/** Whom the asker named, and itself. */
+function barredOf({ tables, serving, ask }: Asked, index: MemberIndex): ReadonlySet<number> {
+  const own = ask.self < 0 ? [] : tables.membersOn(ask.self, serving.service.name)
+  const names = [...ask.exclude, ...own.map(({ name }) => name)]
+  return new Set(names.flatMap((name) => index.idOf(name) ?? []))
+}
+
+function nearCandidates(asked: Asked, index: MemberIndex, reach: number, wanted: Wanted): Candidates {
+  const { tables, locality, ask } = asked
+  const margin = locality.host >= 0 ? 0 : MARGIN
+  const count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
+  const spot = spotOf(tables, locality, ask)
+  const isKnown = spot.coordinate !== null || spot.place !== null
+  const found = isKnown
+    ? index.near(spot, count, wanted)
+    : index.walk(hashClient(locality.client), count, wanted)
+  return {
+    members: [...new Set([...found, ...knownMembers(asked)])],
+    isAll: found.length < count || count === MAX_CANDIDATES,
+  }
+}
+
+/** Where the index is asked from. Rings are widened by what the estimates may be off by; select is exact. */
+function spotOf(tables: Tables, locality: Locality, { minMs, maxMs }: Ask): Spot {
+  const { host, coordinate, place } = locality
+  const errorMs = host >= 0 ? 0 : locality.errorMs
+  return {
+    coordinate: coordinate ?? (place === null ? null : tables.hosts.coordinateAt(place)),
+    place,
+    minMs: minMs - errorMs,
+    maxMs: maxMs + errorMs,
+  }
+}
+
+/** Members that hosts measured the way to, and the one that the client is kept on, in order of their hosts' rows. */
+function knownMembers({ tables, serving, locality }: Asked): ServingMember[] {
+  const { service } = serving
+  const known = tables.locality(locality.row)
+  const rows =
+    locality.host >= 0 ? [...tables.hosts.peersOf(locality.host), locality.host] : known?.evidenceHosts
+  const members = Array.from(rows ?? []).flatMap((row) => tables.membersOn(row, service.name))
+  const incumbent = known?.record.incumbents[service.name]
+  const kept = incumbent === undefined ? null : tables.member(service.name, incumbent)
+  return kept === null ? members : [...members, kept]
+}

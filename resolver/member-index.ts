@@ -1,0 +1,297 @@
+// The member index: of a large service, the members near a spot, random ones, and those with an attribute,
+// without looking at all of them.
+//
+// Holds who is offered (live, and with what the service asks for), by the ids that the tables give them. Members
+// with a coordinate are points of the coordinate space; of the others those with a place are points of the globe.
+// Attributes that few have are lists of their holders; those that many have are marks that searches prune by.
+// Invariant: after put and remove it says what it would, were it made anew. Written by Tables alone; pure.
+
+import { DIMENSIONS } from './coordinate.ts'
+import type { Coordinate, Place, Predicate } from './directory.ts'
+import type { HostTable } from './host-table.ts'
+import { IdSet } from './id-set.ts'
+import { PointTree } from './point-tree.ts'
+import type { Rng } from './select.ts'
+import { hasAttributes, type ServingMember } from './serving.ts'
+
+/** What a question asks of members. */
+export interface Wanted {
+  readonly where: Predicate
+  /** What MARKS must tell of each. */
+  readonly marks: number
+  /** Never found: a million members are passed by faster by their numbers than by a look at each. */
+  readonly barred: ReadonlySet<number>
+  /** All of this once more, of one member. */
+  readonly fits: (member: ServingMember) => boolean
+}
+
+/** Where a question is asked from, as far as that is known. */
+export interface Spot {
+  readonly coordinate: Coordinate | null
+  readonly place: Place | null
+  /** Members predicted to be nearer or farther are of no use, ms. */
+  readonly minMs: number
+  readonly maxMs: number
+}
+
+/** Properties that searches prune by. All further bits are for attributes. */
+export const MARKS = { ipv4: 1, ipv6: 2, url: 4, port: 8, reachable: 16 } as const
+const FIRST_ATTRIBUTE_BIT = 5
+const BITS = 31
+
+/** An attribute with so many holders gets a mark; with fewer, its holders are gone through one by one. */
+const MANY_HOLDERS = 512
+/** Draws that may fail before all members are looked through: one in some thousands is found in a millisecond by either. */
+const MAX_DRAWS = 20_000
+/** Members passed over before a walk ends. */
+const MAX_STEPS = 4096
+/** A globe whose size fits the space's grain: a unit of it is about 10 km. */
+const GLOBE_RADIUS = 640
+
+interface Holders {
+  readonly ids: Set<number>
+  /** Which bit marks them; -1: none does. */
+  bit: number
+}
+
+export class MemberIndex {
+  readonly #hosts: HostTable
+  readonly #idOf: ReadonlyMap<string, number>
+  /** By id; the last that was put. */
+  readonly #members: (ServingMember | undefined)[] = []
+  readonly #offered = new IdSet()
+  readonly #points = new PointTree()
+  readonly #globe = new PointTree()
+  /** Offered, and nobody knows where. */
+  readonly #adrift = new IdSet()
+  readonly #holders = new Map<string, Holders>()
+  /** By bit: how many attributes it stands for. */
+  readonly #sharedBy = new Array<number>(BITS).fill(0)
+  readonly #values = new Float64Array(DIMENSIONS + 1)
+
+  /** `idOf`: by name, the numbers that members are put with, kept up by the caller. */
+  constructor(hosts: HostTable, idOf: ReadonlyMap<string, number>) {
+    this.#hosts = hosts
+    this.#idOf = idOf
+  }
+
+  /** A member's number; undefined: it is none of the service. */
+  idOf(name: string): number | undefined {
+    return this.#idOf.get(name)
+  }
+
+  /** Members that are offered. */
+  get offered(): number {
+    return this.#offered.size
+  }
+
+  /** Bytes of its arrays; the holders of attributes take some 40 each beside them. */
+  get bytes(): number {
+    const parts = [this.#points, this.#globe, this.#offered, this.#adrift]
+    return parts.reduce((sum, part) => sum + part.bytes, 8 * this.#members.length)
+  }
+
+  /** A member came or changed, or its host moved. `id`: a small whole number, its own until it is removed. */
+  put(id: number, member: ServingMember): void {
+    const before = this.#members[id]
+    if (!member.isOffered) {
+      this.remove(id)
+      return
+    }
+    this.#members[id] = member
+    this.#offered.add(id)
+    if (before?.attributes !== member.attributes) this.#hold(id, before?.attributes ?? {}, member.attributes)
+    this.#settle(id, member)
+  }
+
+  remove(id: number): void {
+    const before = this.#members[id]
+    if (before === undefined) return
+    this.#members[id] = undefined
+    this.#offered.remove(id)
+    this.#hold(id, before.attributes, {})
+    for (const part of [this.#points, this.#globe, this.#adrift]) part.remove(id)
+  }
+
+  /** All who have the rarest of some attributes, where these are few; null: all of them are common. */
+  fewWith(where: Predicate): ServingMember[] | null {
+    let rarest: ReadonlySet<number> | null = null
+    for (const [name, value] of Object.entries(where)) {
+      const ids = this.#holders.get(keyOf(name, value))?.ids ?? NOBODY
+      if (rarest === null || ids.size < rarest.size) rarest = ids
+    }
+    if (rarest === null || rarest.size > MANY_HOLDERS) return null
+    return Array.from(rarest, (id) => this.#members[id]!)
+  }
+
+  /**
+   * The `count` members nearest to a spot by their coordinates, and those without one by their places; behind
+   * them, where these are too few, some of whom nobody knows where they are.
+   */
+  near(spot: Spot, count: number, wanted: Wanted): ServingMember[] {
+    const { coordinate, place } = spot
+    const found: ServingMember[] = []
+    if (coordinate !== null) this.#findIn(this.#points, coordinate.vec, count, wanted, spot, found)
+    if (place !== null) this.#findIn(this.#globe, globeOf(place), count, wanted, null, found)
+    for (let i = 0; i < Math.min(this.#adrift.size, MAX_STEPS) && found.length < count; i++) {
+      const member = this.#members[this.#adrift.at(i)]!
+      if (wanted.fits(member)) found.push(member)
+    }
+    return found
+  }
+
+  /** Up to `count` members from one of the order's places on, for askers of whom nothing is known: each gets its own. `from`: any whole number. */
+  walk(from: number, count: number, wanted: Wanted): ServingMember[] {
+    const found: ServingMember[] = []
+    const { size } = this.#offered
+    for (let i = 0; i < Math.min(size, MAX_STEPS + count) && found.length < count; i++) {
+      const member = this.#members[this.#offered.at((from + i) % size)]!
+      if (wanted.fits(member)) found.push(member)
+    }
+    return found
+  }
+
+  /**
+   * `count` members by chance, each set of them as likely as any other; all there are, where these are fewer.
+   * Drawn one after another out of all, those that don't fit or were drawn already over again.
+   */
+  draw(count: number, wanted: Wanted, rng: Rng): ServingMember[] {
+    const offered = this.#offered
+    const drawn = new Set<ServingMember>()
+    for (let tries = 0; drawn.size < count && drawn.size < offered.size && tries < MAX_DRAWS; tries++) {
+      const member = this.#members[offered.at(Math.floor(rng() * offered.size))]!
+      if (wanted.fits(member)) drawn.add(member)
+    }
+    if (drawn.size < count && drawn.size < offered.size) this.#drawRest(drawn, count, wanted, rng)
+    return [...drawn]
+  }
+
+  /** Few fit: all that are left of them are looked up, and it is drawn among these. */
+  #drawRest(drawn: Set<ServingMember>, count: number, wanted: Wanted, rng: Rng): void {
+    const rest: ServingMember[] = []
+    for (const id of this.#offered.ids()) {
+      const member = this.#members[id]!
+      if (!drawn.has(member) && wanted.fits(member)) rest.push(member)
+    }
+    for (let i = 0; drawn.size < count && i < rest.length; i++) {
+      const at = i + Math.floor(rng() * (rest.length - i))
+      drawn.add(rest[at]!)
+      rest[at] = rest[i]!
+    }
+  }
+
+  #findIn(
+    tree: PointTree,
+    place: readonly number[],
+    count: number,
+    wanted: Wanted,
+    ring: Spot | null,
+    found: ServingMember[],
+  ): void {
+    const ownMs = ring?.coordinate ? ring.coordinate.heightMs + ring.coordinate.adjustmentMs : 0
+    const { ids, count: hits } = tree.nearest(place, count, {
+      minDistance: ring === null || ring.minMs <= 0 ? Number.NEGATIVE_INFINITY : ring.minMs - ownMs,
+      maxDistance: ring === null ? Number.POSITIVE_INFINITY : ring.maxMs - ownMs,
+      marks: wanted.marks | this.#marksOf(wanted.where),
+      accepts: this.#filterOf(wanted),
+    })
+    for (let i = 0; i < hits; i++) found.push(this.#members[ids[i]!]!)
+  }
+
+  /** What marks can't tell. */
+  #filterOf({ where, barred }: Wanted): (id: number) => boolean {
+    for (const _ in where) {
+      return (id) => !barred.has(id) && hasAttributes(this.#members[id]!, where)
+    }
+    return (id) => !barred.has(id)
+  }
+
+  /** Puts an offered member where it is. */
+  #settle(id: number, member: ServingMember): void {
+    const marks = this.#ownMarks(member) | this.#marksOf(member.attributes)
+    const isPoint = this.#hosts.copyPoint(member.host, this.#values)
+    const place = isPoint ? null : this.#hosts.placeOf(member.host)
+    if (isPoint) this.#points.put(id, this.#values, marks)
+    else this.#points.remove(id)
+    if (place !== null) this.#globe.put(id, [...globeOf(place), 0], marks)
+    else this.#globe.remove(id)
+    if (isPoint || place !== null) this.#adrift.remove(id)
+    else this.#adrift.add(id)
+  }
+
+  #ownMarks(member: ServingMember): number {
+    return (
+      (member.addresses4.length > 0 ? MARKS.ipv4 : 0) |
+      (member.addresses6.length > 0 ? MARKS.ipv6 : 0) |
+      (member.url !== null ? MARKS.url : 0) |
+      (member.port !== null ? MARKS.port : 0) |
+      (member.reachable === true ? MARKS.reachable : 0)
+    )
+  }
+
+  // Attributes.
+
+  #marksOf(attributes: Predicate): number {
+    let marks = 0
+    for (const name in attributes) {
+      const bit = this.#holders.get(keyOf(name, attributes[name]!))?.bit ?? -1
+      if (bit >= 0) marks |= 1 << bit
+    }
+    return marks
+  }
+
+  #hold(id: number, before: Predicate, after: Predicate): void {
+    for (const name in before) {
+      if (before[name] !== after[name]) this.#letGo(id, keyOf(name, before[name]!))
+    }
+    for (const name in after) {
+      if (before[name] === after[name]) continue
+      const key = keyOf(name, after[name]!)
+      const holders = this.#holders.get(key) ?? { ids: new Set(), bit: -1 }
+      this.#holders.set(key, holders)
+      holders.ids.add(id)
+      if (holders.bit < 0 && holders.ids.size > MANY_HOLDERS) this.#mark(holders)
+    }
+  }
+
+  #letGo(id: number, key: string): void {
+    const holders = this.#holders.get(key)!
+    holders.ids.delete(id)
+    if (holders.ids.size === 0) this.#holders.delete(key)
+    if (holders.bit >= 0 && holders.ids.size < MANY_HOLDERS / 2) {
+      this.#sharedBy[holders.bit]!--
+      holders.bit = -1
+      this.#settleAll(holders.ids)
+    }
+  }
+
+  /** Of more attributes than there are bits several share one: their searches prune less. */
+  #mark(holders: Holders): void {
+    const free = this.#sharedBy.slice(FIRST_ATTRIBUTE_BIT)
+    const least = free.indexOf(Math.min(...free)) + FIRST_ATTRIBUTE_BIT
+    this.#sharedBy[least]!++
+    holders.bit = least
+    this.#settleAll(holders.ids)
+  }
+
+  #settleAll(ids: Iterable<number>): void {
+    for (const id of ids) this.#settle(id, this.#members[id]!)
+  }
+}
+
+const NOBODY: ReadonlySet<number> = new Set()
+
+/** Neither a name nor a value has a line break in it. */
+function keyOf(name: string, value: string): string {
+  return `${name}\n${value}`
+}
+
+function globeOf({ lat, lon }: Place): number[] {
+  const [latitude, longitude] = [(lat * Math.PI) / 180, (lon * Math.PI) / 180]
+  const flat = GLOBE_RADIUS * Math.cos(latitude)
+  const point = new Array<number>(DIMENSIONS).fill(0)
+  point[0] = flat * Math.cos(longitude)
+  point[1] = flat * Math.sin(longitude)
+  point[2] = GLOBE_RADIUS * Math.sin(latitude)
+  return point
+}

@@ -1,0 +1,497 @@
+// Services of very many members: the point tree, the index and the vantages, each beside its obvious slow twin.
+
+import t from 'tap'
+import { formatAddress, parseAddress } from '../../resolver/address.ts'
+import { positiveMs } from '../../resolver/coordinate.ts'
+import type { Change, Coordinate, Host, Member, Place, Service } from '../../resolver/directory.ts'
+import { explain, whyLines } from '../../resolver/explain.ts'
+import { IdSet } from '../../resolver/id-set.ts'
+import { locate, predict } from '../../resolver/locate.ts'
+import { PointTree, type Search } from '../../resolver/point-tree.ts'
+import { ANY_ASK, type Ask, type Selection, select } from '../../resolver/select.ts'
+import type { ServingMember } from '../../resolver/serving.ts'
+import { Tables } from '../../resolver/tables.ts'
+import { aHost, aMember, aService, locality, ofHost, ofMember, ofService } from '../support/records.ts'
+import { seededRng } from '../support/seeded-rng.ts'
+
+const ANYTHING: Search = {
+  minDistance: Number.NEGATIVE_INFINITY,
+  maxDistance: Number.POSITIVE_INFINITY,
+  marks: 0,
+  accepts: () => true,
+}
+
+interface Point {
+  readonly values: readonly number[]
+  readonly marks: number
+}
+
+/** Points in clusters, as sites are; some share a place exactly. */
+function drawPoint(rng: () => number): Point {
+  const site = Math.floor(rng() * 12)
+  const vec = Array.from(
+    { length: 8 },
+    (_, i) => ((site * (i + 3) * 37) % 200) + (rng() < 0.1 ? 0 : 4 * rng()),
+  )
+  return { values: [...vec, 10 * rng() - 3], marks: Math.floor(rng() * 8) }
+}
+
+function distanceOf(place: readonly number[], { values }: Point): number {
+  const squares = place.slice(0, 8).reduce((sum, x, i) => sum + (x - values[i]!) ** 2, 0)
+  return Math.sqrt(squares) + values[8]!
+}
+
+/** The slow twin: all points weighed one by one. */
+function nearestOf(
+  points: ReadonlyMap<number, Point>,
+  place: readonly number[],
+  count: number,
+  search: Search,
+) {
+  return [...points]
+    .filter(([id, { marks }]) => (marks & search.marks) === search.marks && search.accepts(id))
+    .map(([id, point]) => ({ id, distance: distanceOf(place, point) }))
+    .filter(({ distance }) => distance >= search.minDistance && distance <= search.maxDistance)
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, count)
+}
+
+t.test('a point tree finds what weighing all points finds, whatever came, moved and went', async (t) => {
+  const rng = seededRng(1)
+  const tree = new PointTree(0)
+  const points = new Map<number, Point>()
+  let compared = 0
+  for (let step = 0; step < 6000; step++) {
+    const id = Math.floor(rng() * 1500)
+    // First mostly arrivals, at last mostly departures.
+    if (rng() < step / 8000) {
+      tree.remove(id)
+      points.delete(id)
+    } else {
+      const point = drawPoint(rng)
+      tree.put(id, point.values, point.marks)
+      points.set(id, point)
+    }
+    if (step % 40 > 0) continue
+    const place = drawPoint(rng).values
+    const searches = [
+      ANYTHING,
+      { ...ANYTHING, marks: 5 },
+      { ...ANYTHING, minDistance: 30, maxDistance: 120 },
+      { ...ANYTHING, accepts: (other: number) => other % 7 === 0 },
+    ]
+    for (const search of searches) {
+      const count = 1 + Math.floor(rng() * 30)
+      const found = tree.nearest(place, count, search)
+      const wanted = nearestOf(points, place, count, search)
+      const distances = [...found.distances.subarray(0, found.count)]
+      if (found.count !== wanted.length)
+        t.fail(`${found.count} of ${wanted.length} were found at step ${step}`)
+      wanted.forEach(({ distance }, i) => {
+        if (Math.abs(distance - distances[i]!) > 1e-3) t.fail(`step ${step}: ${distances[i]} for ${distance}`)
+      })
+      compared += wanted.length
+    }
+  }
+  t.equal(tree.size, points.size)
+  t.ok(compared > 5000, `${compared} points compared`)
+})
+
+t.test('a point tree empties, and takes a crowd at one place', async (t) => {
+  const tree = new PointTree()
+  const here = [5, 5, 5, 5, 5, 5, 5, 5, 1]
+  for (let id = 0; id < 5000; id++) tree.put(id, here, 0)
+  t.equal(tree.nearest(here, 10_000, ANYTHING).count, 5000)
+  for (let id = 0; id < 5000; id += 2) tree.remove(id)
+  t.equal(tree.nearest(here, 10_000, ANYTHING).count, 2500)
+  for (let id = 1; id < 5000; id += 2) tree.remove(id)
+  t.equal(tree.size, 0)
+  t.equal(tree.nearest(here, 10, ANYTHING).count, 0)
+  tree.remove(3)
+  tree.put(3, here, 0)
+  t.equal(tree.nearest(here, 10, ANYTHING).ids[0], 3)
+})
+
+t.test('values beyond all RTTs break no point tree', async (t) => {
+  const tree = new PointTree(0)
+  const far = (x: number) => [x, -x, 0, 0, 0, 0, 0, 0, 0]
+  for (let id = 0; id < 600; id++) tree.put(id, far(1e12 * (id % 3)), 0)
+  t.equal(tree.nearest(far(0), 200, ANYTHING).distances[199], 0)
+  for (let id = 0; id < 600; id++) tree.remove(id)
+  t.equal(tree.size, 0)
+})
+
+t.test('a set of ids gives each an own position and keeps no gaps', async (t) => {
+  const set = new IdSet()
+  for (const id of [7, 3, 900, 3]) set.add(id)
+  set.remove(7)
+  set.remove(8)
+  t.same([...set.ids()].sort(), [3, 900])
+  t.same([set.has(7), set.has(900), set.size], [false, true, 2])
+})
+
+t.test('an RTT that sums up to nothing stays above 0 and keeps its rank', async (t) => {
+  t.equal(positiveMs(25), 25)
+  const sums = [-40, -3, 0, 1, 3.9, 4, 4.1]
+  const bent = sums.map(positiveMs)
+  t.ok(
+    bent.every((ms, i) => ms > 0 && (i === 0 || ms > bent[i - 1]!)),
+    bent.join(' '),
+  )
+})
+
+// Whole services.
+
+const SERVICE = 'crowd'
+
+interface Crowd {
+  readonly tables: Tables
+  readonly rng: () => number
+  readonly coordinate: () => Coordinate
+}
+
+function coordinateIn(rng: () => number): Coordinate {
+  const site = Math.floor(rng() * 40)
+  return {
+    vec: Array.from({ length: 8 }, (_, i) => ((site * (i + 3) * 53) % 160) + 3 * rng()),
+    heightMs: 5 * rng(),
+    adjustmentMs: 2 * rng() - 1,
+    error: 0.2,
+  }
+}
+
+const addressOf = (i: number) => `10.0.${i >> 8}.${i & 255}`
+const nodeHost = (i: number, over: Partial<Host>) => aHost(`n${i}`, { addresses: [addressOf(i)], ...over })
+const nodeMember = (i: number, over: Partial<Member> = {}) => aMember(`n${i}`, { service: SERVICE, ...over })
+
+/** 2,000 nodes: all have a coordinate; three in four a port, every fifth is reachable, regions and a few relays. */
+function crowd(over: Partial<Service> = {}, size = 2000): Crowd {
+  const rng = seededRng(2)
+  const tables = new Tables()
+  const coordinate = () => coordinateIn(rng)
+  const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0, ...over }))]
+  for (let i = 0; i < size; i++) {
+    const attributes = { region: `r${i % 3}`, ...(i % 100 === 0 && { relay: 'yes' }) }
+    changes.push(ofHost(nodeHost(i, { coordinate: coordinate(), reachable: i % 5 === 0 })))
+    changes.push(ofMember(nodeMember(i, { attributes, port: i % 4 === 0 ? null : 4000 })))
+  }
+  tables.apply(changes)
+  return { tables, rng, coordinate }
+}
+
+function ask({ tables, rng }: Crowd, client: string, wish: Partial<Ask>, indexed = true): Selection {
+  const serving = tables.service(SERVICE)!
+  const from = locate(tables, parseAddress(client)!)
+  const wanted = { ...ANY_ASK, self: from.host, ...wish }
+  return select(tables, indexed ? serving : { ...serving, index: null }, from, wanted, rng)
+}
+
+const namesOf = ({ picks }: Selection) => picks.map(({ member }) => member.name)
+
+t.test('a large service is answered as a small one is, whatever is asked', async (t) => {
+  const world = crowd()
+  t.ok(world.tables.service(SERVICE)!.index, 'it has an index')
+  const wishes: Record<string, Partial<Ask>> = {
+    near: { limit: 20 },
+    ring: { limit: 20, minMs: 60, maxMs: 90 },
+    region: { limit: 20, where: { region: 'r1' } },
+    relays: { limit: 5, where: { relay: 'yes' } },
+    relaysOfARegion: { limit: 5, where: { relay: 'yes', region: 'r2' } },
+    nobody: { limit: 5, where: { region: 'r9' } },
+    ports: { limit: 20, want: 'port' },
+    urls: { limit: 20, want: 'url' },
+    reachable: { limit: 10, reachableOnly: true },
+    ipv6: { limit: 10, family: 6 },
+    more: { limit: 1000 },
+  }
+  let hits = 0
+  let wanted = 0
+  for (const [name, wish] of Object.entries(wishes)) {
+    for (let client = 0; client < 2000; client += 97) {
+      const near = ask(world, addressOf(client), { policy: 'nearest', ...wish })
+      const truth = namesOf(ask(world, addressOf(client), { policy: 'nearest', ...wish }, false))
+      const names = namesOf(near)
+      t.equal(names.length, truth.length, `${name} for ${client}: as many`)
+      hits += truth.filter((member) => names.includes(member)).length
+      wanted += truth.length
+    }
+  }
+  t.ok(hits >= 0.99 * wanted, `${hits} of ${wanted}`)
+})
+
+t.test('who is excluded, and the asker itself, never come back, and as many others do', async (t) => {
+  const world = crowd()
+  const exclude = new Set(namesOf(ask(world, addressOf(9), { policy: 'nearest', limit: 500 })))
+  const next = ask(world, addressOf(9), { policy: 'nearest', limit: 20, exclude })
+  t.equal(namesOf(next).length, 20)
+  t.notOk(namesOf(next).some((name) => exclude.has(name) || name === 'n9'))
+  t.same(namesOf(next), namesOf(ask(world, addressOf(9), { policy: 'nearest', limit: 20, exclude }, false)))
+  const random = ask(world, addressOf(9), { policy: 'random', limit: 1000, exclude })
+  t.equal(new Set(namesOf(random)).size, 1000)
+  t.notOk(namesOf(random).some((name) => exclude.has(name) || name === 'n9'))
+})
+
+t.test('an index follows who joins, moves, drains, falls silent, changes and leaves', async (t) => {
+  const world = crowd()
+  const { tables, coordinate, rng } = world
+  const number = () => Math.floor(rng() * 2300)
+  const fits = (member: ServingMember, where: Record<string, string>) =>
+    member.isOffered && Object.entries(where).every(([name, value]) => member.attributes[name] === value)
+  let [hits, wanted] = [0, 0]
+  for (let round = 0; round < 12; round++) {
+    const changes: Change[] = []
+    for (let k = 0; k < 60; k++) {
+      const i = number()
+      const presence = rng() < 0.2 ? ('silent' as const) : ('live' as const)
+      changes.push(ofHost(nodeHost(i, { presence, coordinate: rng() < 0.2 ? null : coordinate() })))
+      const attributes = { region: `r${Math.floor(rng() * 4)}`, ...(rng() < 0.3 && { relay: 'yes' }) }
+      changes.push(ofMember(nodeMember(i, { attributes, drained: rng() < 0.2 })))
+      const gone = number()
+      changes.push({ kind: 'members', key: `${SERVICE}/n${gone}`, value: null })
+    }
+    tables.apply(changes)
+    for (const where of [{}, { region: 'r1' }, { relay: 'yes' }] as Record<string, string>[]) {
+      const wish = { policy: 'nearest', limit: 15, where } as const
+      const client = addressOf(number())
+      if (locate(tables, parseAddress(client)!).coordinate === null) continue
+      const names = namesOf(ask(world, client, wish))
+      const truth = namesOf(ask(world, client, wish, false))
+      t.equal(names.length, truth.length, `round ${round}: as many`)
+      t.ok(
+        names.every((name) => fits(tables.member(SERVICE, name)!, where)),
+        `round ${round}: all fit`,
+      )
+      hits += names.filter((name) => truth.includes(name)).length
+      wanted += truth.length
+    }
+  }
+  t.ok(hits >= 0.98 * wanted, `${hits} of ${wanted}`)
+  const { index, members } = tables.service(SERVICE)!
+  t.equal(index!.offered, members.filter(({ isOffered }) => isOffered).length)
+})
+
+t.test('a service that shrinks gives its index up, and one that grows gets it', async (t) => {
+  const { tables } = crowd({}, 511)
+  t.equal(tables.service(SERVICE)!.index, null)
+  tables.apply([ofHost(nodeHost(511, {})), ofMember(nodeMember(511))])
+  t.equal(tables.service(SERVICE)!.index!.offered, 512)
+  const gone = Array.from({ length: 257 }, (_, i): Change => {
+    return { kind: 'members', key: `${SERVICE}/n${i}`, value: null }
+  })
+  tables.apply(gone)
+  t.equal(tables.service(SERVICE)!.index, null)
+  t.equal(tables.service(SERVICE)!.members.length, 255)
+})
+
+t.test('who has measured a member is told its RTT, though its coordinate lies', async (t) => {
+  const world = crowd()
+  const far = { vec: [900, 0, 0, 0, 0, 0, 0, 0], heightMs: 0, adjustmentMs: 0, error: 0.2 }
+  const near = world.coordinate()
+  world.tables.apply([
+    ofHost(nodeHost(5, { coordinate: far })),
+    ofHost(nodeHost(6, { coordinate: near, meshMs: { n5: 0.5 } })),
+  ])
+  const [first] = ask(world, addressOf(6), { policy: 'nearest', limit: 3 }).picks
+  t.match(first, { member: { name: 'n5' }, ms: 0.5 })
+  world.tables.apply([locality('192.0.2.0/24', { n5: 1, n7: 80, n8: 90, n9: 100 })])
+  const [measured] = ask(world, '192.0.2.1', { policy: 'nearest', limit: 3 }).picks
+  t.match(measured, { member: { name: 'n5' }, ms: 1, basis: 'measured' })
+})
+
+t.test(
+  'a client that is only a place on a map gets members near it, with coordinates or without',
+  async (t) => {
+    const tables = new Tables()
+    const placeOf = (i: number): Place => ({ lat: 60 * Math.sin(i), lon: (i * 47) % 180, accuracyKm: 10 })
+    // The map and the space agree here: longitude and latitude as two axes, a millisecond a degree.
+    const coordinateOf = ({ lat, lon }: Place): Coordinate => {
+      return { vec: [lon, lat, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 }
+    }
+    const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0 }))]
+    for (let i = 0; i < 700; i++) {
+      const place = placeOf(i)
+      // Some are new: nobody has measured them yet.
+      const coordinate = i % 10 === 0 ? null : coordinateOf(place)
+      changes.push(ofHost(nodeHost(i, { place, coordinate })), ofMember(nodeMember(i)))
+    }
+    tables.apply(changes)
+    const world = { tables, rng: seededRng(1), coordinate: () => coordinateOf(placeOf(1)) }
+    const spots = [3, 10, 55, 200]
+    tables.setGeography({
+      lookup: (address) => placeOf(spots[Number(formatAddress(address).split('.')[2])]!),
+    })
+    for (const [net, i] of spots.entries()) {
+      const { picks } = ask(world, `203.0.${net}.1`, { policy: 'nearest', limit: 10 })
+      const truth = ask(world, `203.0.${net}.1`, { policy: 'nearest', limit: 10 }, false).picks
+      t.equal(picks.length, 10)
+      t.ok(picks[0]!.ms <= 1.3 * truth[0]!.ms + 5, `${i}: ${picks[0]!.ms} ms, at best ${truth[0]!.ms}`)
+    }
+  },
+)
+
+t.test(
+  'clients of whom nothing is known are spread over a large service, each always to the same',
+  async (t) => {
+    const world = crowd()
+    const first = (client: string) => namesOf(ask(world, client, { policy: 'nearest', limit: 1 }))[0]!
+    const firsts = new Set(Array.from({ length: 200 }, (_, i) => first(`198.18.${i}.1`)))
+    t.ok(firsts.size > 100, `${firsts.size} different ones`)
+    t.equal(first('198.18.7.1'), first('198.18.7.200'))
+  },
+)
+
+t.test(
+  'the full turn clients away in a large service too, and more are looked at until one takes them',
+  async (t) => {
+    const world = crowd()
+    const near = namesOf(ask(world, addressOf(1), { policy: 'nearest', limit: 200 }))
+    const full = near.map((name) => {
+      const i = Number(name.slice(1))
+      return ofMember(nodeMember(i, { load: 100, capacity: 1 }))
+    })
+    world.tables.apply(full)
+    // What is turned away is a share of the prefixes: nearly all, at a load of 100.
+    const [pick] = ask(world, addressOf(1), { policy: 'nearest', limit: 1 }).picks
+    const [truth] = ask(world, addressOf(1), { policy: 'nearest', limit: 1 }, false).picks
+    t.equal(pick!.member.name, truth!.member.name)
+  },
+)
+
+t.test(
+  'members within tieMs share a large service’s clients, though they are more than were looked at first',
+  async (t) => {
+    const world = crowd({ tieMs: 1e6 })
+    const chosen = (indexed: boolean) =>
+      Array.from({ length: 40 }, (_, i) =>
+        namesOf(ask(world, addressOf(i * 7), { policy: 'nearest', limit: 1 }, indexed)),
+      )
+    t.same(chosen(true), chosen(false))
+  },
+)
+
+t.test('a large service none of whose members is live names some of those that were', async (t) => {
+  const world = crowd()
+  const silent = Array.from({ length: 2000 }, (_, i) =>
+    ofHost(nodeHost(i, { presence: 'silent', presenceSinceMs: i })),
+  )
+  world.tables.apply(silent)
+  const selection = ask(world, addressOf(1), { limit: 3 })
+  t.equal(selection.allDown?.mode, 'stale')
+  t.equal(selection.picks.length, 3)
+})
+
+t.test('a story of a large service tells whom it weighed and how many others there are', async (t) => {
+  const world = crowd()
+  const { tables } = world
+  const from = locate(tables, parseAddress(addressOf(4))!)
+  const selection = ask(world, addressOf(4), { policy: 'nearest', limit: 10 })
+  const story = explain(tables, tables.service(SERVICE)!, from, selection, 0)
+  t.equal(story.members.length + story.others, 2000)
+  t.ok(story.others > 1900)
+  t.match(whyLines(tables, tables.service(SERVICE)!, from, selection).join('\n'), /and \d{4} more/)
+})
+
+// Chance.
+
+/** The statistic of Pearson's test that draws are even over `cells`: its mean is cells - 1, its deviation sqrt(2 (cells - 1)). */
+function chiSquare(counts: readonly number[]): number {
+  const expected = counts.reduce((sum, count) => sum + count, 0) / counts.length
+  return counts.reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0)
+}
+
+t.test('random members are drawn evenly while others come and go', async (t) => {
+  const world = crowd()
+  const { tables, rng } = world
+  const counts = new Map<string, number>()
+  for (let i = 0; i < 1000; i++) counts.set(`n${i}`, 0)
+  let going = 2000
+  for (let round = 0; round < 4000; round++) {
+    // Of the second half members go and others come in their place, so that all positions move.
+    const gone = 1000 + Math.floor(rng() * (going - 1000))
+    tables.apply([
+      { kind: 'members', key: `${SERVICE}/n${gone}`, value: null },
+      ofHost(nodeHost(going, {})),
+      ofMember(nodeMember(going)),
+    ])
+    going++
+    for (const name of namesOf(ask(world, addressOf(3), { policy: 'random', limit: 20, self: -1 }))) {
+      if (counts.has(name)) counts.set(name, counts.get(name)! + 1)
+    }
+  }
+  const statistic = chiSquare([...counts.values()])
+  // 999 degrees of freedom: one in 10,000 even draws exceeds 1170, and one in 10,000 stays under 840.
+  t.ok(statistic > 840 && statistic < 1170, `${statistic}`)
+})
+
+t.test('of few that fit, each is drawn as often', async (t) => {
+  const world = crowd()
+  for (const wish of [
+    { where: { relay: 'yes' } },
+    { reachableOnly: true, where: { region: 'r1' } },
+  ] as const) {
+    const counts = new Map<string, number>()
+    for (let round = 0; round < 4000; round++) {
+      for (const name of namesOf(ask(world, addressOf(3), { policy: 'random', limit: 3, ...wish }))) {
+        counts.set(name, (counts.get(name) ?? 0) + 1)
+      }
+    }
+    const cells = counts.size
+    const statistic = chiSquare([...counts.values()])
+    const spread = 4 * Math.sqrt(2 * (cells - 1))
+    t.ok(Math.abs(statistic - (cells - 1)) < spread, `${statistic} of ${cells}`)
+  }
+})
+
+t.test('where fewer fit than are asked for, a draw names them all', async (t) => {
+  const world = crowd()
+  const names = namesOf(
+    ask(world, addressOf(3), { policy: 'random', limit: 1000, reachableOnly: true, where: { region: 'r1' } }),
+  )
+  const truth = Array.from({ length: 2000 }, (_, i) => i).filter((i) => i % 5 === 0 && i % 3 === 1 && i !== 3)
+  t.same(new Set(names), new Set(truth.map((i) => `n${i}`)))
+})
+
+// Vantages.
+
+t.test('of very many hosts a bounded panel speaks for all, those let in by a token first', async (t) => {
+  const { tables } = crowd()
+  t.equal(tables.hosts.vantages().length, 512)
+  const trusted = Array.from({ length: 100 }, (_, k) => {
+    return ofHost(nodeHost(3 * k, { tokenId: 'token', coordinate: coordinateIn(seededRng(k)) }))
+  })
+  tables.apply(trusted)
+  // Told once enough has moved, so that a panel of hundreds is not weighed anew for each.
+  for (let k = 0; k < 30; k++) {
+    tables.apply(
+      trusted.map((change, i) =>
+        ofHost({ ...(change.value as Host), coordinate: coordinateIn(seededRng(1000 * k + i)) }),
+      ),
+    )
+  }
+  const vantages = new Set(tables.hosts.vantages())
+  t.equal(vantages.size, 512)
+  t.ok(Array.from({ length: 100 }, (_, k) => tables.hostRow(`n${3 * k}`)).every((row) => vantages.has(row)))
+})
+
+t.test(
+  'a row is given to another host only when nothing that was reckoned from the old one is in use',
+  async (t) => {
+    const { tables } = crowd()
+    tables.apply([locality('192.0.2.0/24', { n5: 10, n7: 20, n8: 30, n9: 40 })])
+    const from = () => locate(tables, parseAddress('192.0.2.1')!)
+    const before = predict(tables, from(), tables.hostRow('n100'))
+    t.ok(before.ms > 0)
+    const row = tables.hostRow('n100')
+    tables.apply([
+      { kind: 'members', key: `${SERVICE}/n100`, value: null },
+      { kind: 'hosts', key: 'n100', value: null },
+      ofHost(aHost('comer', { coordinate: coordinateIn(seededRng(77)) })),
+    ])
+    t.not(tables.hostRow('comer'), row)
+    for (let i = 0; i < 2000; i++) {
+      tables.apply([ofHost(aHost(`x${i}`, {})), { kind: 'hosts', key: `x${i}`, value: null }])
+    }
+    tables.apply([ofHost(aHost('late', { coordinate: coordinateIn(seededRng(78)) }))])
+    t.ok(tables.hosts.size < 4000, `${tables.hosts.size} rows`)
+  },
+)
