@@ -29,7 +29,7 @@ const ROOT = 0
 /**
  * In eight dimensions the corners of a box are almost always empty. A box is taken to be farther than its nearest
  * corner by this share of its diagonal, and at most by this share of the way there: searches pass over twice as many,
- * and over 99% of the 20 nearest of a million are still found (bench:overlay).
+ * and over 99% of the 20 nearest of a million are still found (bench:members).
  */
 const EMPTY_CORNER = 0.1
 const MOST_OF_WAY = 0.4

@@ -1,7 +1,7 @@
 // A service of very many members, as overlays have: how fast its near, filtered and random members are found, how
 // soon one joins and leaves, what each takes of memory, and how that grows.
 //
-//   npm run -s bench:overlay -- [--rtt FILE] [--members 1000,10000,100000,1000000] [--spread 2] [--seed 1] [--json]
+//   npm run -s bench:members -- [--rtt FILE] [--members 1000,10000,100000,1000000] [--spread 2] [--seed 1] [--json]
 //
 // Rates are of processor time on one core. `index` is the search alone, `select` the whole decision as every answer
 // makes it. Recall is against all members, weighed one by one. Nodes of one site are `spread` ms apart in each
@@ -18,10 +18,10 @@ import { ANY_ASK, type Ask, select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 import { readCount, readNumber } from './accuracy-arguments.ts'
-import { drawOverlayWorld, nodeChanges, type OverlayWorld, overlayChanges, SERVICE } from './overlay-world.ts'
+import { drawOverlayWorld, nodeChanges, type OverlayWorld, overlayChanges, SERVICE } from './members-world.ts'
 
 const USAGE =
-  'usage: npm run -s bench:overlay -- [--rtt FILE] [--members N,N,...] [--spread 2] [--seed 1] [--json]'
+  'usage: npm run -s bench:members -- [--rtt FILE] [--members N,N,...] [--spread 2] [--seed 1] [--json]'
 const NEIGHBOURS = 20
 const RANDOMS = 5
 /** A rate is the best of so many rounds of so long a time: other work on the machine only ever slows it. */

@@ -1,4 +1,4 @@
-// A world of very many overlay nodes for bench:overlay: sites that the coordinates of a mesh were found for, and
+// A world of very many overlay nodes for bench:members: sites that the coordinates of a mesh were found for, and
 // around each of them nodes, some in large sites and some in small ones, a little apart and each with a height.
 //
 // Without a matrix the sites lie at random on a globe, with ways between them that wind by chance. Every node is a
