@@ -208,9 +208,11 @@ const DROP_WORDS: Readonly<Record<DropReason, string>> = {
   excluded: 'the asker excluded it',
   self: 'it is the asker itself',
   unreachable: 'it is not known to be reachable from outside',
+  'not-in-both': 'its host is not live in the other service',
   'too-near': 'it is nearer than the ring asked for',
   'too-far': 'it is not known to be within the distance asked for',
   full: 'it is full and turns this client prefix away',
+  crowded: 'others of its network have that network’s share of the list',
   farther: 'others come first',
 }
 

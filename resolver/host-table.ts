@@ -5,7 +5,7 @@
 // space and on the map; knows nothing of services. Written by Tables alone. However many hosts there are, what
 // is reckoned from many of them at once (the map, triangles, witnesses) is reckoned from a bounded panel: the vantages.
 
-import { type Address, parseAddress } from './address.ts'
+import { type Address, formatAddress, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR, positiveMs } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { hashText } from './hash.ts'
@@ -108,6 +108,11 @@ export class HostTable {
   /** Row of the live host that proved this address (of several, the first by name; -1: none), and how wide that answer holds. */
   findAt(address: Address): { value: number; scopeBits: number } {
     return this.#addresses.find(address)
+  }
+
+  /** Rows of all live hosts that proved this address, by name: several behind one NAT, or on one machine. */
+  rowsAt(address: Address): readonly number[] {
+    return this.#hostsAtAddress.get(formatAddress(address)) ?? []
   }
 
   /** Rows are below this. */

@@ -58,9 +58,13 @@ const MAX_SHARE: Readonly<Record<Evidence['kind'], number>> = {
 /** RTTs that place a prefix in the space: with fewer the fit is worse than a guess from the map. */
 const MIN_SIGHTINGS = 3
 
-/** What is known of where a client is. */
-export function locate(tables: Tables, client: Address): Locality {
-  const { value: host, scopeBits: hostScope } = tables.hosts.findAt(client)
+/**
+ * What is known of where a client is. `asHost`: the row of the host that it has shown to be; -1: it has shown
+ * nothing, and is taken for the host at its address, if there is one (of several behind one NAT, the first).
+ */
+export function locate(tables: Tables, client: Address, asHost = -1): Locality {
+  const { value: found, scopeBits: hostScope } = tables.hosts.findAt(client)
+  const host = asHost >= 0 ? asHost : found
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
   const { value: placeRow, scopeBits: placeScope } = tables.places.find(client)
   const known = tables.locality(row)

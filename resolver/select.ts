@@ -1,11 +1,12 @@
 // Select: locality + service -> the members chosen, in order, with the reason for each passed over.
 // Filter (live, drained, family, predicate, exclude) -> score (predicted RTT + cost of load) -> pick (policy, ties).
 //
-// Pure: what chance it needs is an argument, and only the policies random and weighted use it; the
-// rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
+// Pure: what chance it needs is an argument, and only the policies random and weighted and `spread` use it;
+// the rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
 
 import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
 import { type Candidates, candidates } from './candidates.ts'
+import { pickUncrowded } from './crowd.ts'
 import {
   type AllDown,
   type Basis,
@@ -14,9 +15,18 @@ import {
   type Predicate,
   type Service,
 } from './directory.ts'
+import { membershipOf } from './gateway.ts'
 import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
 import { type Locality, predict } from './locate.ts'
-import { hasAttributes, type MemberState, type ServingMember, type ServingService } from './serving.ts'
+import { lastResort, sortBy, weightedKey } from './ranking.ts'
+import {
+  hasAddress,
+  hasAttributes,
+  type MemberState,
+  type ServingMember,
+  type ServingService,
+} from './serving.ts'
+import { type Sort, spread } from './spread.ts'
 import type { Tables } from './tables.ts'
 
 /** Why a member was passed over. */
@@ -29,9 +39,11 @@ export type DropReason =
   | 'excluded' // the asker named it
   | 'self' // it is the asker
   | 'unreachable' // behind NAT, and reachable=true was asked
+  | 'not-in-both' // no gateway: its host is not live in the other service
   | 'too-near' // under minMs
   | 'too-far' // over maxMs
   | 'full' // sheds this client prefix
+  | 'crowded' // fit, but others of its network (/16 or /32) have that network's share of the list
   | 'farther' // fit, but others are better and the limit was reached
 
 export interface Ask {
@@ -43,12 +55,21 @@ export interface Ask {
   /** On top of the service's own predicate. */
   readonly where: Predicate
   readonly exclude: ReadonlySet<string>
-  /** Row of the asker's own host, never picked; -1: nobody. */
-  readonly self: number
+  /** Rows of hosts that are the asker, or that it can't be told from: never picked. */
+  readonly selves: ReadonlySet<number>
   /** A ring of distances; 0 and Infinity: no ring. */
   readonly minMs: number
   readonly maxMs: number
   readonly reachableOnly: boolean
+  /** Only gateways to this service: members whose host is live in it as well. null: any. */
+  readonly alsoIn: ServingService | null
+  /** At most this share (0 < share <= 1) of the limit, and at least one, from one network while others are to be had; 1: any. */
+  readonly networkShare: number
+  /**
+   * With the policy nearest: in this order, equals by chance, so that many who ask from one place don't all get
+   * the same. null: by distance, equals by the client's prefix, so that a client that asks again gets the same.
+   */
+  readonly spread: Sort | null
   /** Instead of the service's own. */
   readonly policy: Policy | null
 }
@@ -60,10 +81,13 @@ export const ANY_ASK: Ask = {
   limit: 16,
   where: {},
   exclude: new Set(),
-  self: -1,
+  selves: new Set(),
   minMs: 0,
   maxMs: Number.POSITIVE_INFINITY,
   reachableOnly: false,
+  alsoIn: null,
+  networkShare: 1,
+  spread: null,
   policy: null,
 }
 
@@ -162,7 +186,7 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
   let dependsOnAsker = isRing
   for (const member of members) {
     const weighed = needsMs ? weigh(member) : unweighed(member)
-    const unfit = unfitness(service, ask, member)
+    const unfit = unfitness(tables, service, ask, member)
     if (serving.index === null && member.isOffered) live++
     if (unfit === 'self') dependsOnAsker = true
     const reason = unfit ?? (isRing ? outOfRing(ask, weighed.ms) : null)
@@ -174,12 +198,14 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
 
   const incumbent = incumbentOf(tables, locality, service)
   const order = orderBy(policy, service, fit, isAll, locality, incumbent, ask, rng)
-  const picks = order.ordered.slice(0, ask.limit).map((w) => (needsMs ? w : weigh(w.member)))
+  const { picks: picked, crowded, rest } = pickUncrowded(service, order.ordered, ask.limit, ask.networkShare)
+  const picks = picked.map((w) => (needsMs ? w : weigh(w.member)))
   for (const weighed of order.full) dropped.push({ ...weighed, reason: 'full' })
-  for (const weighed of order.ordered.slice(ask.limit)) dropped.push({ ...weighed, reason: 'farther' })
+  for (const weighed of crowded) dropped.push({ ...weighed, reason: 'crowded' })
+  for (const weighed of rest) dropped.push({ ...weighed, reason: 'farther' })
   return {
     picks,
-    ties: Math.min(order.ties, picks.length),
+    ties: countTies(order, picked),
     dropped,
     basis: needsMs ? (picks[0]?.basis ?? 'none') : 'none',
     scopeBits: scopeOf(order, locality, dependsOnAsker),
@@ -207,17 +233,26 @@ export function answerCount(selection: Selection, service: Service): number {
   return Math.min(good, service.maxAddrs, selection.picks.length)
 }
 
+/** How many of the picked are among the equals that the order begins with. */
+function countTies({ ordered, ties }: Order, picked: readonly Weighed[]): number {
+  const equals = new Set(ordered.slice(0, ties))
+  return picked.filter((w) => equals.has(w)).length
+}
+
 // Filter.
 
 /** Why a member can't be chosen whatever its distance; null: it can. */
 function unfitness(
+  tables: Tables,
   service: Service,
   ask: Ask,
   member: ServingMember,
-): Exclude<DropReason, 'farther' | 'full'> | null {
+): Exclude<DropReason, 'farther' | 'crowded' | 'full'> | null {
   if (!hasAttributes(member, service.where) || !hasAttributes(member, ask.where)) return 'where'
   if (member.state !== 'live') return member.state
-  return unsuited(ask, member)
+  const unfit = unsuited(ask, member)
+  if (unfit !== null || ask.alsoIn === null) return unfit
+  return membershipOf(tables, ask.alsoIn, member.host, ask.family) === null ? 'not-in-both' : null
 }
 
 /** Why a member is of no use to this asker, dead or alive. */
@@ -225,19 +260,13 @@ function unsuited(
   ask: Ask,
   member: ServingMember,
 ): 'family' | 'no-port' | 'no-url' | 'excluded' | 'self' | 'unreachable' | null {
-  if (member.host === ask.self) return 'self'
+  if (ask.selves.has(member.host)) return 'self'
   if (ask.exclude.has(member.name)) return 'excluded'
   if (ask.want === 'url') {
     if (member.url === null) return 'no-url'
   } else if (!hasAddress(member, ask.family)) return 'family'
   if (ask.want === 'port' && member.port === null) return 'no-port'
   return ask.reachableOnly && member.reachable !== true ? 'unreachable' : null
-}
-
-function hasAddress(member: ServingMember, family: Family | null): boolean {
-  if (family === 4) return member.addresses4.length > 0
-  if (family === 6) return member.addresses6.length > 0
-  return member.addresses4.length + member.addresses6.length > 0
 }
 
 /** A distance that is not known can't be shown to be within a ring. */
@@ -284,6 +313,12 @@ function orderBy(
   switch (policy) {
     case 'nearest':
     case 'failover': {
+      if (policy === 'nearest' && ask.spread !== null)
+        return {
+          ...spread(service, fit, ask.spread, rng),
+          byLocation: ask.spread !== 'load',
+          byPrefix: false,
+        }
       const { open, full, byPrefix } = shed(fit, isAll, client)
       // Of a large service there may be others yet, who are not full.
       if (open.length === 0 && !isAll) return { ...byChance, ordered: [], full, ties: 0 }
@@ -306,16 +341,6 @@ function orderBy(
     case 'weighted':
       return { ...byChance, ordered: sortBy(fit, (w) => weightedKey(w.member.weight, rng())), ties: 1 }
   }
-}
-
-/** Sorting by these draws without replacement by weight (Efraimidis and Spirakis 2006). `chance`: 0..1, without 1. */
-function weightedKey(weight: number, chance: number): number {
-  return weight > 0 ? -Math.log(1 - chance) / weight : lastResort(chance)
-}
-
-/** Weight 0: only where nothing else is left, and then each as likely as the others. */
-function lastResort(share: number): number {
-  return Number.MAX_SAFE_INTEGER * (1 + share)
 }
 
 /**
@@ -404,13 +429,6 @@ function keepIncumbent(
   const isClearGain = best.ms <= old.ms - service.stickyMs && best.ms <= old.ms * service.stickyRatio
   if (isClearGain || Number.isNaN(old.ms)) return ordered
   return [old, ...ordered.slice(0, index), ...ordered.slice(index + 1)]
-}
-
-/** Sorted by a number, equal ones by name, so that every core gives the same order. The key is taken once an item. */
-function sortBy(items: readonly Weighed[], key: (w: Weighed) => number): Weighed[] {
-  const keyed = items.map((item) => ({ item, key: key(item) }))
-  keyed.sort((a, b) => (a.key === b.key ? (a.item.member.name < b.item.member.name ? -1 : 1) : a.key - b.key))
-  return keyed.map(({ item }) => item)
 }
 
 function incumbentOf(tables: Tables, locality: Locality, service: Service): string | null {

@@ -3,7 +3,8 @@
 // Pure: the one place where a member's state, the addresses that may be served and the share of clients
 // that it sheds are decided. The tables call it when a record changes; no answer computes any of it.
 
-import { type Address, familyOf, formatAddress, parseAddress } from './address.ts'
+import { type Address, type Family, familyOf, formatAddress, parseAddress } from './address.ts'
+import { networkOf } from './crowd.ts'
 import { type Host, type Member, memberKey, type Predicate, type Proof, type Service } from './directory.ts'
 import { hashText } from './hash.ts'
 import type { MemberIndex } from './member-index.ts'
@@ -37,6 +38,8 @@ export interface ServingMember {
   /** Tier under `failover`: attribute `tier`, default 0. */
   readonly tier: number
   readonly reachable: boolean | null
+  /** The network (see crowd.ts) that its host was seen to join from; of one without agent, that of its first address. */
+  readonly joinedFrom: number
   /** When its host fell silent or it went down, epoch ms; orders the stale. */
   readonly sinceMs: number
   /** Of its full name: places it in rendezvous hashing. */
@@ -55,6 +58,13 @@ export interface ServingService {
 export function hasAttributes(member: Pick<Member, 'attributes'>, where: Predicate): boolean {
   for (const key in where) if (member.attributes[key] !== where[key]) return false
   return true
+}
+
+/** Whether a member has an address of a family that may be served; null: of any. */
+export function hasAddress(member: ServingMember, family: Family | null): boolean {
+  if (family === 4) return member.addresses4.length > 0
+  if (family === 6) return member.addresses6.length > 0
+  return member.addresses4.length + member.addresses6.length > 0
 }
 
 /** The state of a member: the first that applies of left, silent, drained, down, unverified; else live. */
@@ -113,6 +123,7 @@ export function compileMember(
     .filter((address) => address !== null)
   const tier = Number(member.attributes.tier ?? 0)
   const state = memberState(member, host, addresses.length > 0)
+  const joined = parseAddress(host?.publicAddress ?? host?.addresses[0] ?? '')
   return {
     service: member.service,
     name: member.name,
@@ -132,6 +143,7 @@ export function compileMember(
     shedShare,
     tier: Number.isFinite(tier) ? tier : 0,
     reachable: host?.reachable ?? null,
+    joinedFrom: joined === null ? -1 : networkOf(joined),
     sinceMs: host?.presenceSinceMs ?? 0,
     hash: hashText(memberKey(member.service, member.name)),
   }

@@ -1,41 +1,30 @@
-// The clients' questions: nearest, neighbors, random, bootstrap.
+// The clients' questions: nearest, neighbors, random, bootstrap, gateways.
 //
 // Invariant: all of them locate and select by the same functions as DNS and the redirect do, so that no
-// door tells another story. Who may ask what is question.ts' to say.
+// door tells another story. How a question comes in and an answer goes out is asking.ts' to say.
+// Chance settles ties where many ask at once and each once (bootstrap), or where what counts changes by the
+// minute (load); whoever asks again and again to keep its links gets the same again.
 
-import type { FastifyReply } from 'fastify'
-import type { Static, TSchema } from 'typebox'
-import {
-  type Address,
-  type Family,
-  familyOf,
-  formatAddress,
-  formatPrefix,
-  IPV4_OFFSET_BITS,
-  prefixOf,
-} from '../../resolver/address.ts'
-import { ANY_ASK, type Ask, type Selection, select, type Weighed } from '../../resolver/select.ts'
-import { Problem } from '../problem.ts'
+import { gatewayCandidates } from '../../resolver/gateway.ts'
+import type { Ask } from '../../resolver/select.ts'
+import type { Sort } from '../../resolver/spread.ts'
+import { viewBootstrap, viewGateways, viewMembers } from './answer-views.ts'
+import { chooseBy, chooseLive, questionRoute } from './asking.ts'
 import type { Api, HttpContext } from './context.ts'
-import { openToPages, type Question, type QuestionRequest, readFilters, readQuestion } from './question.ts'
+import { findService, readFilters, readRing } from './question.ts'
 import {
-  type AnsweredMember,
-  AnyServiceParams,
   BootstrapQuery,
   BootstrapReply,
   COUNTS,
+  GatewaysQuery,
+  GatewaysReply,
   NearestQuery,
   NearestReply,
   NeighborsQuery,
-  problems,
   RandomQuery,
   told,
 } from './schemas.ts'
 
-const tags = ['answers']
-/** Open for oneself, a token for others. */
-const security = [{}, { token: [] }]
-const own = 'For the caller; for another client (`client`) a token is needed.'
 const MEMBERS = told('Members, best first', NearestReply)
 
 export function answerRoutes(app: Api, context: HttpContext): void {
@@ -43,209 +32,120 @@ export function answerRoutes(app: Api, context: HttpContext): void {
   neighborsRoute(app, context)
   randomRoute(app, context)
   bootstrapRoute(app, context)
+  gatewaysRoute(app, context)
 }
 
 function nearestRoute(app: Api, context: HttpContext): void {
-  app.get(
-    '/v1/services/:service/nearest',
-    {
-      schema: questionSchema({
-        operationId: 'nearest',
-        summary: 'The best members for a client, by the service’s policy',
-        querystring: NearestQuery,
-        reply: MEMBERS,
-      }),
-    },
-    answering(context, (question, { k }: Static<typeof NearestQuery>) => {
-      const selection = choose(context, question, { limit: k ?? COUNTS.nearest.default })
-      return { selection, reply: viewMembers(context, question, selection) }
-    }),
-  )
+  const route = {
+    name: 'nearest',
+    summary: 'The best members for a client, by the service’s policy',
+    wishes: NearestQuery,
+    reply: MEMBERS,
+    isLong: false,
+  }
+  questionRoute(app, context, route, (question, { k = COUNTS.nearest.default }) => {
+    const selection = chooseBy(context, question, { limit: k })
+    return { selection, reply: viewMembers(context, question, selection) }
+  })
 }
 
 function neighborsRoute(app: Api, context: HttpContext): void {
-  app.get(
-    '/v1/services/:service/neighbors',
-    {
-      schema: questionSchema({
-        operationId: 'neighbors',
-        summary: 'Many near live members, or those in a ring of distances; never the caller itself',
-        querystring: NeighborsQuery,
-        reply: MEMBERS,
-      }),
-    },
-    answering(context, (question, query: Static<typeof NeighborsQuery>) => {
-      const { minMs = ANY_ASK.minMs, maxMs = ANY_ASK.maxMs } = query
-      if (minMs > maxMs)
-        throw new Problem('bad-request', `minMs (${minMs}) is over maxMs (${maxMs})`, 'minMs')
-      const selection = chooseLive(context, question, {
-        ...readFilters(question, query),
-        policy: 'nearest',
-        limit: query.k ?? COUNTS.neighbors.default,
-        minMs,
-        maxMs,
-      })
-      return { selection, reply: viewMembers(context, question, selection) }
-    }),
-  )
+  const route = {
+    name: 'neighbors',
+    summary: 'Many near live members, or those in a ring of distances; never the caller itself',
+    about: 'The same for one who asks again, unless the order goes by load.',
+    wishes: NeighborsQuery,
+    reply: MEMBERS,
+    isLong: true,
+  }
+  questionRoute(app, context, route, (question, wishes) => {
+    const selection = chooseLive(context, question, {
+      ...readFilters(question, wishes),
+      ...readRing(wishes),
+      ...steady(wishes.sort),
+      limit: wishes.k ?? COUNTS.neighbors.default,
+    })
+    return { selection, reply: viewMembers(context, question, selection) }
+  })
 }
 
 function randomRoute(app: Api, context: HttpContext): void {
-  app.get(
-    '/v1/services/:service/random',
-    {
-      schema: questionSchema({
-        operationId: 'random',
-        summary: 'Random live members, each equally likely; never the caller itself',
-        querystring: RandomQuery,
-        reply: MEMBERS,
-      }),
-    },
-    answering(context, (question, query: Static<typeof RandomQuery>) => {
-      const selection = chooseLive(context, question, {
-        ...readFilters(question, query),
-        policy: 'random',
-        limit: query.k ?? COUNTS.random.default,
-      })
-      return { selection, reply: viewMembers(context, question, selection) }
-    }),
-  )
+  const route = {
+    name: 'random',
+    summary: 'Random live members, each equally likely; never the caller itself',
+    about:
+      'Drawn one after another, each from all that are left; with `join: open`, from those whose network has not its share of the list yet.',
+    wishes: RandomQuery,
+    reply: MEMBERS,
+    isLong: true,
+  }
+  questionRoute(app, context, route, (question, wishes) => {
+    const selection = chooseLive(context, question, {
+      ...readFilters(question, wishes),
+      policy: 'random',
+      limit: wishes.k ?? COUNTS.random.default,
+    })
+    return { selection, reply: viewMembers(context, question, selection) }
+  })
 }
 
 function bootstrapRoute(app: Api, context: HttpContext): void {
-  app.get(
-    '/v1/services/:service/bootstrap',
-    {
-      schema: questionSchema({
-        operationId: 'bootstrap',
-        summary: 'Near and random live members at once: what a joining node needs',
-        about:
-          'Near members make an overlay fast, random ones keep it in one piece. No member is in both lists.',
-        querystring: BootstrapQuery,
-        reply: told('Near members, best first, and random ones', BootstrapReply),
-      }),
-    },
-    answering(context, (question, query: Static<typeof BootstrapQuery>) => {
-      const wanted = readFilters(question, query)
-      const near = chooseLive(context, question, {
-        ...wanted,
-        policy: 'nearest',
-        limit: query.near ?? COUNTS.bootstrapNear.default,
-      })
-      const random = chooseLive(context, question, {
-        ...wanted,
-        exclude: new Set([...wanted.exclude, ...near.picks.map(({ member }) => member.name)]),
-        policy: 'random',
-        limit: query.random ?? COUNTS.bootstrapRandom.default,
-      })
-      const members = { near: viewPicks(near, question.family), random: viewPicks(random, question.family) }
-      return { selection: near, reply: { ...viewHead(context, question, near), ...members } }
-    }),
-  )
-}
-
-/** What the routes of questions have in common for the validator and for readers of the API. */
-function questionSchema<Q extends TSchema, R extends TSchema>(route: {
-  readonly operationId: string
-  readonly summary: string
-  readonly about?: string
-  readonly querystring: Q
-  readonly reply: R
-}) {
-  const { operationId, summary, about, querystring, reply } = route
-  return {
-    tags,
-    operationId,
-    summary,
-    description: about === undefined ? own : `${about} ${own}`,
-    security,
-    params: AnyServiceParams,
-    querystring,
-    response: { 200: reply, ...problems('forbidden', 'not-found') },
+  const route = {
+    name: 'bootstrap',
+    summary: 'Near and random live members at once: what a joining node needs',
+    about:
+      'Near members make an overlay fast, random ones keep it in one piece. No member is in both lists. Near ones within the service’s tieMs are shared out by chance in proportion to free capacity, so that many who join at once don’t all go to the same.',
+    wishes: BootstrapQuery,
+    reply: told('Near members, best first, and random ones', BootstrapReply),
+    isLong: true,
   }
+  questionRoute(app, context, route, (question, wishes) => {
+    const wanted = readFilters(question, wishes)
+    const near = chooseLive(context, question, {
+      ...wanted,
+      policy: 'nearest',
+      spread: wishes.sort ?? 'latency',
+      limit: wishes.near ?? COUNTS.bootstrapNear.default,
+    })
+    const random = chooseLive(context, question, {
+      ...wanted,
+      exclude: new Set([...wanted.exclude, ...near.picks.map(({ member }) => member.name)]),
+      policy: 'random',
+      limit: wishes.random ?? COUNTS.bootstrapRandom.default,
+    })
+    return { selection: near, reply: viewBootstrap(context, question, near, random) }
+  })
 }
 
-/**
- * The handler of a question's route, with all that follows from being asked: a client's own question is
- * demand, and web pages may ask it (of mistakes in it they are told as well); an answer is counted.
- */
-function answering<Query, Reply>(
-  context: HttpContext,
-  answer: (question: Question, query: Query) => { selection: Selection; reply: Reply },
-) {
-  return async (request: QuestionRequest<Query>, httpReply: FastifyReply): Promise<Reply> => {
-    const question = readQuestion(context, request)
-    if (question.isCaller) {
-      openToPages(httpReply)
-      context.core.noteDemand(question.client, question.serving.service.name, true)
+function gatewaysRoute(app: Api, context: HttpContext): void {
+  const route = {
+    name: 'gateways',
+    summary: 'Near live members whose host is live in another service as well; never the caller itself',
+    about:
+      'Where two overlays meet: each member with how to reach it in this service and (`to`) in the other one.',
+    wishes: GatewaysQuery,
+    reply: told('Members, best first', GatewaysReply),
+    isLong: true,
+  }
+  questionRoute(app, context, route, (question, wishes) => {
+    const to = findService(context, wishes.to, 'to')
+    const candidates = gatewayCandidates(context.core.tables, question.serving, to)
+    const wanted = {
+      ...readFilters(question, wishes),
+      ...readRing(wishes),
+      ...steady(wishes.sort),
+      alsoIn: to,
+      limit: wishes.k ?? COUNTS.gateways.default,
     }
-    const { selection, reply } = answer(question, request.query)
-    context.metrics.countAnswer('http', selection.basis, selection.allDown?.mode ?? null)
-    return reply
-  }
+    const found = chooseLive(context, { ...question, serving: candidates }, wanted)
+    // That no candidate is live says nothing of the service.
+    const isDown = !question.serving.members.some(({ state }) => state === 'live')
+    const selection = isDown ? found : { ...found, allDown: null }
+    return { selection, reply: viewGateways(context, question, selection, to) }
+  })
 }
 
-function choose({ core, rng }: HttpContext, question: Question, asked: Partial<Ask>): Selection {
-  const wanted = { ...ANY_ASK, family: question.family, ...asked }
-  return select(core.tables, question.serving, question.locality, wanted, rng)
-}
-
-/** For lists of nodes to connect to: one that is known to be down is of no use, whatever the service's allDown. */
-function chooseLive(context: HttpContext, question: Question, asked: Partial<Ask>): Selection {
-  const selection = choose(context, question, asked)
-  return selection.allDown === null ? selection : { ...selection, picks: [], allDown: { mode: 'empty' } }
-}
-
-function viewMembers(context: HttpContext, question: Question, selection: Selection): NearestReply {
-  return { ...viewHead(context, question, selection), members: viewPicks(selection, question.family) }
-}
-
-function viewHead(
-  { core }: HttpContext,
-  { client, serving, locality }: Question,
-  { basis, scopeBits, ttlSec, allDown }: Selection,
-): Omit<NearestReply, 'members'> {
-  return {
-    service: serving.service.name,
-    client: formatAddress(client),
-    basis,
-    scope: scopeText(client, scopeBits),
-    errorMs: finite(locality.errorMs),
-    ttlSec,
-    allDown: allDown?.mode ?? null,
-    ...(allDown?.mode === 'fallback'
-      ? { fallback: { addresses: [...allDown.addresses], url: allDown.url } }
-      : {}),
-    ticket: core.ticketFor(client),
-  }
-}
-
-function viewPicks(selection: Selection, family: Family | null): AnsweredMember[] {
-  return selection.picks.map((pick) => viewPick(pick, family))
-}
-
-function viewPick({ member, ms, errorMs, basis }: Weighed, family: Family | null): AnsweredMember {
-  const addresses = [...(family === 6 ? [] : member.addresses4), ...(family === 4 ? [] : member.addresses6)]
-  return {
-    name: member.name,
-    host: member.hostName,
-    addresses: addresses.map(formatAddress),
-    port: member.port,
-    url: member.url,
-    attributes: { ...member.attributes },
-    ms: finite(ms),
-    errorMs: finite(errorMs),
-    basis,
-  }
-}
-
-/** JSON knows no NaN and no Infinity. */
-function finite(number: number): number | null {
-  return Number.isFinite(number) ? number : null
-}
-
-/** The prefix of `bits` around a client, in its family's own count; no wider than that family. */
-function scopeText(client: Address, bits: number): string {
-  const least = familyOf(client) === 4 ? IPV4_OFFSET_BITS : 0
-  return formatPrefix(prefixOf(client, Math.max(bits, least)))
+/** For who asks again: by distance the same each time; by load, which changes, shared out by chance. */
+function steady(sort: Sort = 'latency'): Pick<Ask, 'policy' | 'spread'> {
+  return { policy: 'nearest', spread: sort === 'latency' ? null : sort }
 }

@@ -6,6 +6,7 @@
 import { explain, explainLocality } from '../../resolver/explain.ts'
 import { locate } from '../../resolver/locate.ts'
 import { ANY_ASK, select } from '../../resolver/select.ts'
+import { listShare } from './asking.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
 import { findService, openToPages, readClient } from './question.ts'
 import {
@@ -45,7 +46,10 @@ function explainRoute(app: Api, context: HttpContext): void {
       const { client } = readClient(context, request, request.query.client, 'client')
       const serving = findService(context, request.params.service)
       const locality = locate(core.tables, client)
-      const ask = { ...ANY_ASK, family: request.query.family ?? null, limit: serving.service.maxAddrs }
+      const { k, family = null } = request.query
+      const { maxAddrs, join } = serving.service
+      const list = k === undefined ? { limit: maxAddrs } : { limit: k, networkShare: listShare(join) }
+      const ask = { ...ANY_ASK, family, ...list }
       const selection = select(core.tables, serving, locality, ask, rng)
       return explain(core.tables, serving, locality, selection, epochMs(), core.nextProbes(client))
     },

@@ -1,13 +1,14 @@
-// The question: who asks for which service, with which wishes -> parsed, allowed, located.
+// The question: who asks for which service, measured from where, with which wishes -> parsed, allowed, located.
 //
-// Invariant: one's own question is anyone's to ask; another client's needs leave to see inside, and counts
-// as nobody's demand: probes go to those who came, never to those who were named.
+// `client`: answer as that address would be answered. `near`: the caller asks, for members near another point.
+// Invariant: one's own question is anyone's to ask; another client's or another point's needs leave to see
+// inside, and counts as nobody's demand: probes go to those who came, never to those who were named.
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Address, type Family, parseAddress, sameAddress } from '../../resolver/address.ts'
 import type { Predicate } from '../../resolver/directory.ts'
 import { type Locality, locate } from '../../resolver/locate.ts'
-import type { Ask } from '../../resolver/select.ts'
+import { ANY_ASK, type Ask } from '../../resolver/select.ts'
 import type { ServingService } from '../../resolver/serving.ts'
 import { Problem } from '../problem.ts'
 import { type HttpContext, requireInside } from './context.ts'
@@ -16,45 +17,62 @@ import { MAX_EXCLUDED } from './schemas.ts'
 /** One client's question about one service. */
 export interface Question {
   readonly client: Address
-  /** The client asks for itself. */
-  readonly isCaller: boolean
+  /** Where distances are measured from: the client, unless another point was asked for. */
+  readonly point: Address
+  /** The client asks for itself, from where it is. */
+  readonly isOwn: boolean
   readonly serving: ServingService
+  /** Of the point. */
   readonly locality: Locality
-  /** Row of the host that asks; -1: none. */
-  readonly self: number
+  /** Rows of the hosts that the client is, as far as can be told. */
+  readonly selves: ReadonlySet<number>
   readonly family: Family | null
 }
 
-/** What every route for questions takes, beside its own `Query`. */
-export type QuestionRequest<Query = unknown> = FastifyRequest & {
-  readonly params: { readonly service: string }
-  readonly query: Query & { readonly client?: string; readonly family?: 4 | 6 }
+/** What every question may say of who asks. `near` of bootstrap is a number of members, and no point. */
+interface Asker {
+  readonly client?: string
+  readonly near?: string | number
+  readonly family?: 4 | 6
 }
 
-/** Who asks for what. Throws Problem. */
-export function readQuestion(context: HttpContext, request: QuestionRequest): Question {
-  const { core } = context
-  const { client, isCaller } = readClient(context, request, request.query.client, 'client')
-  const serving = findService(context, request.params.service)
-  const { caller } = request
-  const byCredential = caller.kind === 'host' ? core.tables.hostRow(caller.host) : -1
+/** Who asks `service` for what. Throws Problem. */
+export function readQuestion(
+  context: HttpContext,
+  request: FastifyRequest,
+  service: string,
+  asker: Asker,
+): Question {
+  const { tables } = context.core
+  const { client, isCaller } = readClient(context, request, asker.client, 'client')
+  const near = typeof asker.near === 'string' ? asker.near : undefined
+  const point = near === undefined ? client : readClient(context, request, near, 'near').client
+  const isThere = sameAddress(point, client)
+  const own = isCaller ? ownRow(context, request) : -1
   return {
     client,
-    isCaller,
-    serving,
-    locality: locate(core.tables, client),
-    self: byCredential >= 0 ? byCredential : core.tables.hostRowAt(client),
-    family: request.query.family ?? null,
+    point,
+    isOwn: isCaller && isThere,
+    serving: findService(context, service),
+    locality: locate(tables, point, isThere ? own : -1),
+    selves: new Set(own >= 0 ? [own] : tables.hosts.rowsAt(client)),
+    family: asker.family ?? null,
   }
 }
 
-export function findService(context: HttpContext, name: string): ServingService {
+/** Row of the host whose credential came along; -1: none did. */
+function ownRow({ core }: HttpContext, { caller }: FastifyRequest): number {
+  return caller.kind === 'host' ? core.tables.hostRow(caller.host) : -1
+}
+
+/** A service by any of its names; `field`: where it was named. Throws Problem. */
+export function findService(context: HttpContext, name: string, field = 'service'): ServingService {
   const serving = context.core.tables.service(name.toLowerCase().replace(/\.$/, ''))
-  if (serving === null) throw new Problem('not-found', `there is no service '${name}'`, 'service')
+  if (serving === null) throw new Problem('not-found', `there is no service '${name}'`, field)
   return serving
 }
 
-/** The client that is asked about: the caller, unless `text` names another and the caller may ask for it. */
+/** The address that is asked about: the caller's, unless `text` names another and the caller may ask for it. */
 export function readClient(
   { config }: HttpContext,
   request: FastifyRequest,
@@ -65,7 +83,7 @@ export function readClient(
   const client = text === undefined ? caller : parseAddress(text)
   if (client === null) throw new Problem('bad-request', `'${text}' is not an IP address`, field)
   const isCaller = sameAddress(client, caller)
-  if (!isCaller) requireInside(config, request, 'ask for another client')
+  if (!isCaller) requireInside(config, request, 'ask for another address')
   return { client, isCaller }
 }
 
@@ -84,14 +102,14 @@ interface Filters {
 export function readFilters(
   question: Question,
   query: Filters,
-): Pick<Ask, 'exclude' | 'where' | 'self' | 'reachableOnly'> {
+): Pick<Ask, 'exclude' | 'where' | 'selves' | 'reachableOnly'> {
   const exclude = (query.exclude ?? []).flatMap((names) => names.split(',')).filter((name) => name !== '')
   if (exclude.length > MAX_EXCLUDED)
     throw new Problem('bad-request', `at most ${MAX_EXCLUDED} names, not ${exclude.length}`, 'exclude')
   return {
     exclude: new Set(exclude),
     where: readWhere(query.where ?? []),
-    self: question.self,
+    selves: question.selves,
     reachableOnly: query.reachable ?? false,
   }
 }
@@ -104,4 +122,18 @@ function readWhere(texts: readonly string[]): Predicate {
       return [text.slice(0, colon), text.slice(colon + 1)]
     }),
   )
+}
+
+interface Ring {
+  readonly minMs?: number
+  readonly maxMs?: number
+}
+
+/** A ring of distances. */
+export function readRing({
+  minMs = ANY_ASK.minMs,
+  maxMs = ANY_ASK.maxMs,
+}: Ring): Pick<Ask, 'minMs' | 'maxMs'> {
+  if (minMs > maxMs) throw new Problem('bad-request', `minMs (${minMs}) is over maxMs (${maxMs})`, 'minMs')
+  return { minMs, maxMs }
 }

@@ -6,6 +6,7 @@
 import { type Static, type TSchema, Type } from 'typebox'
 import type { AllDown as AllDownMode, Basis as BasisName } from '../../resolver/directory.ts'
 import type { LocalityStory, Story } from '../../resolver/explain.ts'
+import { SORTS, type Sort } from '../../resolver/spread.ts'
 import { LABEL_PATTERN, ProblemDocument } from '../../server-agent/protocol/messages.ts'
 import type { CoreStatus } from '../core.ts'
 import { Problem, type ProblemCode } from '../problem.ts'
@@ -56,8 +57,9 @@ export const COUNTS = {
   random: { default: 5, max: 1000 },
   bootstrapNear: { default: 16, max: 500 },
   bootstrapRandom: { default: 4, max: 500 },
+  gateways: { default: 5, max: 1000 },
 } as const
-/** Names in one `exclude`: what a node knows already; longer URLs are refused anyway. */
+/** Names in one `exclude`: what a node knows already. A URL (8,192 characters) holds some 120 of the longest names, a body all. */
 export const MAX_EXCLUDED = 500
 
 const countOf = (count: { default: number; max: number }, minimum: number, description: string) =>
@@ -65,39 +67,78 @@ const countOf = (count: { default: number; max: number }, minimum: number, descr
 
 const whoAsks = {
   client: Type.Optional(
-    Type.String({ maxLength: 45, description: 'Answer for this address, not the caller’s: needs a token' }),
+    Type.String({
+      maxLength: 45,
+      description: 'Answer as this address would be answered, not the caller: needs a token',
+    }),
   ),
   family: Type.Optional(
     Type.Unsafe<4 | 6>({ type: 'integer', enum: [4, 6], description: 'Only members with such an address' }),
   ),
 }
+const fromWhere = {
+  near: Type.Optional(
+    Type.String({
+      maxLength: 45,
+      description:
+        'Measure from this address, not from the caller, who stays the one that asks and is left out: needs a token',
+    }),
+  ),
+}
+const sort = Type.Optional(
+  Type.Unsafe<Sort>({
+    type: 'string',
+    enum: [...SORTS],
+    default: 'latency',
+    description:
+      'How the near ones are ordered: by predicted ms; by relative load (load/capacity; half where none is told); by both: ms and the wait that the load makes, 20 ms where half full, 180 where 90% full. By load those within the service’s tieMs are shared out by chance, so that not all who ask are sent to the same',
+  }),
+)
 const filters = {
   exclude: Type.Optional(
-    Type.Array(Type.String({ maxLength: 8192 }), {
+    Type.Array(Type.String({ maxLength: 32_000 }), {
       description: `Members not wanted: names, comma-separated or repeated, ${MAX_EXCLUDED} at most`,
     }),
   ),
   where: Type.Optional(
     Type.Array(Type.String({ maxLength: 161 }), {
       maxItems: 32,
-      description: '`attribute:value` that members must have; repeat for several',
+      description:
+        '`attribute:value` that members must have, such as `region:eu`; repeat for several attributes',
     }),
   ),
   reachable: Type.Optional(
-    Type.Boolean({ default: false, description: 'Only members that answer from outside' }),
+    Type.Boolean({
+      default: false,
+      description: 'Only members whose host answered from outside: not those behind NAT, nor those untried',
+    }),
   ),
 }
 const rings = {
-  minMs: Type.Optional(Type.Number({ minimum: 0, description: 'Only members at least so far off, ms' })),
-  maxMs: Type.Optional(Type.Number({ minimum: 0, description: 'Only members at most so far off, ms' })),
+  minMs: Type.Optional(
+    Type.Number({ minimum: 0, description: 'Only members predicted to be at least so far off, ms' }),
+  ),
+  maxMs: Type.Optional(
+    Type.Number({
+      minimum: 0,
+      description: 'Only members predicted to be at most so far off, ms: none of which nothing is known',
+    }),
+  ),
 }
 
 export const NearestQuery = Type.Object(
-  { k: countOf(COUNTS.nearest, 1, 'How many members'), ...whoAsks },
+  { k: countOf(COUNTS.nearest, 1, 'How many members'), ...whoAsks, ...fromWhere },
   closed,
 )
 export const NeighborsQuery = Type.Object(
-  { k: countOf(COUNTS.neighbors, 1, 'How many members'), ...whoAsks, ...filters, ...rings },
+  {
+    k: countOf(COUNTS.neighbors, 1, 'How many members'),
+    sort,
+    ...whoAsks,
+    ...fromWhere,
+    ...filters,
+    ...rings,
+  },
   closed,
 )
 export const RandomQuery = Type.Object(
@@ -108,8 +149,21 @@ export const BootstrapQuery = Type.Object(
   {
     near: countOf(COUNTS.bootstrapNear, 0, 'How many near members'),
     random: countOf(COUNTS.bootstrapRandom, 0, 'How many random members, none of them among the near'),
+    sort,
     ...whoAsks,
     ...filters,
+  },
+  closed,
+)
+export const GatewaysQuery = Type.Object(
+  {
+    to: { ...ServiceName, description: 'The other service, by its name or alias' },
+    k: countOf(COUNTS.gateways, 1, 'How many members'),
+    sort,
+    ...whoAsks,
+    ...fromWhere,
+    ...filters,
+    ...rings,
   },
   closed,
 )
@@ -117,6 +171,13 @@ export const ExplainQuery = Type.Object(
   {
     client: Type.Optional(
       Type.String({ maxLength: 45, description: 'Whose decision; without it: the caller’s' }),
+    ),
+    k: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: COUNTS.nearest.max,
+        description: 'Decide as for `nearest` with this k; without it: as DNS answers',
+      }),
     ),
     family: whoAsks.family,
   },
@@ -155,13 +216,20 @@ export const LocalitiesRequest = Type.Object(
 
 // Replies
 
-const AnsweredMember = Type.Object({
+const contact = {
   name: Label,
   host: Type.String(),
   addresses: Type.Array(AddressText),
   port: NumberOrNull,
   url: StringOrNull,
   attributes: Strings,
+}
+const AnsweredMember = Type.Object({
+  ...contact,
+  reachable: {
+    ...Nullable(Type.Boolean()),
+    description: 'Whether its host answered from outside; false: behind NAT; null: not tried yet',
+  },
   ms: { ...NumberOrNull, description: 'Predicted round trip time; null: nothing is known' },
   errorMs: { ...NumberOrNull, description: 'How far off it may be' },
   basis: Basis,
@@ -184,13 +252,33 @@ const answered = {
     description: 'Leave to report RTTs that this client sees; see POST /v1/measurements',
   }),
 }
-export const NearestReply = Type.Object({ ...answered, members: Type.Array(AnsweredMember) })
+const measuredFrom = {
+  near: Type.Optional({ ...AddressText, description: 'The point measured from, where it was asked for' }),
+}
+export const NearestReply = Type.Object({
+  ...answered,
+  ...measuredFrom,
+  members: Type.Array(AnsweredMember),
+})
+/** A member, and by which member its host takes part in the other service. */
+const Gateway = Type.Object({
+  ...AnsweredMember.properties,
+  to: Type.Object({ service: Label, ...contact }, { description: 'Its host in the other service' }),
+})
+export const GatewaysReply = Type.Object({
+  ...answered,
+  ...measuredFrom,
+  to: { ...Label, description: 'The other service' },
+  members: Type.Array(Gateway),
+})
 export const BootstrapReply = Type.Object({
   ...answered,
   near: Type.Array(AnsweredMember),
   random: Type.Array(AnsweredMember),
 })
 export type AnsweredMember = Static<typeof AnsweredMember>
+export type Gateway = Static<typeof Gateway>
+export type GatewaysReply = Static<typeof GatewaysReply>
 export type NearestReply = Static<typeof NearestReply>
 export type BootstrapReply = Static<typeof BootstrapReply>
 

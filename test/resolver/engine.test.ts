@@ -609,7 +609,7 @@ t.test('every reason to pass a member over is told', async (t) => {
     t.match(reasons(ask(tables, CLIENT, wish)), { b: reason }, reason)
   }
   const tables = measuredWorld({ a: 10, b: 20 })
-  t.match(reasons(ask(tables, CLIENT, { self: tables.hostRow('b') })), { b: 'self' })
+  t.match(reasons(ask(tables, CLIENT, { selves: new Set([tables.hostRow('b')]) })), { b: 'self' })
   t.match(
     reasons(
       ask(measuredWorld({ a: 10, b: 20 }, { where: { x: 'y' } }, { a: { attributes: { x: 'y' } } }), CLIENT),
