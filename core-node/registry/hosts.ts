@@ -18,6 +18,7 @@ import {
 import { type HostRequest, LEASE_SEC } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
 import { type Caller, canonicalAddress, type Decision, requireAdmin, sameRecord } from './caller.ts'
+import { crowdedOut } from './crowd.ts'
 import { knownHost } from './known.ts'
 
 /** What the core knows or made for this one request. */
@@ -96,8 +97,12 @@ export function putHost(
   }
   // The port that a connection came from says nothing new of the host: alone it is no reason to write.
   const same = before !== undefined && sameRecord({ ...before, publicPort: 0 }, { ...host, publicPort: 0 })
+  const out =
+    same || before === undefined ? [] : crowdedOut(directory, before, host, membersOf(directory, name))
   return {
-    changes: same ? [] : [{ kind: 'hosts', key: name, value: host }],
+    changes: same
+      ? []
+      : [{ kind: 'hosts', key: name, value: host }, ...out.map((member) => leaving(host, member))],
     result: { host: same ? before : host, credential: renews ? by.credential : null },
   }
 }
@@ -236,6 +241,12 @@ export function removeHost(
   return { changes, result: undefined }
 }
 
+/** A member leaves its service. What joined openly is not remembered: anyone could fill the books with goodbyes. */
+export function leaving(host: Host | undefined, member: Member): Change {
+  const value = host?.tokenId == null ? null : { ...member, left: true }
+  return { kind: 'members', key: memberKey(member.service, member.name), value }
+}
+
 /** What an attempt to reach a host showed: `proven` of its addresses answered an echo from outside. */
 export function proofChanges(directory: Directory, tried: Host, proven: readonly string[]): Change[] {
   const host = directory.hosts.get(tried.name)
@@ -247,7 +258,9 @@ export function proofChanges(directory: Directory, tried: Host, proven: readonly
     proofs,
     reachable: proven.length > 0 || Object.values(proofs).includes('echo'),
   }
-  return sameRecord(host, value) ? [] : [{ kind: 'hosts', key: host.name, value }]
+  if (sameRecord(host, value)) return []
+  const out = crowdedOut(directory, host, value, membersOf(directory, host.name))
+  return [{ kind: 'hosts', key: host.name, value }, ...out.map((member) => leaving(host, member))]
 }
 
 /** What said goodbye or fell silent so long ago that its name may be forgotten. */

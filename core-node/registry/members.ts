@@ -3,14 +3,7 @@
 // Pure, as caller.ts says. A host changes its own members, an administrator any; a token speaks for the
 // hosts that joined by it. A redirect never leads where the host has nothing to say.
 
-import {
-  contains,
-  formatAddress,
-  formatHostPort,
-  localityPrefix,
-  parseAddress,
-  withoutBrackets,
-} from '../../resolver/address.ts'
+import { formatAddress, formatHostPort, parseAddress, withoutBrackets } from '../../resolver/address.ts'
 import {
   type Change,
   CORE_SERVICE,
@@ -31,7 +24,8 @@ import {
   requireAdmin,
   sameRecord,
 } from './caller.ts'
-import { covers, type Enrolment, hostAddress, membersOf } from './hosts.ts'
+import { refuseCrowd } from './crowd.ts'
+import { covers, type Enrolment, hostAddress, leaving, membersOf } from './hosts.ts'
 import { knownMember } from './known.ts'
 
 /** Members of one host, those that left included: what a machine can serve, not what it can make up. */
@@ -189,25 +183,6 @@ function refuseTakenMember(directory: Directory, before: Member | undefined, hos
   )
 }
 
-/** With `join: open`, one network may not fill a service. */
-function refuseCrowd(directory: Directory, service: Service, name: string, host: Host): void {
-  if (service.join !== 'open' || service.maxPerPrefix === 0) return
-  const prefix = localityPrefix(parseAddress(host.publicAddress ?? host.addresses[0]!)!)
-  let crowd = 0
-  for (const member of directory.members.values()) {
-    if (member.service !== service.name || member.name === name || member.left) continue
-    const other = directory.hosts.get(member.host)
-    const address = other === undefined ? null : parseAddress(other.publicAddress ?? other.addresses[0]!)
-    if (address !== null && contains(prefix, address)) crowd++
-  }
-  if (crowd >= service.maxPerPrefix) {
-    throw new Problem(
-      'conflict',
-      `'${service.name}' takes ${service.maxPerPrefix} members from one network, and yours has them`,
-    )
-  }
-}
-
 function memberFrom(
   service: Service,
   name: string,
@@ -299,9 +274,7 @@ export function removeMember(
   const member = knownMember(directory, serviceName, name)
   if (serviceName === CORE_SERVICE) throw new Problem('forbidden', `'${name}' is a core; stop it instead`)
   if (caller.kind === 'host' && caller.host === member.host) {
-    // What joined openly is not remembered: anyone could fill the books with goodbyes.
-    const value = directory.hosts.get(member.host)?.tokenId == null ? null : { ...member, left: true }
-    return { changes: [{ kind: 'members', key, value }], result: undefined }
+    return { changes: [leaving(directory.hosts.get(member.host), member)], result: undefined }
   }
   requireAdmin(caller)
   const changes: Change[] = [{ kind: 'members', key, value: null }]

@@ -483,6 +483,69 @@ t.test('an open service takes anyone, but not more than so many from one network
   t.end()
 })
 
+t.test('a network’s limit holds for every way in, by where a host has proved to be', (t) => {
+  const books = new Books()
+  books.service('overlay', { join: 'open', maxPerPrefix: 2 })
+  books.service('other', { join: 'open', maxPerPrefix: 2 })
+  books.service('free', { join: 'open' })
+  const token = books.token('mirror')
+  const host = (name: string, from: string, addresses = [from], caller: Caller = anonymous) =>
+    books.host(caller, name, { addresses, echo: { port: 7 } }, by({ fromAddress: from })).host
+  const join = (name: string, service = 'overlay', member = name) =>
+    books.member(asHost(name), service, member)
+  const isIn = (name: string) => books.directory.members.has(`overlay/${name}`)
+  host('a', '192.0.2.1')
+  join('a')
+  host('far', '203.0.113.1')
+  join('far')
+  join('far', 'free')
+
+  // A second member of one host counts, and so does a host that a token admitted.
+  join('a', 'overlay', 'a-again')
+  refuses(t, () => join('a', 'overlay', 'a-third'), 'conflict', /2 members from one network, and 192.0.2.0/)
+  host('by-token', '192.0.2.9', ['192.0.2.9'], token)
+  refuses(t, () => join('by-token'), 'conflict', /192.0.2.0/)
+
+  // Where one says it is frees nobody from where he is, and keeps nobody else out.
+  host('claims', '192.0.2.2', ['198.51.100.1'])
+  refuses(t, () => join('claims'), 'conflict', /192.0.2.0/)
+  for (const name of ['x', 'y']) {
+    host(name, `203.0.113.${name === 'x' ? 7 : 8}`, [`203.0.113.${name === 'x' ? 7 : 8}`, '100.64.0.1'])
+    join(name, 'other')
+  }
+  host('honest', '100.64.0.9')
+  t.equal(join('honest', 'other').name, 'honest', 'two claimed its network, and were not there')
+  host('late', '198.51.100.3', ['198.51.100.3', '192.0.2.200'])
+  refuses(t, () => join('late'), 'conflict', /192.0.2.0/)
+
+  // Moving in, and proving an address afterwards.
+  host('far', '192.0.2.77', ['192.0.2.77'], asHost('far'))
+  t.notOk(isIn('far'), 'moved to where no room is')
+  t.ok(books.directory.members.has('free/far'), 'what is not limited stays')
+  const there = host('b', '198.51.100.4')
+  join('b')
+  const claimed = { ...there, addresses: ['198.51.100.4', '192.0.2.4'] }
+  applyChanges(books.directory, [{ kind: 'hosts', key: 'b', value: claimed }])
+  applyChanges(books.directory, proofChanges(books.directory, claimed, ['192.0.2.4']))
+  t.notOk(isIn('b'), 'proven where no room is')
+
+  // IPv6 by /48; and one that stays keeps its place, whatever it says again.
+  for (const [name, address] of [
+    ['s1', '2001:db8:1:1::1'],
+    ['s2', '2001:db8:1:2::1'],
+    ['s3', '2001:db8:2::1'],
+  ] as const) {
+    host(name, address)
+    join(name, 'other')
+  }
+  host('s4', '2001:db8:1:3::1')
+  refuses(t, () => join('s4', 'other'), 'conflict', /2001:db8:1::\/48/)
+  host('a', '192.0.2.99', ['192.0.2.99'], asHost('a'))
+  t.ok(isIn('a') && isIn('a-again'), 'moved within its network')
+  t.equal(join('a').name, 'a')
+  t.end()
+})
+
 t.test('heartbeats change a host’s own members only', (t) => {
   const books = new Books()
   books.service('mirror')

@@ -1,0 +1,77 @@
+// The registry's rule for crowds: of a service with `join: open`, one network holds at most maxPerPrefix members.
+//
+// Pure, as caller.ts says. A network is a /24 or a /48, and a host is in each where it has proved to be: the one
+// that it joined from, and those of its proven addresses. What it only claims counts against itself when it joins
+// (it may be proven there once it is in), and never against others, whom it could keep out by it. The rule holds
+// for every way in: joining, moving to another network, and proving an address afterwards.
+
+import { formatPrefix, localityPrefix, parseAddress } from '../../resolver/address.ts'
+import type { Directory, Host, Member, Service } from '../../resolver/directory.ts'
+import { Problem } from '../problem.ts'
+
+/** Throws Problem where a network of the host has no room for one more member, `name`, of the service. */
+export function refuseCrowd(directory: Directory, service: Service, name: string, host: Host): void {
+  if (!isLimited(service)) return
+  const claimed = host.addresses.map(networkAt)
+  for (const network of new Set([...networksOf(host), ...claimed])) {
+    const crowd = crowdOf(directory, service, network, (member) => member.name !== name)
+    if (crowd < service.maxPerPrefix) continue
+    throw new Problem(
+      'conflict',
+      `'${service.name}' takes ${service.maxPerPrefix} members from one network, and ${network} has them`,
+    )
+  }
+}
+
+/** Which of a host's `members` have no room where `host` now is and `before` was not: they are out of their services. */
+export function crowdedOut(
+  directory: Directory,
+  before: Host,
+  host: Host,
+  members: readonly Member[],
+): Member[] {
+  const known = networksOf(before)
+  const entered = [...networksOf(host)].filter((network) => !known.has(network))
+  if (entered.length === 0) return []
+  const stay = new Map<string, number>()
+  return members.filter((member) => {
+    const service = directory.services.get(member.service)
+    if (member.left || service === undefined || !isLimited(service)) return false
+    const own = stay.get(service.name) ?? 0
+    const others = (network: string) =>
+      crowdOf(directory, service, network, (other) => other.host !== host.name)
+    const hasRoom = entered.every((network) => others(network) + own < service.maxPerPrefix)
+    if (hasRoom) stay.set(service.name, own + 1)
+    return !hasRoom
+  })
+}
+
+function isLimited(service: Service): boolean {
+  return service.join === 'open' && service.maxPerPrefix > 0
+}
+
+/** How many members that count are in a network. */
+function crowdOf(
+  directory: Directory,
+  service: Service,
+  network: string,
+  counts: (member: Member) => boolean,
+): number {
+  let crowd = 0
+  for (const member of directory.members.values()) {
+    if (member.service !== service.name || member.left || !counts(member)) continue
+    const host = directory.hosts.get(member.host)
+    if (host !== undefined && networksOf(host).has(network)) crowd++
+  }
+  return crowd
+}
+
+/** Where a host has proved to be. */
+function networksOf({ publicAddress, proofs }: Host): Set<string> {
+  const proven = Object.keys(proofs)
+  return new Set((publicAddress === null ? proven : [publicAddress, ...proven]).map(networkAt))
+}
+
+function networkAt(address: string): string {
+  return formatPrefix(localityPrefix(parseAddress(address)!))
+}
