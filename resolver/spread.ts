@@ -21,6 +21,8 @@ const UNTOLD_LOAD = 0.5
  * 180 ms farther, about anywhere on Earth.
  */
 const HALF_FULL_MS = 20
+/** A distance of which nothing is known: beyond all others; among such the load still tells them apart. */
+const UNKNOWN_MS = 1e6
 /** Where anyone may join, capacity is anyone's word: beyond so many times the median of its equals it draws nobody. */
 const MAX_FAIR_SHARES = 3
 
@@ -48,12 +50,12 @@ export function spread(service: Service, fit: readonly Weighed[], sort: Sort, rn
   }
 }
 
-/** ms; Infinity where the distance counts and is not known. */
+/** In ms: the way there, the wait there, or both. */
 function costOf(weighed: Weighed, sort: Sort): number {
   const r = relativeLoad(weighed)
   const waitMs = sort === 'latency' ? 0 : (HALF_FULL_MS * r) / (1 - r)
-  if (sort === 'load') return waitMs
-  return Number.isNaN(weighed.ms) ? Number.POSITIVE_INFINITY : weighed.ms + waitMs
+  const wayMs = sort === 'load' ? 0 : Number.isNaN(weighed.ms) ? UNKNOWN_MS : weighed.ms
+  return wayMs + waitMs
 }
 
 function relativeLoad({ member: { load, capacity } }: Weighed): number {

@@ -14,6 +14,8 @@ import {
   ask,
   type Bootstrap,
   BootstrapShape,
+  type GatewayList,
+  GatewayListShape,
   type MemberList,
   MemberListShape,
 } from './answers.ts'
@@ -37,7 +39,7 @@ import { Session } from './session.ts'
 
 export { AgentError, type AgentErrorCode } from './agent-error.ts'
 export type { AgentEvents, Joined } from './agent-events.ts'
-export type { AskOptions, Bootstrap, MemberList, NearMember } from './answers.ts'
+export type { AskOptions, Bootstrap, Gateway, GatewayList, MemberList, NearMember } from './answers.ts'
 export type { AgentOptions, MemberOptions } from './options.ts'
 
 /** A restarted agent that lost its credential waits so long for its own old lease to end; then the name is another's. */
@@ -165,6 +167,11 @@ export class Agent extends EventEmitter<AgentEvents> {
   /** Near and random members at once. */
   bootstrap(service: string, options: AskOptions = {}): Promise<Bootstrap> {
     return this.#session.call(ask(service, 'bootstrap', options, BootstrapShape))
+  }
+
+  /** Near members of `service` whose host takes part in the service `to` as well: where two overlays meet. */
+  gateways(service: string, to: string, options: AskOptions = {}): Promise<GatewayList> {
+    return this.#session.call(ask(service, 'gateways', options, GatewayListShape, to))
   }
 
   /** The loop. Ends when stop() is called, or after telling `refuse` why the first join can't be. */

@@ -1,6 +1,7 @@
-// What a core answers to `nearest`, `neighbors`, `random` and `bootstrap`, and how to ask for it: for
+// What a core answers to `nearest`, `neighbors`, `random`, `bootstrap` and `gateways`, and how to ask for it: for
 // overlay nodes, which need peers that are near, and some that are not.
-// Only what an overlay node uses is described; a core may say more, and that is let pass.
+// Only what an overlay node uses is described; a core may say more, and that is let pass. A question that is too
+// long for a URL goes as a body.
 
 import { type Static, Type } from 'typebox'
 import { Compile } from 'typebox/compile'
@@ -8,14 +9,20 @@ import type { Shape } from './core-client.ts'
 
 const numberOrNull = Type.Union([Type.Number(), Type.Null()])
 
-/** A member as an answer names it. */
-export const NearMember = Type.Object({
+const contact = {
   name: Type.String(),
   host: Type.String(),
   addresses: Type.Array(Type.String()),
   port: Type.Union([Type.Integer(), Type.Null()]),
   url: Type.Union([Type.String(), Type.Null()]),
   attributes: Type.Record(Type.String(), Type.String()),
+}
+
+/** A member as an answer names it. */
+export const NearMember = Type.Object({
+  ...contact,
+  /** Whether its host answered from outside; false: behind NAT; null or nothing: not known. */
+  reachable: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
   /** Predicted round trip from the asker, ms; null: not known. */
   ms: numberOrNull,
   /** How far off that may be, ms; null: any. */
@@ -37,16 +44,34 @@ const Bootstrap = Type.Object({ ...common, near: Type.Array(NearMember), random:
 export type Bootstrap = Static<typeof Bootstrap>
 export const BootstrapShape = Compile(Bootstrap)
 
+/** A member, and by which member its host takes part in the other service. */
+export const Gateway = Type.Object({
+  ...NearMember.properties,
+  to: Type.Object({ service: Type.String(), ...contact }),
+})
+export type Gateway = Static<typeof Gateway>
+
+const GatewayList = Type.Object({ ...common, to: Type.String(), members: Type.Array(Gateway) })
+/** Members whose host is in another service as well, nearest first. */
+export type GatewayList = Static<typeof GatewayList>
+export const GatewayListShape = Compile(GatewayList)
+
 /** What may be asked for; each where it makes sense. */
 export interface AskOptions {
   /** How many. */
   k?: number | undefined
-  /** bootstrap: how many of each. */
-  near?: number | undefined
+  /**
+   * bootstrap: how many near members. nearest, neighbors, gateways: the address to measure from instead of this
+   * host, which stays left out; the core must let this host see inside (its operatorFrom).
+   */
+  near?: number | string | undefined
+  /** bootstrap: how many random members. */
   random?: number | undefined
-  /** Names of members already known. */
+  /** neighbors, bootstrap, gateways: what the near ones are ordered by; `latency` unless said. */
+  sort?: 'latency' | 'load' | 'both' | undefined
+  /** Names of members already known, 500 at most. */
   exclude?: readonly string[] | undefined
-  /** A ring of distances. */
+  /** A ring of distances: neighbors, gateways. */
   minMs?: number | undefined
   maxMs?: number | undefined
   /** Attributes that a member must have. */
@@ -56,21 +81,56 @@ export interface AskOptions {
   family?: 4 | 6 | undefined
 }
 
-/** The call that asks it, and the shape of its reply. */
+type Question = 'nearest' | 'neighbors' | 'random' | 'bootstrap' | 'gateways'
+
+/** A question as a call. */
+export interface Asking<T> {
+  readonly method: 'GET' | 'POST'
+  readonly path: string
+  /** Where the URL would be too long. */
+  readonly body?: object
+  readonly reply: Shape<T>
+}
+
+/** The longest path that is asked by: cores and proxies take 8 kB, some of which is the core's own. */
+const MAX_PATH_LENGTH = 7_500
+
+/** The call that asks it, and the shape of its reply. `to`: of gateways. */
 export function ask<T>(
   service: string,
-  question: 'nearest' | 'neighbors' | 'random' | 'bootstrap',
+  question: Question,
   options: AskOptions,
   reply: Shape<T>,
-): { readonly method: 'GET'; readonly path: string; readonly reply: Shape<T> } {
-  const query = new URLSearchParams()
-  for (const key of ['k', 'near', 'random', 'minMs', 'maxMs', 'family', 'reachable'] as const) {
-    if (options[key] !== undefined) query.set(key, String(options[key]))
+  to?: string,
+): Asking<T> {
+  const wishes = wishesOf(options, to)
+  const base = `/v1/services/${encodeURIComponent(service)}/${question}`
+  const path = base + queryOf(wishes)
+  if (path.length <= MAX_PATH_LENGTH) return { method: 'GET', path, reply }
+  return { method: 'POST', path: base, body: wishes, reply }
+}
+
+type Wishes = Record<string, string | number | boolean | readonly string[]>
+
+/** As the API names them; what was not said is left out. */
+function wishesOf({ exclude = [], where = {}, ...options }: AskOptions, to: string | undefined): Wishes {
+  const wishes: Wishes = {}
+  for (const key of ['k', 'near', 'random', 'sort', 'minMs', 'maxMs', 'family', 'reachable'] as const) {
+    const wish = options[key]
+    if (wish !== undefined) wishes[key] = wish
   }
-  if (options.exclude !== undefined && options.exclude.length > 0)
-    query.set('exclude', options.exclude.join(','))
-  for (const [name, value] of Object.entries(options.where ?? {})) query.append('where', `${name}:${value}`)
-  const asked = query.toString()
-  const path = `/v1/services/${encodeURIComponent(service)}/${question}${asked === '' ? '' : `?${asked}`}`
-  return { method: 'GET', path, reply }
+  if (to !== undefined) wishes.to = to
+  if (exclude.length > 0) wishes.exclude = exclude
+  const pairs = Object.entries(where)
+  if (pairs.length > 0) wishes.where = pairs.map(([name, value]) => `${name}:${value}`)
+  return wishes
+}
+
+function queryOf(wishes: Wishes): string {
+  const query = Object.entries(wishes).flatMap(([key, wish]) => {
+    // Names are labels, so the commas between them are plain.
+    if (key === 'exclude') return `exclude=${(wish as readonly string[]).map(encodeURIComponent)}`
+    return [wish].flat().map((value) => `${key}=${encodeURIComponent(String(value))}`)
+  })
+  return query.length === 0 ? '' : `?${query.join('&')}`
 }

@@ -731,11 +731,19 @@ t.test('an overlay node joins and leaves services while it runs, and asks for pe
     (await agent.neighbors('two', { k: 5, exclude: ['x', 'y'], where: { a: 'b c' }, minMs: 1 })).members,
     [],
   )
-  t.match(core.heard.at(-1)!.path, '/v1/services/two/neighbors?k=5&minMs=1&exclude=x%2Cy&where=a%3Ab+c')
+  t.equal(core.heard.at(-1)!.path, '/v1/services/two/neighbors?k=5&minMs=1&exclude=x,y&where=a%3Ab%20c')
   t.equal(core.heard.at(-1)!.bearer, core.hosts.get('a'))
   await agent.nearest('two')
   await agent.random('two', { k: 2 })
-  t.same((await agent.bootstrap('two', { near: 3, random: 1 })).near, [])
+  t.same((await agent.bootstrap('two', { near: 3, random: 1, sort: 'both' })).near, [])
+  t.equal(core.heard.at(-1)!.path, '/v1/services/two/bootstrap?near=3&random=1&sort=both')
+  const { to, members } = await agent.gateways('two', 'other', { near: '192.0.2.1', reachable: true })
+  t.same([to, members], ['other', []])
+  t.equal(core.heard.at(-1)!.path, '/v1/services/two/gateways?near=192.0.2.1&reachable=true&to=other')
+  const known = Array.from({ length: 500 }, (_, i) => `node-${i}-of-a-long-name`)
+  await agent.random('two', { k: 2, exclude: known, where: { a: 'b' } })
+  t.match(core.heard.at(-1)!, { method: 'POST', path: '/v1/services/two/random' }, 'too long for a URL')
+  t.same(core.heard.at(-1)!.body, { k: 2, exclude: known, where: ['a:b'] })
   core.override = (_, response) => {
     response.end('{"members":[{}]}')
     return true

@@ -98,7 +98,7 @@ export class FakeCore {
       if (this.hosts.get(name!) === bearer) this.hosts.delete(name!)
       return [200, {}]
     }
-    if (method === 'GET')
+    if (method === 'GET' || (method === 'POST' && kind === 'services'))
       return [
         200,
         {
@@ -106,6 +106,7 @@ export class FakeCore {
           client: '127.0.0.1',
           basis: 'member',
           ttlSec: 30,
+          to: 'other',
           members: [],
           near: [],
           random: [],
