@@ -205,7 +205,7 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
   for (const weighed of rest) dropped.push({ ...weighed, reason: 'farther' })
   return {
     picks,
-    ties: countTies(order, picked),
+    ties: crowded.length === 0 ? Math.min(order.ties, picks.length) : countTies(order, picked),
     dropped,
     basis: needsMs ? (picks[0]?.basis ?? 'none') : 'none',
     scopeBits: scopeOf(order, locality, dependsOnAsker),

@@ -4,7 +4,7 @@
 
 import type { Command } from 'commander'
 import type { Story } from '../../resolver/explain.ts'
-import { readService } from './arguments.ts'
+import { readCount, readService } from './arguments.ts'
 import { apiPath, type CoreOptions, openClient, talksToCore } from './client.ts'
 import { describeLocality, formatMs, printEvidence, readClient } from './locality.ts'
 import { printTable } from './table.ts'
@@ -22,7 +22,8 @@ const COLUMNS = [
 
 export function addExplainCommand(command: Command, terminal: Terminal): void {
   talksToCore(command.argument('<service>').argument('<client-ip>'))
-    .action((service: string, ip: string, options: CoreOptions) =>
+    .option('--k <n>', 'as a list of so many members is chosen, not as DNS answers', readCount)
+    .action((service: string, ip: string, options: ExplainOptions) =>
       explain(readService(service), readClient(ip), options, terminal),
     )
     .addHelpText(
@@ -30,19 +31,25 @@ export function addExplainCommand(command: Command, terminal: Terminal): void {
       `
 Example:
   npx nearcast explain core 127.0.0.1
+  npx nearcast explain overlay 192.0.2.7 --k 20
 
 # is the place in the answer, - a member passed over. MS is the predicted round trip, +- how far off it
 may be, BASIS what it stands on (member, measured, coordinate, geo, none), COST is MS plus the cost of load.`,
     )
 }
 
+interface ExplainOptions extends CoreOptions {
+  readonly k?: number
+}
+
 async function explain(
   service: string,
   client: string,
-  options: CoreOptions,
+  options: ExplainOptions,
   terminal: Terminal,
 ): Promise<void> {
-  const path = `${apiPath('services', service, 'explain')}?client=${encodeURIComponent(client)}`
+  const asList = options.k === undefined ? '' : `&k=${options.k}`
+  const path = `${apiPath('services', service, 'explain')}?client=${encodeURIComponent(client)}${asList}`
   const decision = await openClient(options, terminal).request<Story>('GET', path)
   if (options.json) return printJson(terminal, decision)
   terminal.print(paint(terminal, 'bold', `${service} for ${client}, policy ${printable(decision.policy)}`))

@@ -6,7 +6,7 @@
 // minute (load); whoever asks again and again to keep its links gets the same again.
 
 import { gatewayCandidates } from '../../resolver/gateway.ts'
-import type { Ask } from '../../resolver/select.ts'
+import { ANY_ASK, type Ask } from '../../resolver/select.ts'
 import type { Sort } from '../../resolver/spread.ts'
 import { viewBootstrap, viewGateways, viewMembers } from './answer-views.ts'
 import { chooseBy, chooseLive, questionRoute } from './asking.ts'
@@ -39,12 +39,16 @@ function nearestRoute(app: Api, context: HttpContext): void {
   const route = {
     name: 'nearest',
     summary: 'The best members for a client, by the service’s policy',
+    about: 'What DNS and the redirect would answer; the caller may be one of them.',
     wishes: NearestQuery,
     reply: MEMBERS,
-    isLong: false,
   }
-  questionRoute(app, context, route, (question, { k = COUNTS.nearest.default }) => {
-    const selection = chooseBy(context, question, { limit: k })
+  questionRoute(app, context, route, (question, wishes) => {
+    const selection = chooseBy(context, question, {
+      ...readFilters(question, wishes),
+      selves: ANY_ASK.selves,
+      limit: wishes.k ?? COUNTS.nearest.default,
+    })
     return { selection, reply: viewMembers(context, question, selection) }
   })
 }
@@ -56,7 +60,6 @@ function neighborsRoute(app: Api, context: HttpContext): void {
     about: 'The same for one who asks again, unless the order goes by load.',
     wishes: NeighborsQuery,
     reply: MEMBERS,
-    isLong: true,
   }
   questionRoute(app, context, route, (question, wishes) => {
     const selection = chooseLive(context, question, {
@@ -77,7 +80,6 @@ function randomRoute(app: Api, context: HttpContext): void {
       'Drawn one after another, each from all that are left; with `join: open`, from those whose network has not its share of the list yet.',
     wishes: RandomQuery,
     reply: MEMBERS,
-    isLong: true,
   }
   questionRoute(app, context, route, (question, wishes) => {
     const selection = chooseLive(context, question, {
@@ -97,7 +99,6 @@ function bootstrapRoute(app: Api, context: HttpContext): void {
       'Near members make an overlay fast, random ones keep it in one piece. No member is in both lists. Near ones within the service’s tieMs are shared out by chance in proportion to free capacity, so that many who join at once don’t all go to the same.',
     wishes: BootstrapQuery,
     reply: told('Near members, best first, and random ones', BootstrapReply),
-    isLong: true,
   }
   questionRoute(app, context, route, (question, wishes) => {
     const wanted = readFilters(question, wishes)
@@ -125,7 +126,6 @@ function gatewaysRoute(app: Api, context: HttpContext): void {
       'Where two overlays meet: each member with how to reach it in this service and (`to`) in the other one.',
     wishes: GatewaysQuery,
     reply: told('Members, best first', GatewaysReply),
-    isLong: true,
   }
   questionRoute(app, context, route, (question, wishes) => {
     const to = findService(context, wishes.to, 'to')

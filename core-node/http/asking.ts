@@ -20,11 +20,9 @@ interface QuestionRoute<W extends TSchema, R extends TSchema> {
   /** What may be wished for, as a query or as a body. */
   readonly wishes: W
   readonly reply: R
-  /** It takes names to exclude, so a body may be needed. */
-  readonly isLong: boolean
 }
 
-/** Answers a question at /v1/services/S/NAME: by GET, and by POST where it may be too long for a URL. */
+/** Answers a question at /v1/services/S/NAME: by GET, and by POST where it is too long for a URL. */
 export function questionRoute<W extends TSchema, R extends TSchema>(
   app: Api,
   context: HttpContext,
@@ -46,7 +44,6 @@ export function questionRoute<W extends TSchema, R extends TSchema>(
   app.get(url, { schema: { ...schemaOf(route), querystring: route.wishes } }, async (request, reply) =>
     respond(request, request.query, reply),
   )
-  if (!route.isLong) return
   const schema = {
     ...schemaOf(route),
     operationId: `${route.name}ByBody`,

@@ -127,7 +127,7 @@ const rings = {
 }
 
 export const NearestQuery = Type.Object(
-  { k: countOf(COUNTS.nearest, 1, 'How many members'), ...whoAsks, ...fromWhere },
+  { k: countOf(COUNTS.nearest, 1, 'How many members'), ...whoAsks, ...fromWhere, ...filters },
   closed,
 )
 export const NeighborsQuery = Type.Object(

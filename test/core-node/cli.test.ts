@@ -277,6 +277,7 @@ t.test('each command sends the request that the API names', async (t) => {
     ['token list', 'GET', '/v1/tokens', null],
     ['token revoke t1', 'DELETE', '/v1/tokens/t1', null],
     ['explain mirror 2001:db8::7', 'GET', '/v1/services/mirror/explain?client=2001%3Adb8%3A%3A7', null],
+    ['explain mesh 192.0.2.7 --k 20', 'GET', '/v1/services/mesh/explain?client=192.0.2.7&k=20', null],
     ['locality show 2001:db8::7', 'GET', '/v1/localities/2001%3Adb8%3A%3A7', null],
     ['status', 'GET', '/v1/status', null],
   ]

@@ -735,6 +735,7 @@ t.test('the OpenAPI document tells every route, and replies are as it says', asy
     ['GET', '/v1/services/{service}/neighbors', '/v1/services/mirror/neighbors', 200],
     ['GET', '/v1/services/{service}/random', '/v1/services/mirror/random', 200],
     ['GET', '/v1/services/{service}/bootstrap', '/v1/services/mirror/bootstrap?sort=both', 200],
+    ['POST', '/v1/services/{service}/nearest', '/v1/services/mirror/nearest', 200, { k: 2, exclude: ['a'] }],
     ['POST', '/v1/services/{service}/neighbors', '/v1/services/mirror/neighbors', 200, { near: '192.0.2.1' }],
     ['POST', '/v1/services/{service}/random', '/v1/services/mirror/random', 200, { exclude: ['a'] }],
     ['POST', '/v1/services/{service}/bootstrap', '/v1/services/mirror/bootstrap', 200, { near: 1 }],

@@ -187,8 +187,8 @@ t.test('every answered member says whether it can be reached, and lists are filt
   t.same(said((await get('mesh/random')).members), all)
   const { near, random } = await get('mesh/bootstrap?near=2&random=1')
   t.same(said([...near, ...random]), all)
-  for (const list of ['neighbors', 'random'])
-    t.same(names((await get(`mesh/${list}?reachable=true`)).members), ['open'])
+  for (const list of ['nearest', 'neighbors', 'random'])
+    t.same(names((await get(`mesh/${list}?reachable=true&k=5`)).members), ['open'])
   t.same(names((await get('mesh/bootstrap?reachable=true')).near), ['open'])
 })
 
@@ -325,7 +325,7 @@ t.test('five hundred names to exclude fit a body; a URL holds what 8,192 charact
   t.equal((await get(long.slice(0, 127))).status, 200)
   t.equal((await get(long.slice(0, 128))).status, 414)
   const tooMany = { exclude: [...long, 'one-more'] }
-  for (const list of ['neighbors', 'random', 'bootstrap']) {
+  for (const list of ['nearest', 'neighbors', 'random', 'bootstrap']) {
     t.equal((await call('POST', `/v1/services/mesh/${list}`, { exclude: long })).status, 200, list)
     const wrong = await call('POST', `/v1/services/mesh/${list}`, tooMany)
     t.match([wrong.status, JSON.parse(wrong.body)], [400, { field: 'exclude', detail: /at most 500/ }])
