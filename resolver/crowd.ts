@@ -33,7 +33,7 @@ export interface Picked {
   readonly picks: readonly Weighed[]
   /** Passed over for picks that came after them. */
   readonly crowded: readonly Weighed[]
-  /** Not looked at: the places were taken. */
+  /** After the last pick: the places were taken. */
   readonly rest: readonly Weighed[]
 }
 
@@ -47,14 +47,12 @@ export function pickUncrowded(
   if (share >= 1) return { picks: ordered.slice(0, limit), crowded: [], rest: ordered.slice(limit) }
   const taken = new Map<number, number>()
   const picked = new Set<Weighed>()
-  let looked = 0
-  let waiting: readonly Weighed[] = ordered
+  let waiting = ordered
   for (let part = share; waiting.length > 0 && picked.size < limit; part *= 2) {
     const places = Math.max(1, Math.floor(part * limit))
     const refused: Weighed[] = []
     for (const weighed of waiting) {
       if (picked.size === limit) break
-      if (waiting === ordered) looked++
       const networks = networksOf(weighed.member, verify)
       if (hasRoom(taken, networks, places)) {
         picked.add(weighed)
@@ -63,11 +61,12 @@ export function pickUncrowded(
     }
     waiting = refused
   }
-  const seen = ordered.slice(0, looked)
+  const end = ordered.findLastIndex((w) => picked.has(w)) + 1
+  const before = ordered.slice(0, end)
   return {
-    picks: seen.filter((w) => picked.has(w)),
-    crowded: seen.filter((w) => !picked.has(w)),
-    rest: ordered.slice(looked),
+    picks: before.filter((w) => picked.has(w)),
+    crowded: before.filter((w) => !picked.has(w)),
+    rest: ordered.slice(end),
   }
 }
 

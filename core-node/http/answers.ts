@@ -140,7 +140,8 @@ function gatewaysRoute(app: Api, context: HttpContext): void {
     const found = chooseLive(context, { ...question, serving: candidates }, wanted)
     // That no candidate is live says nothing of the service.
     const isDown = !question.serving.members.some(({ state }) => state === 'live')
-    const selection = isDown ? found : { ...found, allDown: null }
+    const { ttlSec } = question.serving.service
+    const selection = isDown ? found : { ...found, allDown: null, ttlSec }
     return { selection, reply: viewGateways(context, question, selection, to) }
   })
 }

@@ -269,7 +269,7 @@ t.test('gateways tell how to reach a host in both services', async (t) => {
     'self',
   ])
   await context.core.putService(ADMIN, 'empty', {})
-  t.match(await get('mesh/gateways?to=empty'), { members: [], allDown: null })
+  t.match(await get('mesh/gateways?to=empty'), { members: [], allDown: null, ttlSec: 30 })
   t.match(await get('empty/gateways?to=mesh'), { members: [], allDown: 'empty' })
   for (const [query, status, field] of [
     ['', 400, 'to'],

@@ -131,6 +131,11 @@ t.test('a network gets more of a list only as far as others leave places empty',
   t.equal(crowd(12, 20), 8)
   t.equal(crowd(3, 20), 17)
   t.equal(crowd(0, 20), 20, 'an overlay on one campus is whole')
+  const { dropped } = ask(world(0), '9.9.9.9', { limit: 20, networkShare: QUARTER })
+  t.ok(
+    dropped.every(({ reason }) => reason === 'farther'),
+    'and who is passed over there is so for those before, not for others’ sake',
+  )
   t.equal(crowd(0, 100), 40)
   // Half before all: with 25 of a second network and none else, it gets as many places as the first.
   const two = compile([
