@@ -7,7 +7,7 @@ import { openApi } from '../../core-node/http/api.ts'
 import type { Api, HttpContext } from '../../core-node/http/context.ts'
 import { openHttp } from '../../core-node/http/listener.ts'
 import { Metrics } from '../../core-node/metrics.ts'
-import { formatAddress } from '../../resolver/address.ts'
+import { formatAddress, parseAddress } from '../../resolver/address.ts'
 import type { Change, Coordinate, Host, Member } from '../../resolver/directory.ts'
 import { ask } from '../../server-agent/answers.ts'
 import { ADMIN, openCoreFixture } from '../support/core-fixture.ts'
@@ -103,6 +103,11 @@ t.test('near measures from another point, for the caller, who is left out', asyn
     'the member that is there is one of them, the caller is none',
   )
   t.match(far, { near: '100.66.0.1', client: operator, scope: /^100\./ })
+  t.match(
+    far,
+    { ticket: context.core.ticketFor(parseAddress(operator)!) },
+    'leave to report from where it is',
+  )
   const asClient = await get('mesh/neighbors?client=100.66.0.1', operator)
   t.same(names(asClient.members), ['b', 'a', 'caller'], 'as that client it would be itself')
   t.same([asClient.near, (asClient as unknown as { client: string }).client], [undefined, '100.66.0.1'])
@@ -169,6 +174,15 @@ t.test('behind one NAT a node with its credential sees the other, and without no
     names((await get(`mesh/neighbors?client=${nat}`, '192.0.2.200')).members),
     ['far'],
     'asked for by another, that client is both',
+  )
+  const byOther = await get(`mesh/neighbors?client=${nat}`, '192.0.2.200', {
+    authorization: credentials[0]!,
+  })
+  t.same(names(byOther.members), ['far'], 'whose credential that one shows says nothing of the client')
+  t.same(
+    names((await get('mesh/nearest?k=5', nat)).members).sort(),
+    ['far', 'left', 'right'],
+    'what a client gets',
   )
 })
 

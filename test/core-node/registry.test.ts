@@ -529,6 +529,18 @@ t.test('a network’s limit holds for every way in, by where a host has proved t
   applyChanges(books.directory, proofChanges(books.directory, claimed, ['192.0.2.4']))
   t.notOk(isIn('b'), 'proven where no room is')
 
+  host('two', '100.65.0.1')
+  join('two', 'other', 'two-a')
+  join('two', 'other', 'two-b')
+  host('first', '100.65.1.1')
+  join('first', 'other')
+  host('two', '100.65.1.2', ['100.65.1.2'], asHost('two'))
+  t.same(
+    ['two-a', 'two-b'].filter((name) => books.directory.members.has(`other/${name}`)),
+    ['two-a'],
+    'as many as there is room for',
+  )
+
   // IPv6 by /48; and one that stays keeps its place, whatever it says again.
   for (const [name, address] of [
     ['s1', '2001:db8:1:1::1'],
