@@ -6,16 +6,19 @@
 // for every way in: joining, moving to another network, and proving an address afterwards.
 
 import { formatPrefix, localityPrefix, parseAddress } from '../../resolver/address.ts'
-import type { Directory, Host, Member, Service } from '../../resolver/directory.ts'
+import { type Directory, type Host, type Member, memberKey, type Service } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
 
 /** Throws Problem where a network of the host has no room for one more member, `name`, of the service. */
 export function refuseCrowd(directory: Directory, service: Service, name: string, host: Host): void {
   if (!isLimited(service)) return
+  const before = directory.members.get(memberKey(service.name, name))
+  const known = before === undefined || before.left ? undefined : directory.hosts.get(before.host)
+  const own = known === undefined ? new Set() : networksOf(known)
   const claimed = host.addresses.map(networkAt)
   for (const network of new Set([...networksOf(host), ...claimed])) {
-    const crowd = crowdOf(directory, service, network, (member) => member.name !== name)
-    if (crowd < service.maxPerPrefix) continue
+    const others = crowdIn(directory, service, network) - (own.has(network) ? 1 : 0)
+    if (others < service.maxPerPrefix) continue
     throw new Problem(
       'conflict',
       `'${service.name}' takes ${service.maxPerPrefix} members from one network, and ${network} has them`,
@@ -38,9 +41,9 @@ export function crowdedOut(
     const service = directory.services.get(member.service)
     if (member.left || service === undefined || !isLimited(service)) return false
     const own = stay.get(service.name) ?? 0
-    const others = (network: string) =>
-      crowdOf(directory, service, network, (other) => other.host !== host.name)
-    const hasRoom = entered.every((network) => others(network) + own < service.maxPerPrefix)
+    const hasRoom = entered.every(
+      (network) => crowdIn(directory, service, network) + own < service.maxPerPrefix,
+    )
     if (hasRoom) stay.set(service.name, own + 1)
     return !hasRoom
   })
@@ -50,16 +53,11 @@ function isLimited(service: Service): boolean {
   return service.join === 'open' && service.maxPerPrefix > 0
 }
 
-/** How many members that count are in a network. */
-function crowdOf(
-  directory: Directory,
-  service: Service,
-  network: string,
-  counts: (member: Member) => boolean,
-): number {
+/** How many members of a service are in a network. */
+function crowdIn(directory: Directory, service: Service, network: string): number {
   let crowd = 0
   for (const member of directory.members.values()) {
-    if (member.service !== service.name || member.left || !counts(member)) continue
+    if (member.service !== service.name || member.left) continue
     const host = directory.hosts.get(member.host)
     if (host !== undefined && networksOf(host).has(network)) crowd++
   }
