@@ -23,7 +23,8 @@ export const IPV6_LOCALITY_BITS = 48
 
 const ADDRESS_BYTES = 16
 const IPV4_OFFSET_BYTES = IPV4_OFFSET_BITS / 8
-const ADDRESS_BITS = 128
+/** Of the 16-byte form: a prefix that is one address. */
+export const ADDRESS_BITS = 128
 
 /** IPv4 dotted decimal (four numbers, no leading zeros) or IPv6 (RFC 4291, 2.2); null for all else. */
 export function parseAddress(text: string): Address | null {

@@ -20,13 +20,17 @@ export function networkOf(address: Address): number {
 }
 
 /** Where a member has proved to be: its addresses, unless the service takes them unproven; then where it joined from. */
-function networksOf(member: ServingMember, verify: Service['verify']): ReadonlySet<number> {
-  const networks = new Set<number>()
+function networksOf(member: ServingMember, verify: Service['verify']): number[] {
+  const networks: number[] = []
   if (verify !== 'none') {
-    for (const address of member.addresses4) networks.add(networkOf(address))
-    for (const address of member.addresses6) networks.add(networkOf(address))
+    for (const address of member.addresses4) addTo(networks, networkOf(address))
+    for (const address of member.addresses6) addTo(networks, networkOf(address))
   }
-  return networks.size > 0 ? networks : networks.add(member.joinedFrom)
+  return networks.length > 0 ? networks : [member.joinedFrom]
+}
+
+function addTo(networks: number[], network: number): void {
+  if (!networks.includes(network)) networks.push(network)
 }
 
 export interface Picked {
@@ -46,31 +50,29 @@ export function pickUncrowded(
 ): Picked {
   if (share >= 1) return { picks: ordered.slice(0, limit), crowded: [], rest: ordered.slice(limit) }
   const taken = new Map<number, number>()
-  const picked = new Set<Weighed>()
-  let waiting = ordered
-  for (let part = share; waiting.length > 0 && picked.size < limit; part *= 2) {
+  const isPicked = new Uint8Array(ordered.length)
+  let end = 0
+  let count = 0
+  let waiting = ordered.map((_, i) => i)
+  for (let part = share; waiting.length > 0 && count < limit; part *= 2) {
     const places = Math.max(1, Math.floor(part * limit))
-    const refused: Weighed[] = []
-    for (const weighed of waiting) {
-      if (picked.size === limit) break
-      const networks = networksOf(weighed.member, verify)
-      if (hasRoom(taken, networks, places)) {
-        picked.add(weighed)
+    const refused: number[] = []
+    for (const i of waiting) {
+      if (count === limit) break
+      const networks = networksOf(ordered[i]!.member, verify)
+      if (networks.every((network) => (taken.get(network) ?? 0) < places)) {
         for (const network of networks) taken.set(network, (taken.get(network) ?? 0) + 1)
-      } else refused.push(weighed)
+        isPicked[i] = 1
+        end = Math.max(end, i + 1)
+        count++
+      } else refused.push(i)
     }
     waiting = refused
   }
-  const end = ordered.findLastIndex((w) => picked.has(w)) + 1
   const before = ordered.slice(0, end)
   return {
-    picks: before.filter((w) => picked.has(w)),
-    crowded: before.filter((w) => !picked.has(w)),
+    picks: before.filter((_, i) => isPicked[i] === 1),
+    crowded: before.filter((_, i) => isPicked[i] === 0),
     rest: ordered.slice(end),
   }
-}
-
-function hasRoom(taken: ReadonlyMap<number, number>, networks: ReadonlySet<number>, places: number): boolean {
-  for (const network of networks) if ((taken.get(network) ?? 0) >= places) return false
-  return true
 }

@@ -5,11 +5,12 @@
 // inside, and counts as nobody's demand: probes go to those who came, never to those who were named.
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type Address, type Family, parseAddress, sameAddress } from '../../resolver/address.ts'
+import { ADDRESS_BITS, type Address, type Family, parseAddress, sameAddress } from '../../resolver/address.ts'
 import type { Predicate } from '../../resolver/directory.ts'
 import { type Locality, locate } from '../../resolver/locate.ts'
 import { ANY_ASK, type Ask } from '../../resolver/select.ts'
 import type { ServingService } from '../../resolver/serving.ts'
+import type { Tables } from '../../resolver/tables.ts'
 import { Problem } from '../problem.ts'
 import { type HttpContext, requireInside } from './context.ts'
 import { MAX_EXCLUDED } from './schemas.ts'
@@ -54,10 +55,15 @@ export function readQuestion(
     point,
     isOwn: isCaller && isThere,
     serving: findService(context, service),
-    locality: locate(tables, point, isThere ? own : -1),
+    locality: isThere && own >= 0 ? locateHost(tables, point, own) : locate(tables, point),
     selves: new Set(own >= 0 ? [own] : tables.hosts.rowsAt(client)),
     family: asker.family ?? null,
   }
+}
+
+/** A host that has shown which it is stands where that one is, and nobody else at its address does. */
+function locateHost(tables: Tables, address: Address, row: number): Locality {
+  return { ...locate(tables, address, row), scopeBits: ADDRESS_BITS }
 }
 
 /** Row of the host whose credential came along; -1: none did. */

@@ -168,6 +168,12 @@ t.test('behind one NAT a node with its credential sees the other, and without no
     )
     t.same(await named({ 'x-forwarded-for': nat }, STRANGER), ['far', 'left', 'right'], list)
   }
+  const roaming = await get('mesh/neighbors', '192.0.2.5', { authorization: credentials[1]! })
+  t.match(
+    roaming,
+    { basis: 'none', scope: '192.0.2.5/32', client: '192.0.2.5' },
+    'for itself alone, wherever it is',
+  )
   const { members } = await get('mesh/neighbors', nat, { authorization: credentials[1]! })
   t.not(members.find(({ name }) => name === 'left')!.ms, 0, 'another host at its address is not itself')
   t.same(
