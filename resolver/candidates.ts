@@ -3,9 +3,11 @@
 // Of an ordinary service that is all of them. Of a large one the index (member-index.ts) is asked: by distance for
 // the nearest by their coordinates, whoever was measured, and the member that the client was sent to last; for chance
 // for as many draws. So a measured RTT always counts; where the choice stands on estimates alone (a client that is no
-// host), who is nearest by the estimate but not among the nearest by coordinate may be missed. The policies hash,
-// weighted and failover, and a service of which nobody is live, weigh all, or a bounded part. Pure.
+// host), who is nearest by the estimate but not among the nearest by coordinate may be missed; by load, who is idle
+// but not among the nearest MAX_CANDIDATES is. The policies hash, weighted and failover, and a service of which nobody
+// is live, weigh all, or a bounded part. Pure.
 
+import { crowdsOf, isOf } from './crowd.ts'
 import type { Policy } from './directory.ts'
 import { hashClient } from './hash.ts'
 import type { Locality } from './locate.ts'
@@ -40,13 +42,19 @@ export function candidates(
   if (index.offered === 0) return { members: members.slice(0, MAX_STALE), isAll: true }
   const few = index.fewWith(ask.where)
   if (few !== null) return { members: few, isAll: true }
-  const wanted = { where: ask.where, marks: marksOf(ask), barred: barredOf(asked, index), fits }
+  const wanted = {
+    where: ask.where,
+    marks: marksOf(ask),
+    barred: barredOf(asked, index),
+    fits,
+    isMore: ask.alsoIn !== null,
+  }
   const count = Math.min(MAX_CANDIDATES, reach * ask.limit)
   if (policy === 'random' && ask.minMs <= 0 && ask.maxMs === Number.POSITIVE_INFINITY) {
     const drawn = index.draw(count, wanted, rng)
     return { members: drawn, isAll: drawn.length < count || count === MAX_CANDIDATES }
   }
-  return nearCandidates(asked, index, reach, wanted)
+  return nearCandidates(asked, index, reach, wanted, rng)
 }
 
 function isIndexed(policy: Policy): boolean {
@@ -61,23 +69,58 @@ function marksOf(ask: Ask): number {
 
 /** Whom the asker named, and itself. */
 function barredOf({ tables, serving, ask }: Asked, index: MemberIndex): ReadonlySet<number> {
-  const own = ask.self < 0 ? [] : tables.membersOn(ask.self, serving.service.name)
+  const own = [...ask.selves].flatMap((row) => tables.membersOn(row, serving.service.name))
   const names = [...ask.exclude, ...own.map(({ name }) => name)]
   return new Set(names.flatMap((name) => index.idOf(name) ?? []))
 }
 
-function nearCandidates(asked: Asked, index: MemberIndex, reach: number, wanted: Wanted): Candidates {
+function nearCandidates(
+  asked: Asked,
+  index: MemberIndex,
+  reach: number,
+  wanted: Wanted,
+  rng: Rng,
+): Candidates {
   const { tables, locality, ask } = asked
   const margin = locality.host >= 0 ? 0 : MARGIN
   const count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
   const spot = spotOf(tables, locality, ask)
   const isKnown = spot.coordinate !== null || spot.place !== null
-  const found = isKnown
-    ? index.near(spot, count, wanted)
-    : index.walk(hashClient(locality.client), count, wanted)
+  const find = (which: Wanted) => {
+    if (isKnown) return index.near(spot, count, which)
+    if (ask.spread !== null) return index.draw(count, which, rng)
+    return index.walk(hashClient(locality.client), count, which)
+  }
+  const found = find(wanted)
+  const isAll = found.length < count
+  const others = isAll ? [] : beyondCrowds(asked, found, wanted, find)
   return {
-    members: [...new Set([...found, ...knownMembers(asked)])],
-    isAll: found.length < count || count === MAX_CANDIDATES,
+    members: [...new Set([...found, ...others, ...knownMembers(asked)])],
+    isAll: isAll || count === MAX_CANDIDATES,
+  }
+}
+
+/**
+ * Where so many of the found are of few networks that a list would name more of these than their share: others,
+ * found by leaving those networks out, until the list has its places filled or there are no more.
+ */
+function beyondCrowds(
+  { serving: { service }, ask }: Asked,
+  found: readonly ServingMember[],
+  wanted: Wanted,
+  find: (wanted: Wanted) => ServingMember[],
+): ServingMember[] {
+  const others: ServingMember[] = []
+  const left = new Set<number>()
+  for (;;) {
+    const known = left.size
+    for (const network of crowdsOf(service, [...found, ...others], ask.limit, ask.networkShare))
+      left.add(network)
+    if (left.size === known) return others
+    const fits = (member: ServingMember) => wanted.fits(member) && !isOf(member, service, left)
+    const more = find({ ...wanted, fits, isMore: true })
+    if (more.length === 0) return others
+    others.push(...more)
   }
 }
 

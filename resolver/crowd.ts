@@ -33,6 +33,42 @@ function addTo(networks: number[], network: number): void {
   if (!networks.includes(network)) networks.push(network)
 }
 
+/** Whether a member is of one of these networks. */
+export function isOf(member: ServingMember, { verify }: Service, networks: ReadonlySet<number>): boolean {
+  return networksOf(member, verify).some((network) => networks.has(network))
+}
+
+/** Networks that have their share of a list of these members, where that leaves places empty; none: it is filled. */
+export function crowdsOf(
+  { verify }: Service,
+  members: readonly ServingMember[],
+  limit: number,
+  share: number,
+): number[] {
+  if (share >= 1) return []
+  const places = placesOf(limit, share)
+  const taken = new Map<number, number>()
+  let left = limit
+  for (const member of new Set(members)) {
+    const networks = networksOf(member, verify)
+    if (!take(taken, networks, places)) continue
+    if (--left === 0) return []
+  }
+  return [...taken].flatMap(([network, count]) => (count === places ? network : []))
+}
+
+/** Of `limit` places, those that one network may have. */
+function placesOf(limit: number, share: number): number {
+  return Math.max(1, Math.floor(share * limit))
+}
+
+/** Takes a place for a member of these networks; false: one of them has as many as it may. */
+function take(taken: Map<number, number>, networks: readonly number[], places: number): boolean {
+  if (networks.some((network) => (taken.get(network) ?? 0) >= places)) return false
+  for (const network of networks) taken.set(network, (taken.get(network) ?? 0) + 1)
+  return true
+}
+
 export interface Picked {
   readonly picks: readonly Weighed[]
   /** Passed over for picks that came after them. */
@@ -55,13 +91,11 @@ export function pickUncrowded(
   let count = 0
   let waiting = ordered.map((_, i) => i)
   for (let part = share; waiting.length > 0 && count < limit; part *= 2) {
-    const places = Math.max(1, Math.floor(part * limit))
+    const places = placesOf(limit, part)
     const refused: number[] = []
     for (const i of waiting) {
       if (count === limit) break
-      const networks = networksOf(ordered[i]!.member, verify)
-      if (networks.every((network) => (taken.get(network) ?? 0) < places)) {
-        for (const network of networks) taken.set(network, (taken.get(network) ?? 0) + 1)
+      if (take(taken, networksOf(ordered[i]!.member, verify), places)) {
         isPicked[i] = 1
         end = Math.max(end, i + 1)
         count++

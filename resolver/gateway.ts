@@ -5,8 +5,7 @@
 // an address that are asked for. Pure.
 
 import type { Family } from './address.ts'
-import { memberKey } from './directory.ts'
-import { hasAddress, hasAttributes, type ServingMember, type ServingService } from './serving.ts'
+import { hasAddress, type ServingMember, type ServingService } from './serving.ts'
 import type { Tables } from './tables.ts'
 
 /** A service of at most so many members is walked through, some ms; of two larger ones, select finds the way. */
@@ -20,8 +19,8 @@ export function membershipOf(
   family: Family | null,
 ): ServingMember | null {
   let first: ServingMember | null = null
-  for (const member of membersOn(tables, host, service.name)) {
-    const fit = member.state === 'live' && hasAttributes(member, service.where) && hasAddress(member, family)
+  for (const member of tables.membersOn(host, service.name)) {
+    const fit = member.isOffered && hasAddress(member, family)
     if (fit && (first === null || member.name < first.name)) first = member
   }
   return first
@@ -31,16 +30,6 @@ export function membershipOf(
 export function gatewayCandidates(tables: Tables, from: ServingService, to: ServingService): ServingService {
   if (to.members.length >= from.members.length || to.members.length > WALKED_MEMBERS) return from
   const hosts = new Set(to.members.map(({ host }) => host))
-  const members = [...hosts].flatMap((host) => [...membersOn(tables, host, from.service.name)])
-  return { service: from.service, members }
-}
-
-/** A host's members in one service, whatever their state. */
-function* membersOn(tables: Tables, host: number, service: string): Iterable<ServingMember> {
-  const prefix = memberKey(service, '')
-  for (const key of tables.hosts.membersOf(host)) {
-    if (!key.startsWith(prefix)) continue
-    const member = tables.member(service, key.slice(prefix.length))
-    if (member !== null) yield member
-  }
+  const members = [...hosts].flatMap((host) => tables.membersOn(host, from.service.name))
+  return { service: from.service, members, index: null }
 }

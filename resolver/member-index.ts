@@ -23,6 +23,8 @@ export interface Wanted {
   readonly barred: ReadonlySet<number>
   /** All of this once more, of one member. */
   readonly fits: (member: ServingMember) => boolean
+  /** `fits` asks for more than the rest does: it must be asked of each. */
+  readonly isMore: boolean
 }
 
 /** Where a question is asked from, as far as that is known. */
@@ -199,7 +201,8 @@ export class MemberIndex {
   }
 
   /** What marks can't tell. */
-  #filterOf({ where, barred }: Wanted): (id: number) => boolean {
+  #filterOf({ where, barred, fits, isMore }: Wanted): (id: number) => boolean {
+    if (isMore) return (id) => fits(this.#members[id]!)
     for (const _ in where) {
       return (id) => !barred.has(id) && hasAttributes(this.#members[id]!, where)
     }

@@ -156,7 +156,7 @@ export function select(
   rng: Rng,
 ): Selection {
   const asked = { tables, serving, locality, ask, policy: ask.policy ?? serving.service.policy }
-  const fits = (member: ServingMember) => unfitness(serving.service, ask, member) === null
+  const fits = (member: ServingMember) => unfitness(tables, serving.service, ask, member) === null
   for (let reach = 1; ; reach *= 4) {
     const found = candidates(asked, reach, fits, rng)
     const selection = selectAmong(asked, found, rng)
@@ -222,9 +222,26 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
 function isEnough({ picks, dropped, allDown }: Selection, service: Service, ask: Ask): boolean {
   if (allDown !== null) return true
   if (picks.length < ask.limit) return false
+  if (ask.spread !== null) return isSpread([...picks, ...dropped], picks, service, ask.spread)
   if (service.tieMs === 0) return true
   const farthest = Math.max(...dropped.map(({ ms, reason }) => (reason === 'farther' ? ms : 0)))
   return farthest > picks[0]!.ms + service.tieMs
+}
+
+/**
+ * Whether all who could be equals of the picks were weighed, so that these are shared out among them all: somebody
+ * farther was. By load alone anyone could be; where nothing is known of distances, those weighed were drawn by chance.
+ */
+function isSpread(
+  weighed: readonly Weighed[],
+  picks: readonly Weighed[],
+  { tieMs }: Service,
+  sort: Sort,
+): boolean {
+  if (picks.every(({ ms }) => Number.isNaN(ms))) return true
+  if (sort === 'load') return false
+  const dearest = picks.reduce((most, { cost }) => Math.max(most, cost), 0)
+  return weighed.some(({ ms }) => ms > dearest + tieMs)
 }
 
 /** How many of the picks a DNS answer names: those as good as the first, within minAddrs..maxAddrs. */
@@ -315,7 +332,7 @@ function orderBy(
     case 'failover': {
       if (policy === 'nearest' && ask.spread !== null)
         return {
-          ...spread(service, fit, ask.spread, rng),
+          ...spread(service, fit, isAll, ask.spread, rng),
           byLocation: ask.spread !== 'load',
           byPrefix: false,
         }

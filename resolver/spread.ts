@@ -33,11 +33,24 @@ export interface Spread {
   readonly ties: number
 }
 
-/** Orders members by `sort`, equals by chance. Where all are full they are the order: some member must be named. */
-export function spread(service: Service, fit: readonly Weighed[], sort: Sort, rng: Rng): Spread {
+/**
+ * Orders members by `sort`, equals by chance. Where all are full they are the order: some member must be named.
+ * `isAll`: there are no others than these.
+ */
+export function spread(
+  service: Service,
+  fit: readonly Weighed[],
+  isAll: boolean,
+  sort: Sort,
+  rng: Rng,
+): Spread {
   const isFull = ({ member: { load, capacity } }: Weighed) => load !== null && load >= capacity
   const full = sortBy(fit.filter(isFull), relativeLoad)
-  if (full.length === fit.length) return { ordered: full, full: [], ties: Math.min(1, full.length) }
+  if (full.length === fit.length) {
+    return isAll
+      ? { ordered: full, full: [], ties: Math.min(1, full.length) }
+      : { ordered: [], full, ties: 0 }
+  }
   const open = fit.filter((w) => !isFull(w)).map((w) => ({ ...w, cost: costOf(w, sort) }))
   const bands = bandsOf(
     sortBy(open, ({ cost }) => cost),

@@ -139,7 +139,7 @@ function gatewaysRoute(app: Api, context: HttpContext): void {
     }
     const found = chooseLive(context, { ...question, serving: candidates }, wanted)
     // That no candidate is live says nothing of the service.
-    const isDown = !question.serving.members.some(({ state }) => state === 'live')
+    const isDown = !question.serving.members.some(({ isOffered }) => isOffered)
     const { ttlSec } = question.serving.service
     const selection = isDown ? found : { ...found, allDown: null, ttlSec }
     return { selection, reply: viewGateways(context, question, selection, to) }

@@ -125,11 +125,11 @@ function searchIndex(tables: Tables, { coordinate }: Locality): void {
   const spot = { coordinate, place: null, minMs: 0, maxMs: Number.POSITIVE_INFINITY }
   tables
     .service(SERVICE)!
-    .index!.near(spot, NEIGHBOURS, { where: {}, marks: 0, barred: NOBODY, fits: () => true })
+    .index!.near(spot, NEIGHBOURS, { where: {}, marks: 0, barred: NOBODY, isMore: false, fits: () => true })
 }
 
 function choose(tables: Tables, locality: Locality, ask: Partial<Ask>, rng: () => number): string[] {
-  const wanted = { ...ANY_ASK, self: locality.host, ...ask }
+  const wanted = { ...ANY_ASK, selves: new Set([locality.host]), ...ask }
   const { picks } = select(tables, tables.service(SERVICE)!, locality, wanted, rng)
   return picks.map(({ member }) => member.name)
 }
@@ -145,7 +145,13 @@ function recallOf(
   let found = 0
   for (let i = 0; i < RECALL_QUESTIONS; i++) {
     const locality = asks()
-    const ask = { ...ANY_ASK, self: locality.host, where, policy: 'nearest', limit: NEIGHBOURS } as const
+    const ask = {
+      ...ANY_ASK,
+      selves: new Set([locality.host]),
+      where,
+      policy: 'nearest',
+      limit: NEIGHBOURS,
+    } as const
     const truth = new Set(select(tables, all, locality, ask, rng).picks.map(({ member }) => member.name))
     for (const name of choose(tables, locality, ask, rng)) if (truth.has(name)) found++
   }

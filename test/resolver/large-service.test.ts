@@ -182,7 +182,7 @@ function crowd(over: Partial<Service> = {}, size = 2000): Crowd {
 function ask({ tables, rng }: Crowd, client: string, wish: Partial<Ask>, indexed = true): Selection {
   const serving = tables.service(SERVICE)!
   const from = locate(tables, parseAddress(client)!)
-  const wanted = { ...ANY_ASK, self: from.host, ...wish }
+  const wanted = { ...ANY_ASK, selves: new Set([from.host]), ...wish }
   return select(tables, indexed ? serving : { ...serving, index: null }, from, wanted, rng)
 }
 
@@ -414,7 +414,7 @@ t.test('random members are drawn evenly while others come and go', async (t) => 
       ofMember(nodeMember(going)),
     ])
     going++
-    for (const name of namesOf(ask(world, addressOf(3), { policy: 'random', limit: 20, self: -1 }))) {
+    for (const name of namesOf(ask(world, addressOf(3), { policy: 'random', limit: 20 }))) {
       if (counts.has(name)) counts.set(name, counts.get(name)! + 1)
     }
   }

@@ -99,7 +99,7 @@ t.test('2,000 fakes from one network around a victim get a quarter of each of it
         t.equal(names(found).length, limit, `${what}: as many as asked`)
         const fakes = names(found).filter(isFake).length
         if (fakes > Math.max(1, Math.floor(limit / 4))) t.fail(`${what}: ${fakes} fakes`)
-        t.equal(found.dropped.length + limit, FAKES + 61, 'and a reason for each of the others')
+        t.equal(found.dropped.length + found.unweighed + limit, FAKES + 61)
       }
     }
     const open = ask(tables, VICTIM, { selves, limit: 20 })
@@ -110,7 +110,8 @@ t.test('2,000 fakes from one network around a victim get a quarter of each of it
       names(near).slice(5),
       Array.from({ length: 15 }, (_, i) => `honest${i}`),
     )
-    t.equal(near.dropped.filter(({ reason }) => reason === 'crowded').length, FAKES - 5)
+    const crowded = near.dropped.filter(({ reason }) => reason === 'crowded')
+    t.ok(crowded.length > 0 && crowded.every(({ member }) => isFake(member.name)))
     t.equal(reasonOf(near, 'honest15'), 'farther')
     t.equal(near.ties, 5, 'equals that were passed over are none of the named')
   }
@@ -243,6 +244,48 @@ t.test(
     }
     const steady = joins(tables, 500, () => NAT, { spread: null, limit: 4 })
     t.equal(Math.max(...steady.values()), 500, 'by prefix alone all behind one NAT get the same')
+  },
+)
+
+t.test(
+  'in a large service joins are shared out among all within the tie, near or of unknown distance',
+  async (t) => {
+    const tables = compile([
+      aMesh({ tieMs: 5 }),
+      ...node('asker', VICTIM, { host: { coordinate: at(0) } }),
+      ...Array.from({ length: 600 }, (_, i) =>
+        node(`n${i}`, `100.${i % 200}.${i >> 8}.${i & 255}`, {
+          host: { coordinate: at(i < 300 ? 10 + i / 100 : 40 + i) },
+        }),
+      ).flat(),
+    ])
+    t.ok(tables.service('mesh')!.index !== null)
+    const selves = new Set([tables.hostRow('asker')])
+    for (const [client, equals] of [
+      [VICTIM, 300],
+      ['9.9.9.9', 601],
+    ] as const) {
+      const wish: Partial<Ask> = { selves, spread: 'latency', limit: 4, networkShare: QUARTER }
+      const named = joins(tables, 2_000, () => client, wish)
+      const shares = Math.max(...named.values()) / ((2_000 * 4) / equals)
+      t.ok(shares < 3, `${client}: ${shares.toFixed(2)} fair shares at most`)
+      t.ok(named.size > 0.99 * (equals - 1), `${named.size} of ${equals} are named`)
+    }
+    tables.apply(
+      Array.from({ length: 600 }, (_, i) =>
+        node(`n${i}`, `100.${i % 200}.${i >> 8}.${i & 255}`, {
+          host: { coordinate: at(i < 300 ? 10 + i / 100 : 40 + i) },
+          member: { capacity: 10, load: i === 599 || i === 450 ? 0 : 9 },
+        }),
+      ).flat(),
+    )
+    const idle = (sort: Ask['spread']) =>
+      names(ask(tables, VICTIM, { selves, spread: sort, limit: 2 })).sort()
+    t.same(idle('load'), ['n450', 'n599'], 'by load the idle are found wherever they are')
+    t.ok(
+      idle('both').every((name) => Number(name.slice(1)) < 300),
+      'by both, not so far away',
+    )
   },
 )
 
@@ -424,4 +467,16 @@ t.test('a gateway is live in both services, whichever of the two is walked throu
   t.ok(small.members.length < 10, 'of a large service only those that the small one leads to')
   t.equal(gatewayCandidates(tables, tables.service('bb')!, tables.service('a')!), tables.service('bb'))
   t.same(hostsOf(between('a', 'bb')), ['twice', 'both'])
+
+  // Two large ones with few hosts in common.
+  tables.apply(
+    ['a', 'bb'].flatMap((service) =>
+      Array.from({ length: service === 'a' ? 6_000 : 7_000 }, (_, i) => [
+        ofHost(aHost(`${service}${i}`, { addresses: [`10.${i >> 8}.${i & 255}.1`], coordinate: at(5) })),
+        part(`${service}${i}`, service, { attributes: { region: 'eu' } }),
+      ]).flat(),
+    ),
+  )
+  t.same(hostsOf(between('a', 'bb')), ['twice', 'both'], 'behind thousands that are nearer, and no gateways')
+  t.same(hostsOf(between('bb', 'a')), ['twice', 'both'])
 })
