@@ -6,7 +6,7 @@
 
 import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
 import { type Candidates, candidates } from './candidates.ts'
-import { pickUncrowded } from './crowd.ts'
+import { crowdsOf, pickUncrowded } from './crowd.ts'
 import {
   type AllDown,
   type Basis,
@@ -72,6 +72,7 @@ export interface Ask {
   readonly spread: Sort | null
   /** Instead of the service's own. */
   readonly policy: Policy | null
+  readonly tieMs: number | null
 }
 
 /** Asks for any address, with no wish of its own: spread it and change what differs. */
@@ -89,6 +90,7 @@ export const ANY_ASK: Ask = {
   networkShare: 1,
   spread: null,
   policy: null,
+  tieMs: null,
 }
 
 export interface Weighed {
@@ -155,13 +157,18 @@ export function select(
   ask: Ask,
   rng: Rng,
 ): Selection {
-  const asked = { tables, serving, locality, ask, policy: ask.policy ?? serving.service.policy }
+  const policy = ask.policy ?? serving.service.policy
+  const asked = { tables, serving: withTies(serving, ask.tieMs), locality, ask, policy }
   const fits = (member: ServingMember) => unfitness(tables, serving.service, ask, member) === null
   for (let reach = 1; ; reach *= 4) {
     const found = candidates(asked, reach, fits, rng)
     const selection = selectAmong(asked, found, rng)
-    if (found.isAll || isEnough(selection, serving.service, ask)) return selection
+    if (found.isAll || isEnough(asked, found, selection)) return selection
   }
+}
+
+function withTies(serving: ServingService, tieMs: number | null): ServingService {
+  return tieMs === null ? serving : { ...serving, service: { ...serving.service, tieMs } }
 }
 
 /** What is asked, by whom, of what. */
@@ -219,9 +226,14 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
  * Whether more candidates could not change the choice: as many as asked for were found that turn nobody away, and
  * somebody was passed over who is not among those that share the clients by tieMs.
  */
-function isEnough({ picks, dropped, allDown }: Selection, service: Service, ask: Ask): boolean {
+function isEnough(
+  { serving: { service }, ask, policy }: Asked,
+  { members }: Candidates,
+  { picks, dropped, allDown }: Selection,
+): boolean {
   if (allDown !== null) return true
   if (picks.length < ask.limit) return false
+  if (policy === 'random') return crowdsOf(service, members, ask.limit, ask.networkShare).length === 0
   if (ask.spread !== null) return isSpread([...picks, ...dropped], picks, service, ask.spread)
   if (service.tieMs === 0) return true
   const farthest = Math.max(...dropped.map(({ ms, reason }) => (reason === 'farther' ? ms : 0)))

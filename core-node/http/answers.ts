@@ -146,7 +146,8 @@ function gatewaysRoute(app: Api, context: HttpContext): void {
   })
 }
 
-/** For who asks again: by distance the same each time; by load, which changes, shared out by chance. */
-function steady(sort: Sort = 'latency'): Pick<Ask, 'policy' | 'spread'> {
-  return { policy: 'nearest', spread: sort === 'latency' ? null : sort }
+/** For who asks again: by distance alone, the same each time; by load, which changes, shared out by chance. */
+function steady(sort: Sort = 'latency'): Pick<Ask, 'policy' | 'spread' | 'tieMs'> {
+  if (sort === 'latency') return { policy: 'nearest', spread: null, tieMs: 0 }
+  return { policy: 'nearest', spread: sort, tieMs: null }
 }

@@ -245,6 +245,26 @@ t.test(
   },
 )
 
+t.test(
+  'neighbors are the nearest, in their order, whatever tie the service’s clients are shared by',
+  async (t) => {
+    const { context, get, apply } = await openFixture(t)
+    await context.core.putService(ADMIN, 'mesh', { join: 'open', verify: 'seen', tieMs: 1000 })
+    apply(
+      ...node('asker', STRANGER, { coordinate: at(0) }),
+      ...Array.from({ length: 700 }, (_, i) =>
+        node(`n${i}`, `100.${i & 127}.${i >> 7}.1`, { coordinate: at(1 + i / 10) }),
+      ).flat(),
+    )
+    const { members } = await get('mesh/neighbors?k=20')
+    t.same(
+      names(members),
+      Array.from({ length: 20 }, (_, i) => `n${i}`),
+    )
+    t.not(names((await get('mesh/nearest?k=20')).members).join(), names(members).join())
+  },
+)
+
 t.test('gateways tell how to reach a host in both services', async (t) => {
   const { api, get, apply, context } = await openFixture(t)
   const inOther = (name: string, member: Partial<Member> = {}) =>
