@@ -76,3 +76,22 @@ t.test('the walk-through of the agent protocol works when pasted', { skip }, asy
   t.match(out, /"host":"h1","status":"ok"/)
   t.notMatch(out, /problem/)
 })
+
+t.test('the steps of docs/overlays.md work when pasted', { skip, timeout: 120_000 }, async (t) => {
+  const core = await startCore()
+  t.teardown(() => core.process.kill('SIGKILL'))
+  const steps = ['Bootstrap my overlay', 'Keep it near', 'Keep it whole']
+  const out = await paste(core, steps.map((step) => commandsOf(section('docs/overlays.md', step))).join('\n'))
+  for (let n = 1; n <= 6; n++) t.match(out, `joined mesh/n${n} at ${core.url}`)
+  const replies = out.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
+  const namesOf = (members: readonly { name: string }[]) => members.map(({ name }) => name)
+  const [bootstrap, near, ring, aroundN3, random] = replies
+  t.equal(new Set([...namesOf(bootstrap.near), ...namesOf(bootstrap.random)]).size, 4)
+  t.equal(near.members.length, 2)
+  t.notOk(namesOf(near.members).includes('n1'), 'excluded')
+  t.ok(namesOf(ring.members).every((name) => ['n4', 'n5', 'n6'].includes(name)))
+  t.equal(namesOf(aroundN3.members)[0], 'n3', 'the nearest to 127.0.0.13 is who is there')
+  t.equal(random.members.length, 2)
+  t.match(out, /mesh for 127\.0\.0\.13, policy nearest/)
+  t.notMatch(out, /nearcast: |command not found/)
+})
