@@ -355,9 +355,10 @@ export class HostTable {
     const address = parseAddress(text)
     if (!address) return
     const prefix = { address, bits: 128 }
-    const rows = (this.#hostsAtAddress.get(text) ?? []).filter((other) => other !== row)
-    if (present) rows.push(row)
-    rows.sort((a, b) => (this.nameOf(a) < this.nameOf(b) ? -1 : 1))
+    const rows = this.#hostsAtAddress.get(text) ?? []
+    const at = this.#placeByName(rows, this.nameOf(row))
+    if (present) rows.splice(at, 0, row)
+    else if (rows[at] === row) rows.splice(at, 1)
     if (rows.length === 0) {
       this.#hostsAtAddress.delete(text)
       this.#addresses.delete(prefix)
@@ -365,6 +366,17 @@ export class HostTable {
       this.#hostsAtAddress.set(text, rows)
       this.#addresses.set(prefix, rows[0]!)
     }
+  }
+
+  /** Where in rows ordered by name one of this name is, or would be: behind a NAT there may be thousands. */
+  #placeByName(rows: readonly number[], name: string): number {
+    let [low, high] = [0, rows.length]
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.nameOf(rows[middle]!) < name) low = middle + 1
+      else high = middle
+    }
+    return low
   }
 
   #writeCoordinate(row: number): void {

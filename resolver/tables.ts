@@ -225,10 +225,14 @@ export class Tables {
     for (const alias of slot.service?.aliases ?? []) {
       if (this.#aliases.get(alias) === name) this.#aliases.delete(alias)
     }
+    const before = slot.service
     slot.service = service
     this.#setServing(slot)
     for (const alias of service?.aliases ?? []) this.#aliases.set(alias, name)
-    for (const member of [...slot.indexOf.keys()]) this.#compileMember(memberKey(name, member))
+    // All of a million members anew only where they would come out otherwise.
+    if (before === null || service === null || !isServedAlike(before, service)) {
+      for (const member of [...slot.indexOf.keys()]) this.#compileMember(memberKey(name, member))
+    }
     if (!service && slot.members.length === 0) this.#services.delete(name)
   }
 
@@ -393,6 +397,16 @@ function msByHostOf(hosts: Int32Array, evidence: readonly Evidence[]): Float64Ar
     if (count > 0 && kind !== 'client') ms[row] = rttMs
   })
   return ms
+}
+
+/** Whether members come out alike for two records of a service: what compileMember reads of it. */
+function isServedAlike(a: Service, b: Service): boolean {
+  const keys = Object.keys(a.where)
+  return (
+    a.verify === b.verify &&
+    keys.length === Object.keys(b.where).length &&
+    keys.every((key) => a.where[key] === b.where[key])
+  )
 }
 
 /** What an AS says is found by its number, not by a prefix. */

@@ -86,8 +86,7 @@ async function putMember(member: string, options: PutOptions, terminal: Terminal
 }
 
 async function list(service: string, options: CoreOptions, terminal: Terminal): Promise<void> {
-  const path = apiPath('services', service, 'members')
-  const { members } = await openClient(options, terminal).request<{ members: MemberView[] }>('GET', path)
+  const members = await listMembers(service, options, terminal)
   if (options.json) return printJson(terminal, { members })
   if (members.length === 0) {
     return terminal.print(`${service} has no members. Next: npx nearcast token create --service ${service}`)
@@ -112,6 +111,21 @@ async function list(service: string, options: CoreOptions, terminal: Terminal): 
   ])
   printTable(terminal, columns, rows)
   for (const { name, hint } of members) if (hint) terminal.print(`${name}: ${printable(hint)}`)
+}
+
+/** All of them, page by page. */
+async function listMembers(service: string, options: CoreOptions, terminal: Terminal): Promise<MemberView[]> {
+  const client = openClient(options, terminal)
+  const path = apiPath('services', service, 'members')
+  const members: MemberView[] = []
+  for (let next: string | null = ''; next !== null; ) {
+    const query: string = next === '' ? '' : `?after=${encodeURIComponent(next)}`
+    const page: { members: MemberView[]; next?: string | null } = await client.request('GET', path + query)
+    members.push(...page.members)
+    // A core of an earlier version tells all at once.
+    next = page.next ?? null
+  }
+  return members
 }
 
 async function setDrained(

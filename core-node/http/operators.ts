@@ -12,6 +12,7 @@ import { knownHost, knownMember, knownService } from '../registry/known.ts'
 import { ServiceRequest } from '../registry/services.ts'
 import { TokenRequest } from '../registry/tokens.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
+import { pageOf } from './page.ts'
 import {
   HostParams,
   HostsReply,
@@ -22,6 +23,7 @@ import {
   MembersReply,
   MemberView,
   NewTokenReply,
+  PageQuery,
   problems,
   ServiceParams,
   ServiceReply,
@@ -137,17 +139,19 @@ function memberRoutes(app: Api, { core, config }: HttpContext): void {
       schema: {
         tags,
         operationId: 'listMembers',
-        summary: 'All members of a service, whatever their state',
+        summary: 'The members of a service, whatever their state, in the order of their names',
         security: inside,
         params: ServiceParams,
-        response: { 200: told('All members', MembersReply), ...problems('forbidden', 'not-found') },
+        querystring: PageQuery,
+        response: { 200: told('A page of members', MembersReply), ...problems('forbidden', 'not-found') },
       },
     },
     async (request) => {
       requireInside(config, request, 'list members')
       const { name } = knownService(core.directory, request.params.service)
-      const members = byName(core.directory.members.values()).filter((member) => member.service === name)
-      return { members: members.map((member) => viewMember(core, member)) }
+      const { page, next } = pageOf(core.tables.service(name)?.members ?? [], request.query)
+      const members = page.map((member) => viewMember(core, knownMember(core.directory, name, member.name)))
+      return { members, next }
     },
   )
 
@@ -201,14 +205,16 @@ function hostRoutes(app: Api, { core, config }: HttpContext): void {
       schema: {
         tags,
         operationId: 'listHosts',
-        summary: 'All hosts',
+        summary: 'The hosts, in the order of their names',
         security: inside,
-        response: { 200: told('All hosts', HostsReply), ...problems('forbidden') },
+        querystring: PageQuery,
+        response: { 200: told('A page of hosts', HostsReply), ...problems('forbidden') },
       },
     },
     async (request) => {
       requireInside(config, request, 'list hosts')
-      return { hosts: byName(core.directory.hosts.values()).map((host) => viewHost(core, host)) }
+      const { page, next } = pageOf(core.directory.hosts.values(), request.query)
+      return { hosts: page.map((host) => viewHost(core, host)), next }
     },
   )
 

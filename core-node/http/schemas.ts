@@ -379,7 +379,18 @@ export const MemberView = Type.Object({
   reachable: Nullable(Type.Boolean()),
 })
 export type MemberView = Static<typeof MemberView>
-export const MembersReply = Type.Object({ members: Type.Array(MemberView) })
+/** Of a list in the order of names. */
+export const PageQuery = Type.Object(
+  {
+    after: Type.Optional(
+      Type.String({ maxLength: 127, description: 'Go on after this name: what `next` said' }),
+    ),
+    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000, default: 1000 })),
+  },
+  closed,
+)
+const next = Nullable(Type.String({ description: 'The last name of this page; null: there are no more' }))
+export const MembersReply = Type.Object({ members: Type.Array(MemberView), next })
 
 export const HostView = Type.Object({
   name: Type.String(),
@@ -400,7 +411,7 @@ export const HostView = Type.Object({
   members: Type.Array(Type.String({ description: 'SERVICE/NAME' })),
 })
 export type HostView = Static<typeof HostView>
-export const HostsReply = Type.Object({ hosts: Type.Array(HostView) })
+export const HostsReply = Type.Object({ hosts: Type.Array(HostView), next })
 
 const tokenFields = {
   id: Type.String(),

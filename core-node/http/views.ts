@@ -2,7 +2,7 @@
 //
 // Invariant: no secret gets out here: no key, no hash of a credential or token. Pure.
 
-import { type Host, type Member, memberKey, type Service, type Token } from '../../resolver/directory.ts'
+import type { Host, Member, Service, Token } from '../../resolver/directory.ts'
 import type { Core } from '../core.ts'
 import { STATE_HINTS } from '../registry/state-hints.ts'
 import type { HostView, MemberView, ServiceReply, TokenView } from './schemas.ts'
@@ -53,7 +53,6 @@ export function viewMember(core: Core, member: Member): MemberView {
 }
 
 export function viewHost(core: Core, host: Host): HostView {
-  const members = [...core.directory.members.values()].filter((member) => member.host === host.name)
   return {
     name: host.name,
     agent: host.agent,
@@ -70,7 +69,7 @@ export function viewHost(core: Core, host: Host): HostView {
     coordinate: host.coordinate === null ? null : { ...host.coordinate, vec: [...host.coordinate.vec] },
     place: host.place,
     tokenId: host.tokenId,
-    members: members.map(({ service, name }) => memberKey(service, name)),
+    members: [...core.tables.hosts.membersOf(core.tables.hostRow(host.name))],
   }
 }
 

@@ -14,6 +14,7 @@ import { openApi } from '../../core-node/http/api.ts'
 import { type Client, clientOf } from '../../core-node/http/client-address.ts'
 import type { HttpContext } from '../../core-node/http/context.ts'
 import { type HttpListener, openHttp } from '../../core-node/http/listener.ts'
+import { pageOf } from '../../core-node/http/page.ts'
 import { readTarget } from '../../core-node/http/target.ts'
 import { Metrics } from '../../core-node/metrics.ts'
 import { formatAddress, parsePrefix } from '../../resolver/address.ts'
@@ -271,6 +272,9 @@ t.test('each route opens to whom it should and to no one else', async (t) => {
   })
   t.equal(joined.statusCode, 200, joined.body)
   const credential = joined.json().credential as string
+  const hosts = async (query: string) => (await api.inject({ url: `/v1/hosts?${query}` })).json()
+  t.match(await hosts('limit=1'), { hosts: [{ name: 'core1' }], next: 'core1' })
+  t.match(await hosts('limit=1&after=core1'), { hosts: [{ name: 'h1' }], next: null })
 
   const who = {
     stranger: { remoteAddress: REMOTE },
@@ -960,4 +964,19 @@ t.test('large heartbeats of nobody are refused after a while, small ones never',
   for (let i = 0; i < 80; i++) if ((await post(200)).statusCode === 429) refused++
   t.ok(refused >= 15 && refused <= 20, `${refused} of 80`)
   t.equal((await post(1)).statusCode, 200)
+})
+
+t.test('long lists are told by pages, each name once', async (t) => {
+  const names = Array.from({ length: 57 }, (_, i) => ({ name: `m${(i * 37) % 57}` }))
+  for (const limit of [1, 5, 56, 57, 58]) {
+    const told: string[] = []
+    for (let after: string | null = ''; after !== null; ) {
+      const { page, next }: ReturnType<typeof pageOf> = pageOf(names, { after, limit })
+      t.ok(page.length <= limit)
+      told.push(...page.map(({ name }) => name))
+      after = next
+    }
+    t.same(told, names.map(({ name }) => name).sort(), `${limit} at a time`)
+  }
+  t.same(pageOf([], {}), { page: [], next: null })
 })
