@@ -124,7 +124,8 @@ function transitRoutes(size: TopologySize, points: readonly Point[], rng: Rng): 
   }
   for (let domain = 0; domain < size.transitDomains; domain++) {
     const first = domain * size.transitRouters
-    for (const [a, b] of connectedGraph(size.transitRouters, TRANSIT_EDGES, rng)) link(first + a, first + b, 0)
+    for (const [a, b] of connectedGraph(size.transitRouters, TRANSIT_EDGES, rng))
+      link(first + a, first + b, 0)
   }
   const routerOf = (domain: number) => domain * size.transitRouters + below(size.transitRouters, rng)
   for (const [a, b] of connectedGraph(size.transitDomains, TRANSIT_EDGES, rng))

@@ -255,6 +255,55 @@ t.test('a table finds what a linear scan finds, through sets, replacements and d
   }
 })
 
+t.test(
+  'what lies inside a prefix is visited from the nearest address outward, as far as it is wanted',
+  async (t) => {
+    const rng = seededRng(5)
+    const pick = (n: number) => Math.floor(rng() * n)
+    const sharedBits = (a: Address, b: Address) => {
+      let bits = 0
+      while (bits < 128 && sameAddress(prefixOf(a, bits + 1).address, prefixOf(b, bits + 1).address)) bits++
+      return bits
+    }
+    for (const root of ['192.0.2.0', '2001:db8::8000']) {
+      const randomAddress = () => {
+        const bytes = address(root).slice()
+        for (let i = root.includes(':') ? 4 : 12; i < 16; i++) bytes[i] = [0, 1, 128, 255][pick(4)]!
+        return bytes
+      }
+      const table = new PrefixTable()
+      const entries = new Map<string, Prefix>()
+      const inside = (at: Prefix, limit: number) => {
+        const values: number[] = []
+        table.visitInside(at, (value) => values.push(value) < limit)
+        return values
+      }
+      t.same(inside({ address: address(root), bits: 96 }, 9), [], 'nothing in an empty table')
+      for (let i = 0; i < 200; i++) {
+        const at = prefixOf(randomAddress(), 110 + pick(19))
+        if (entries.has(formatPrefix(at))) continue
+        entries.set(formatPrefix(at), at)
+        table.set(at, i)
+      }
+      const byValue = new Map([...entries.values()].map((at) => [table.get(at), at.address]))
+      for (let round = 0; round < 300; round++) {
+        const around = { address: randomAddress(), bits: 96 + pick(33) }
+        const wanted = [...entries.values()].filter(
+          (at) => at.bits >= around.bits && sharedBits(at.address, around.address) >= around.bits,
+        )
+        const all = inside(around, 1000)
+        t.equal(new Set(all).size, wanted.length)
+        const shared = all.map((value) => sharedBits(byValue.get(value)!, around.address))
+        t.same(
+          shared,
+          shared.toSorted((a, b) => b - a),
+        )
+        t.same(inside(around, 3), all.slice(0, 3))
+      }
+    }
+  },
+)
+
 t.test('a scope is the largest prefix in which every address finds the same entry', async (t) => {
   const rng = seededRng(3)
   const pick = (n: number) => Math.floor(rng() * n)
