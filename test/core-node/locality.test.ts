@@ -318,6 +318,57 @@ t.test(
   },
 )
 
+/** Landmarks on a plane, and a host that measures some of them once, the first `liars` of which say where they are not. */
+function joinAmong(landmarks: number, liars: number, seed: number): number {
+  const rng = seededRng(seed)
+  const draw = () => [200 * rng(), 200 * rng(), 0, 0, 0, 0, 0, 0]
+  const own = draw()
+  const mesh = new HostMesh()
+  let host = aHost('newcomer')
+  for (let i = 0; i < landmarks; i++) {
+    const [vec, said] = [draw(), draw()]
+    const coordinate = {
+      vec: i < liars ? said.map((x) => 10 * x) : vec,
+      heightMs: 1,
+      adjustmentMs: 0,
+      error: 0.1,
+    }
+    const rttMs = Math.hypot(...own.map((x, at) => x - vec[at]!)) + 2
+    host = mesh.hear(host, aHost(`p${i}`, { coordinate }), rttMs * (1 + 0.05 * rng()), rng).host
+  }
+  return Math.hypot(...own.map((x, at) => x - host.coordinate!.vec[at]!))
+}
+
+t.test(
+  'a newcomer is in its place after a dozen echoes, and one liar among them moves it little',
+  async (t) => {
+    const seeds = Array.from({ length: 20 }, (_, seed) => seed)
+    const offMs = (landmarks: number, liars: number) =>
+      mean(seeds.map((seed) => joinAmong(landmarks, liars, seed)))
+    t.ok(offMs(5, 0) > 50, `too few say nothing yet: ${offMs(5, 0)} ms off`)
+    t.ok(offMs(12, 0) < 10, `${offMs(12, 0)} ms off`)
+    t.ok(offMs(12, 1) < 10, `${offMs(12, 1)} ms off among liars`)
+    t.ok(offMs(16, 0) < 10, `${offMs(16, 0)} ms off`)
+  },
+)
+
+t.test('who knew its place before a restart, or hears only newcomers, is not placed anew', async (t) => {
+  const rng = seededRng(4)
+  const settled = { vec: [50, 0, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 }
+  const hearAll = (host: Host, error: number) => {
+    const mesh = new HostMesh()
+    for (let i = 0; i < 10; i++) {
+      const peer = aHost(`p${i}`, { coordinate: { ...settled, vec: [0, 10 * i, 0, 0, 0, 0, 0, 0], error } })
+      host = mesh.hear(host, peer, 300, rng).host
+    }
+    return host.coordinate!
+  }
+  const again = hearAll(aHost('a', { coordinate: settled }), 0.1)
+  t.ok(again.vec[0]! > 0 && again.error > 0.1, 'by steps, each of which makes it less sure')
+  const unsure = hearAll(aHost('a'), 1)
+  t.ok(unsure.error > 0.3, `it knows that it does not know: ${unsure.error}`)
+})
+
 // Localities.
 
 const prefix = (text: string) => parsePrefix(text)!
