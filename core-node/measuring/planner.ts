@@ -19,6 +19,7 @@ import {
 } from '../../resolver/address.ts'
 import type { Belief } from '../../resolver/belief.ts'
 import { isByDistance } from '../../resolver/directory.ts'
+import { kinOf } from '../../resolver/kin.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
@@ -92,6 +93,12 @@ const MAX_CONSIDERED = 50
 const MINUTE_MS = 60_000
 /** Who found a budget spent is weighed up again after this, ms. */
 const REFUSED_MS = 10_000
+/**
+ * Hosts of the client's own network that are asked first, and from which RTT on one of them is not near, ms:
+ * what is announced as one spans a city or a small country, or it tells nothing.
+ */
+const MAX_KIN = 5
+const KIN_MS = 25
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
 /** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
@@ -214,7 +221,9 @@ export class ProbePlanner {
     const candidates = candidateRows(tables, services, familyOf(address))
     const isOpen = (row: number) =>
       nowMs - (askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS
-    return rankCandidates(tables, locate(tables, address), candidates, isOpen)
+    const isCandidate = new Set(candidates)
+    const kin = kinOf(tables, address, (row) => isCandidate.has(row), MAX_KIN)
+    return rankCandidates(tables, locate(tables, address), candidates, kin, isOpen)
   }
 
   #mayProbe(tables: Tables, address: Address): boolean {
@@ -331,6 +340,7 @@ function rankCandidates(
   tables: Tables,
   locality: Locality,
   candidates: readonly number[],
+  kin: readonly number[],
   isOpen: (row: number) => boolean,
 ): Candidate[] {
   const rows = candidates.filter(isOpen)
@@ -346,7 +356,14 @@ function rankCandidates(
     measured.length > 0
       ? rankByBelief(believed(tables, known!, locality.place), bestMs, rows)
       : rankByPrior(tables, locality, rows)
-  return ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
+  ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
+  const first = kinToAsk(kin, measured).filter(isOpen)
+  return [...first.map((row) => ({ row, ms: 0 })), ...ranked.filter(({ row }) => !first.includes(row))]
+}
+
+/** Kin are asked before all others as long as those that were asked are near: else their network is spread out. */
+function kinToAsk(kin: readonly number[], measured: readonly Candidate[]): readonly number[] {
+  return measured.some(({ row, ms }) => ms > KIN_MS && kin.includes(row)) ? [] : kin
 }
 
 /** By what the RTTs in hand let hope. A host of which nothing is known may be anywhere: it is asked first. */
