@@ -19,7 +19,7 @@ import {
 } from '../../resolver/address.ts'
 import type { Belief } from '../../resolver/belief.ts'
 import { isByDistance } from '../../resolver/directory.ts'
-import { kinOf } from '../../resolver/kin.ts'
+import { type Kin, kinOf } from '../../resolver/kin.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
@@ -99,6 +99,8 @@ const REFUSED_MS = 10_000
  */
 const MAX_KIN = 5
 const KIN_MS = 25
+/** A host in the client's own /24 (/48) and so near is beside it: nobody else is asked. */
+const NEIGHBOUR_MS = 5
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
 /** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
@@ -340,7 +342,7 @@ function rankCandidates(
   tables: Tables,
   locality: Locality,
   candidates: readonly number[],
-  kin: readonly number[],
+  kin: readonly Kin[],
   isOpen: (row: number) => boolean,
 ): Candidate[] {
   const rows = candidates.filter(isOpen)
@@ -350,6 +352,8 @@ function rankCandidates(
     const row = known.evidenceHosts[i]!
     if (count > 0 && kind !== 'client' && !tables.hosts.isLiar(row)) measured.push({ row, ms: rttMs })
   })
+  if (measured.some(({ row, ms }) => ms <= NEIGHBOUR_MS && kin.some((k) => k.row === row && k.isNeighbour)))
+    return []
   // What hosts saw that serve no more still tells where the client is, but is nothing to be better than.
   const bestMs = Math.min(...measured.filter((m) => candidates.includes(m.row)).map((m) => m.ms))
   const ranked =
@@ -357,13 +361,18 @@ function rankCandidates(
       ? rankByBelief(believed(tables, known!, locality.place), bestMs, rows)
       : rankByPrior(tables, locality, rows)
   ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
-  const first = kinToAsk(kin, measured).filter(isOpen)
+  const first = kinToAsk(kin, measured, isOpen)
   return [...first.map((row) => ({ row, ms: 0 })), ...ranked.filter(({ row }) => !first.includes(row))]
 }
 
 /** Kin are asked before all others as long as those that were asked are near: else their network is spread out. */
-function kinToAsk(kin: readonly number[], measured: readonly Candidate[]): readonly number[] {
-  return measured.some(({ row, ms }) => ms > KIN_MS && kin.includes(row)) ? [] : kin
+function kinToAsk(
+  kin: readonly Kin[],
+  measured: readonly Candidate[],
+  isOpen: (row: number) => boolean,
+): number[] {
+  const rows = kin.map(({ row }) => row)
+  return measured.some(({ row, ms }) => ms > KIN_MS && rows.includes(row)) ? [] : rows.filter(isOpen)
 }
 
 /** By what the RTTs in hand let hope. A host of which nothing is known may be anywhere: it is asked first. */

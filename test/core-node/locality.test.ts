@@ -803,6 +803,50 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
   t.same(run(90_000), [], 'one that can’t be nearer is not asked')
 })
 
+t.test('hosts of the client’s own network are asked first, as long as they are near', async (t) => {
+  /** Who was asked, in order, until nobody was left. */
+  const run = (hosts: Readonly<Record<string, { address: string; ms: number }>>) => {
+    const tables = new Tables()
+    const names = Object.keys(hosts)
+    tables.apply([
+      records.ofService(SERVICE),
+      ...names.flatMap((name) => {
+        const record = records.aHost(name, { addresses: [hosts[name]!.address] })
+        return [records.ofHost(record), records.member('web', name)]
+      }),
+    ])
+    const [demand, planner, localities] = [new Demand(), new ProbePlanner(RULES), new Localities()]
+    const published = new Published()
+    demand.note(ip('11.0.0.7'), 'web', ip('11.0.0.7'), 0)
+    const asked: string[] = []
+    for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
+      for (const { prefix: text, host, address } of planner.plan(tables, demand, nowMs)) {
+        asked.push(host)
+        const { ms } = hosts[host]!
+        localities.fold(
+          { prefix: localityPrefix(address), host, rttsMs: [ms, ms, ms], kind: 'active' },
+          nowMs,
+        )
+        planner.hear(text, host, true, nowMs)
+        for (const key of published.take(localities, nowMs))
+          tables.apply([{ kind: 'localities', key, value: published.records.get(key)! }])
+      }
+    }
+    return asked
+  }
+  const others = Object.fromEntries(
+    Array.from({ length: 12 }, (_, i) => [`o${i}`, { address: `12.${i}.0.1`, ms: 60 }]),
+  )
+  const near = run({ ...others, y: { address: '11.0.3.1', ms: 12 }, z: { address: '11.0.1.1', ms: 11 } })
+  t.same(near.slice(0, 2), ['z', 'y'], 'those that share most bits first')
+  t.equal(near.length, 9)
+  const far = run({ ...others, y: { address: '11.0.3.1', ms: 12 }, z: { address: '11.0.1.1', ms: 90 } })
+  t.equal(far[0], 'z')
+  t.not(far[1], 'y', 'a network that is spread out says nothing')
+  const beside = run({ ...others, y: { address: '11.0.3.1', ms: 12 }, z: { address: '11.0.0.1', ms: 3 } })
+  t.same(beside, ['z'], 'a host beside the client ends the search')
+})
+
 t.test('a prefix whose RTT changed is measured anew at once, but not again and again', async (t) => {
   const { planner, plan } = planning('11.0.0.7', {}, [
     [0, 0],
