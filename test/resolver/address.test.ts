@@ -803,9 +803,9 @@ t.test('kin are the live hosts of a client’s own network, the nearest address 
     host('silent', ['11.1.4.3'], { presence: 'silent' }),
     host('private', ['10.0.0.1']),
   ])
-  t.same(kin('11.1.4.200'), ['b!', 'c!', 'a'], 'a /20 where nothing was imported')
+  t.same(kin('11.1.4.4'), ['b!', 'c!', 'a'], 'a /20 where nothing was imported')
   t.same(kin('11.1.5.200'), ['c!', 'b', 'a'])
-  t.same(kin('11.1.4.200', 1), ['b!'])
+  t.same(kin('11.1.4.4', 1), ['b!'])
   t.same(
     kin('11.1.4.200', 9, (row) => row !== tables.hostRow('b')),
     ['c!', 'a'],
@@ -819,7 +819,7 @@ t.test('kin are the live hosts of a client’s own network, the nearest address 
     entry('11.1.4.0/23', 1, { asn: 64_502 }),
   ])
   tables.apply(pages)
-  t.same(kin('11.1.4.200'), ['b!', 'c!'], 'the network that is announced')
+  t.same(kin('11.1.4.4'), ['b!', 'c!'], 'the network that is announced')
   t.same(kin('11.1.0.200'), ['a!', 'd'], 'a more specific announcement is another')
   t.same(kin('11.2.0.1'), [], 'what is announced too wide is cut at a /16')
   tables.apply(Array.from({ length: 300 }, (_, i) => host(`n${i}`, [`11.1.${40 + (i >> 7)}.${i & 127}`])))
