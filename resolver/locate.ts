@@ -7,6 +7,7 @@ import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS, localit
 import { type Belief, believe, type Sighting } from './belief.ts'
 import type { Basis, Coordinate, Evidence, Place } from './directory.ts'
 import { geoRttMs } from './geo.ts'
+import { kinOf } from './kin.ts'
 import { placeBySightings } from './placement.ts'
 import type { LocalityRow, Tables } from './tables.ts'
 
@@ -22,6 +23,8 @@ export interface Locality {
   readonly host: number
   /** Row of the locality with evidence; -1: none. */
   readonly row: number
+  /** Row of the host of the client's own network that stands for it as long as nobody measured it; -1: none. */
+  readonly kin: number
   readonly coordinate: Coordinate | null
   readonly place: Place | null
   /** How far off a predicted RTT may be (9 of 10 are within it), ms; Infinity on basis none. */
@@ -58,6 +61,9 @@ const MAX_SHARE: Readonly<Record<Evidence['kind'], number>> = {
 /** RTTs that place a prefix in the space: with fewer the fit is worse than a guess from the map. */
 const MIN_SIGHTINGS = 3
 
+/** From a client to a host of its own network, ms: within a site less, across a city more. */
+const KIN_MS = 5
+
 /**
  * What is known of where a client is. `asHost`: the row of the host that it has shown to be; -1: it has shown
  * nothing, and is taken for the host at its address, if there is one (of several behind one NAT, the first).
@@ -75,7 +81,9 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)
     place = tables.geography.lookup(localityPrefix(client).address)
   }
-  const own = host >= 0 ? tables.hosts.coordinateOf(host) : null
+  // The hosts' own scope tells how wide a kin stands for clients: inside it there is no host, so none is nearer to one of them.
+  const kin = host < 0 && known === null ? kinRow(tables, client) : -1
+  const own = host >= 0 || kin >= 0 ? tables.hosts.coordinateOf(host >= 0 ? host : kin) : null
   const coordinate = own ?? (known && placed(tables, known))
   const basis = basisOf(host, known, coordinate, place)
   return {
@@ -84,10 +92,15 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
     basis,
     host,
     row,
+    kin,
     coordinate,
     place,
     errorMs: errorOf(basis, coordinate, place),
   }
+}
+
+function kinRow(tables: Tables, client: Address): number {
+  return kinOf(tables, client, (row) => tables.hosts.hasCoordinate(row), 1)[0]?.row ?? -1
 }
 
 /** The RTT between a located client and a host, from the best rung of the ladder that reaches both. */
@@ -127,8 +140,11 @@ function predictUnmeasured(
   known: LocalityRow | null,
   hostRow: number,
 ): Prediction {
-  const { coordinate, host, place } = locality
-  if (host >= 0) {
+  const { coordinate, host, kin, place } = locality
+  if (kin >= 0) {
+    const ms = hostRow === kin ? KIN_MS : tables.hosts.rttBetweenMs(kin, hostRow)
+    if (!Number.isNaN(ms)) return { ms, basis: 'coordinate', errorMs: coordinateErrorMs(coordinate, ms) }
+  } else if (host >= 0) {
     const measuredMs = tables.hosts.rttBetweenMs(host, hostRow)
     if (!Number.isNaN(measuredMs))
       return { ms: measuredMs, basis: 'member', errorMs: coordinateErrorMs(coordinate, measuredMs) }
