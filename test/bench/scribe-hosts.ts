@@ -22,6 +22,8 @@ export const JOIN_ECHOES = 16
 const BATCH = 500
 /** As long as the vantage hosts need to know each other, and some of Vivaldi's steps more, ms. */
 const SETTLE_MS = 20 * 60_000
+/** Echoes of settled hosts are counted for so long, ms. */
+const SETTLED_MS = 10 * 60_000
 const STEP_MS = 2_000
 const NO_LIMIT = 1e9
 const [HERE, ELSEWHERE] = ['core', 'other']
@@ -33,9 +35,10 @@ export class ScribeHosts {
   readonly #mesh = new HostMesh()
   readonly #tables = new Tables()
   readonly #vantage: Host[] = []
-  /** Echoes of those who joined, and how many they were. */
-  echoes = 0
-  joined = 0
+  /** Echoes of a settled host, a minute. */
+  readonly echoesPerMinute: number
+  #echoes = 0
+  #joined = 0
 
   constructor(world: ScribeWorld, members: readonly number[], rng: Rng) {
     this.#world = world
@@ -44,8 +47,16 @@ export class ScribeHosts {
     const panel = new Panel(VANTAGE, () => names)
     for (const name of names) panel.add(name)
     const vantage = [...panel.keys()].map((name) => this.#newHost(nodeOf(name), HERE))
-    this.#echoAround(vantage, [], SETTLE_MS, Number.POSITIVE_INFINITY)
+    const planner = new EchoPlanner(NO_LIMIT)
+    this.#echoAround(planner, vantage, [], 0, SETTLE_MS)
+    const settled = this.#echoAround(planner, vantage, [], SETTLE_MS, SETTLE_MS + SETTLED_MS)
+    this.echoesPerMinute = settled / vantage.length / (SETTLED_MS / 60_000)
     for (const host of vantage) this.#vantage.push({ ...host, home: ELSEWHERE })
+  }
+
+  /** Of those who joined later. */
+  get echoesPerJoin(): number {
+    return this.#joined === 0 ? 0 : this.#echoes / this.#joined
   }
 
   /** The records of these nodes' hosts, after each that was not there before has joined. */
@@ -54,22 +65,29 @@ export class ScribeHosts {
     const fresh = nodes.filter((node) => !known.has(nameOf(node)))
     for (let at = 0; at < fresh.length; at += BATCH) {
       const batch = fresh.slice(at, at + BATCH).map((node) => this.#newHost(node, HERE))
-      this.echoes += this.#echoAround(batch, this.#vantage, NO_LIMIT, JOIN_ECHOES)
+      const planner = new EchoPlanner(NO_LIMIT)
+      this.#echoes += this.#echoAround(planner, batch, this.#vantage, 0, NO_LIMIT, JOIN_ECHOES)
       for (const host of batch) known.set(host.name, host)
     }
-    this.joined += fresh.length
+    this.#joined += fresh.length
     return nodes.map((node) => known.get(nameOf(node))!)
   }
 
-  /** Has hosts echo each other and `others` for so long, or until each has done so many; changes `hosts` in place. */
-  #echoAround(hosts: Host[], others: readonly Host[], forMs: number, most: number): number {
-    const planner = new EchoPlanner(NO_LIMIT)
+  /** Has hosts echo each other and `others` from one time to another, or until each did so `most` times; changes `hosts` in place. */
+  #echoAround(
+    planner: EchoPlanner,
+    hosts: Host[],
+    others: readonly Host[],
+    fromMs: number,
+    untilMs: number,
+    most: number = Number.POSITIVE_INFINITY,
+  ): number {
     const indexOf = new Map(hosts.map(({ name }, i) => [name, i]))
     const peers = new Map(others.map((host) => [host.name, host]))
     const sent = new Int32Array(hosts.length)
     let echoes = 0
     this.#tables.apply([...others, ...hosts].map(ofHost))
-    for (let nowMs = 0; nowMs < forMs && sent.some((count) => count < most); nowMs += STEP_MS) {
+    for (let nowMs = fromMs; nowMs < untilMs && sent.some((count) => count < most); nowMs += STEP_MS) {
       // Who joins is no target for the others: it has no place yet that would tell them anything.
       const due = hosts.filter((_, i) => sent[i]! < most)
       const askers = others.length === 0 ? due : due.map((host) => ({ ...host, echo: null }))
