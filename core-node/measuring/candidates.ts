@@ -101,10 +101,12 @@ function isBeside(kin: readonly Kin[], measured: readonly Candidate[]): boolean 
   return measured.some(({ row, ms }) => ms <= NEIGHBOUR_MS && neighbours.includes(row))
 }
 
-/** Kin are asked as long as those that were asked are near: else their network is spread out. */
+/** Kin are asked until two of them, and most, were found to be far: their network is spread out, or the client is elsewhere. */
 function kinToAsk(kin: readonly Kin[], measured: readonly Candidate[]): number[] {
   const rows = kin.map(({ row }) => row)
-  return measured.some(({ row, ms }) => ms > KIN_MS && rows.includes(row)) ? [] : rows
+  const asked = measured.filter(({ row }) => rows.includes(row))
+  const far = asked.filter(({ ms }) => ms > KIN_MS)
+  return far.length >= 2 && 2 * far.length > asked.length ? [] : rows
 }
 
 // Which of very many are weighed.

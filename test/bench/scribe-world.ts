@@ -1,16 +1,19 @@
 // The world of Castro et al.'s experiment: end nodes at the routers of a transit-stub topology, with addresses
 // as the Internet gives them out: a stub domain is an announced /20, each of its routers has a /24 of it.
 //
-// Only echo() is for the machinery under test; what rttMs and a Group's figures tell is the judge's alone. With
-// scattered addresses each node has a /24 to itself, drawn by chance, and nothing is announced. Seeded.
+// Only echo() is for the machinery under test; what rttMs and a Group's figures tell is the judge's alone. Mixed
+// addresses: of one node in ten the address is some other's, as behind a tunnel. Scattered: each node has a /24 to
+// itself, drawn by chance, and nothing is announced. Seeded.
 
 import { type Address, formatAddress, parsePrefix } from '../../resolver/address.ts'
 import type { PlaceEntry } from '../../resolver/place-page.ts'
 import { shuffle } from './accuracy-world.ts'
 import { type Rng, Topology, type TopologySize } from './scribe-topology.ts'
 
-export type Addresses = 'networks' | 'scattered'
+export type Addresses = 'networks' | 'mixed' | 'scattered'
 
+/** Nodes of mixed addresses whose address is another's. */
+const MIXED = 0.1
 /** Packets of one echo or probe, as agents send them. */
 export const PACKETS = 3
 /** A packet waits in queues for up to this share of its round trip. */
@@ -43,6 +46,7 @@ export class ScribeWorld {
       const domain = domains[this.topology.stubDomainOf(router)]! << DOMAIN_BITS
       return FIRST_NETWORK + domain + ((router % size.stubRouters) << ROUTER_BITS) + ++taken[router]!
     })
+    if (addresses === 'mixed') mix(this.#addresses, rng)
     if (Math.max(...taken) > 254) throw new Error(`${nodes} nodes are too many for the routers' /24s`)
   }
 
@@ -85,6 +89,13 @@ export class ScribeWorld {
   rttMs(from: number, to: number): number {
     return this.topology.rttMs(this.#routers[from]!, this.#routers[to]!)
   }
+}
+
+/** Some nodes' addresses change places. */
+function mix(addresses: Uint32Array, rng: Rng): void {
+  const nodes = [...addresses.keys()].filter(() => rng() < MIXED)
+  const given = nodes.map((node) => addresses[node]!)
+  for (const [i, node] of shuffle(nodes, rng).entries()) addresses[node] = given[i]!
 }
 
 /** What an answer was worth. */

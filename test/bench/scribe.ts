@@ -15,7 +15,7 @@ import { ScribeHosts } from './scribe-hosts.ts'
 import { PAPER_SIZE, type TopologySize } from './scribe-topology.ts'
 import { type Addresses, Group, ScribeWorld, type Verdict } from './scribe-world.ts'
 
-const ADDRESSES: readonly Addresses[] = ['networks', 'scattered']
+const ADDRESSES: readonly Addresses[] = ['networks', 'mixed', 'scattered']
 /** What the paper reports: members closer for 90% of anycasts, and messages. */
 const PAPER: Readonly<Record<number, { closerP90: number }>> = {
   2500: { closerP90: 0.07 },
@@ -132,7 +132,7 @@ function runGroup(world: ScribeWorld, size: number, addresses: Addresses, wish: 
     rowOf('by coordinates, the source being a host', 0, byCoordinate),
     ...[...steps, wish.probes].map(after),
   ]
-  const askers = addresses === 'networks' ? world.nodes / world.topology.stubRouters : 1
+  const askers = addresses !== 'scattered' ? world.nodes / world.topology.stubRouters : 1
   return {
     members: size,
     addresses,
@@ -158,6 +158,7 @@ function rowOf(way: string, probes: number, verdicts: readonly Verdict[]): Row {
 
 const ADDRESS_WORDS: Readonly<Record<Addresses, string>> = {
   networks: 'addresses by network',
+  mixed: "addresses by network, of one node in ten another network's",
   scattered: 'addresses that tell nothing',
 }
 
