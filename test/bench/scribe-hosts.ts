@@ -14,16 +14,14 @@ import { aHost, ofHost } from '../support/records.ts'
 import type { Rng } from './scribe-topology.ts'
 import type { ScribeWorld } from './scribe-world.ts'
 
-/** Hosts that the others are measured against. */
-const VANTAGE = 128
 /** Echoes of one that joins. */
 export const JOIN_ECHOES = 16
 /** They join so many at a time: it only saves time. */
 const BATCH = 500
 /** As long as the vantage hosts need to know each other, and some of Vivaldi's steps more, ms. */
-const SETTLE_MS = 20 * 60_000
+const SETTLE_MS = 15 * 60_000
 /** Echoes of settled hosts are counted for so long, ms. */
-const SETTLED_MS = 10 * 60_000
+const SETTLED_MS = 5 * 60_000
 const STEP_MS = 2_000
 const NO_LIMIT = 1e9
 const [HERE, ELSEWHERE] = ['core', 'other']
@@ -40,18 +38,19 @@ export class ScribeHosts {
   #echoes = 0
   #joined = 0
 
-  constructor(world: ScribeWorld, members: readonly number[], rng: Rng) {
+  /** `vantages`: how many hosts the others are measured against. */
+  constructor(world: ScribeWorld, members: readonly number[], vantages: number, rng: Rng) {
     this.#world = world
     this.#rng = rng
     const names = members.map(nameOf)
-    const panel = new Panel(VANTAGE, () => names)
+    const panel = new Panel(vantages, () => names)
     for (const name of names) panel.add(name)
-    const vantage = [...panel.keys()].map((name) => this.#newHost(nodeOf(name), HERE))
+    const settling = [...panel.keys()].map((name) => this.#newHost(nodeOf(name), HERE))
     const planner = new EchoPlanner(NO_LIMIT)
-    this.#echoAround(planner, vantage, [], 0, SETTLE_MS)
-    const settled = this.#echoAround(planner, vantage, [], SETTLE_MS, SETTLE_MS + SETTLED_MS)
-    this.echoesPerMinute = settled / vantage.length / (SETTLED_MS / 60_000)
-    for (const host of vantage) this.#vantage.push({ ...host, home: ELSEWHERE })
+    this.#echoAround(planner, settling, [], 0, SETTLE_MS)
+    const settled = this.#echoAround(planner, settling, [], SETTLE_MS, SETTLE_MS + SETTLED_MS)
+    this.echoesPerMinute = settled / settling.length / (SETTLED_MS / 60_000)
+    for (const host of settling) this.#vantage.push({ ...host, home: ELSEWHERE })
   }
 
   /** Of those who joined later. */

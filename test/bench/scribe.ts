@@ -11,7 +11,7 @@ import { mean, quantile } from './accuracy-score.ts'
 import { shuffle } from './accuracy-world.ts'
 import { ScribeAnycast } from './scribe-anycast.ts'
 import { type AnycastCosts, anycastCosts, type JoinCosts, joinCosts } from './scribe-costs.ts'
-import { ScribeHosts } from './scribe-hosts.ts'
+import { JOIN_ECHOES, ScribeHosts } from './scribe-hosts.ts'
 import { PAPER_SIZE, type TopologySize } from './scribe-topology.ts'
 import { type Addresses, Group, ScribeWorld, type Verdict } from './scribe-world.ts'
 
@@ -23,7 +23,7 @@ const PAPER: Readonly<Record<number, { closerP90: number }>> = {
 }
 const PAPER_MESSAGES = { anycast: [2.1, 2.9], join: [2.3, 3.5] }
 
-const USAGE = `usage: npm run -s bench:scribe -- [--groups 2500,25000] [--sources 1000] [--nodes 100000] [--probes 9]
+const USAGE = `usage: npm run -s bench:scribe -- [--groups 2500,25000] [--sources 1000] [--nodes 100000] [--probes 9] [--vantages 128]
   [--addresses ${ADDRESSES.join(',')}] [--seed 1] [--json]`
 
 export interface Wish {
@@ -32,6 +32,8 @@ export interface Wish {
   readonly groups: readonly number[]
   readonly sources: number
   readonly probes: number
+  /** Hosts that the others measure. */
+  readonly vantages: number
   readonly addresses: readonly Addresses[]
   readonly seed: number
   readonly json: boolean
@@ -40,7 +42,15 @@ export interface Wish {
 /** Throws an Error that names the argument and what was expected of it. */
 export function readWish(args: readonly string[]): Wish {
   const text = { type: 'string' } as const
-  const options = { groups: text, sources: text, nodes: text, probes: text, addresses: text, seed: text }
+  const options = {
+    groups: text,
+    sources: text,
+    nodes: text,
+    probes: text,
+    vantages: text,
+    addresses: text,
+    seed: text,
+  }
   const { values } = parseArgs({ args: [...args], options: { ...options, json: { type: 'boolean' } } })
   const nodes = readCount('nodes', values.nodes, 100_000, 10)
   const sources = readCount('sources', values.sources, 1_000, 1)
@@ -58,6 +68,7 @@ export function readWish(args: readonly string[]): Wish {
     groups,
     sources,
     probes: readCount('probes', values.probes, 9, 0),
+    vantages: readCount('vantages', values.vantages, 128, JOIN_ECHOES),
     addresses: ADDRESSES.filter((name) => addresses.includes(name)),
     seed: readCount('seed', values.seed, 1, 0),
     json: values.json ?? false,
@@ -111,7 +122,7 @@ function runGroup(world: ScribeWorld, size: number, addresses: Addresses, wish: 
   const nodes = shuffle([...Array(world.nodes).keys()], rng)
   const [members, sources] = [nodes.slice(0, size), nodes.slice(size, size + wish.sources)]
   const group = new Group(world, members)
-  const hosts = new ScribeHosts(world, members, rng)
+  const hosts = new ScribeHosts(world, members, wish.vantages, rng)
   const anycast = new ScribeAnycast(world, hosts.join(members), rng)
   const echoes = { perJoin: hosts.echoesPerJoin, perMinuteSettled: hosts.echoesPerMinute }
 
