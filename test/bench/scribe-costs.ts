@@ -3,8 +3,8 @@
 //
 // A repeated question within the TTL costs nothing, and is not counted as one. Pure.
 
-import { PACKETS } from './scribe-world.ts'
-
+/** Packets of one echo or probe, as agents send them. */
+export const PACKETS = 3
 /** By kind, for one anycast: what a source asks, is told, and sends to the member that it was told. */
 export const ANYCAST = { question: 1, answer: 1, anycast: 1 } as const
 /** By kind, for one probe of a source's network, and the same for an echo between two hosts. */

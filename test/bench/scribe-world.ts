@@ -8,14 +8,13 @@
 import { type Address, formatAddress, parsePrefix } from '../../resolver/address.ts'
 import type { PlaceEntry } from '../../resolver/place-page.ts'
 import { shuffle } from './accuracy-world.ts'
+import { PACKETS } from './scribe-costs.ts'
 import { type Rng, Topology, type TopologySize } from './scribe-topology.ts'
 
 export type Addresses = 'networks' | 'mixed' | 'scattered'
 
 /** Nodes of mixed addresses whose address is another's. */
 const MIXED = 0.1
-/** Packets of one echo or probe, as agents send them. */
-export const PACKETS = 3
 /** A packet waits in queues for up to this share of its round trip. */
 const QUEUES = 0.05
 /** The first announced network; bits of a stub domain's, and of a router's. */
