@@ -2,7 +2,7 @@
 //
 // Vivaldi moves a little at each echo, so that a new host needs hundreds of them; one that measured a dozen
 // hosts which know where they are can be placed by landmarks (Ng and Zhang, INFOCOM 2002) and goes on from there.
-// On PlanetLab 16 echoes place a host as well as 190 of Vivaldi's steps (median error 10%).
+// On PlanetLab a dozen echoes place a host within 11% (median), which steps alone reach after 64 (docs/locality.md).
 // Invariant: no one landmark alone decides; where RTTs contradict each other the least contradictory but one
 // count. Pure.
 
