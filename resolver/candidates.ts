@@ -136,13 +136,15 @@ function spotOf(tables: Tables, locality: Locality, { minMs, maxMs }: Ask): Spot
   }
 }
 
-/** Members that hosts measured the way to, and the one that the client is kept on, in order of their hosts' rows. */
+/** Members that hosts measured the way to, those of its kin, and the one that the client is kept on. */
 function knownMembers({ tables, serving, locality }: Asked): ServingMember[] {
   const { service } = serving
   const known = tables.locality(locality.row)
   const rows =
-    locality.host >= 0 ? [...tables.hosts.peersOf(locality.host), locality.host] : known?.evidenceHosts
-  const members = Array.from(rows ?? []).flatMap((row) => tables.membersOn(row, service.name))
+    locality.host >= 0
+      ? [...tables.hosts.peersOf(locality.host), locality.host]
+      : (known?.evidenceHosts ?? [locality.kin])
+  const members = Array.from(rows).flatMap((row) => tables.membersOn(row, service.name))
   const incumbent = known?.record.incumbents[service.name]
   const kept = incumbent === undefined ? null : tables.member(service.name, incumbent)
   return kept === null ? members : [...members, kept]

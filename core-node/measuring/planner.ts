@@ -18,8 +18,8 @@ import {
   specialKind,
 } from '../../resolver/address.ts'
 import type { Tables } from '../../resolver/tables.ts'
-import { type Candidate, rankCandidates } from './candidates.ts'
 import type { Demand, PrefixDemand } from './demand.ts'
+import { type Candidate, rankCandidates } from './probe-candidates.ts'
 
 export interface ProbeRules {
   readonly probesPerMinute: number

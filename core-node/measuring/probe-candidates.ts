@@ -1,16 +1,17 @@
-// Candidates: the hosts that may measure the way to one client next, the most promising first.
+// Probe candidates: the hosts that may measure the way to one client next, the most promising first.
 //
 // By what the RTTs in hand let hope (see belief.ts), once there are any; before, by the map, or else the most
 // central ones, whose RTT tells most of the rest. Hosts of the client's own network come before all others (see
-// kin.ts). Of very many hosts only those are weighed that are near where the client is taken to be, and a sample of
-// the vantages, which tells where that is. Pure: reads the compiled tables, remembers nothing.
+// kin.ts). Of a service that is large enough for an index only those are weighed that are near where the client is
+// taken to be, and a sample of the vantages, which tells where that is. Pure: remembers nothing.
 
-import { type Address, familyOf } from '../../resolver/address.ts'
+import { type Address, type Family, familyOf } from '../../resolver/address.ts'
 import type { Belief } from '../../resolver/belief.ts'
-import type { Coordinate } from '../../resolver/directory.ts'
-import { isByDistance } from '../../resolver/directory.ts'
+import { type Coordinate, isByDistance } from '../../resolver/directory.ts'
 import { type Kin, kinOf } from '../../resolver/kin.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
+import { MARKS } from '../../resolver/member-index.ts'
+import type { ServingService } from '../../resolver/serving.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 
@@ -41,12 +42,12 @@ const KIN_MS = 25
 const NEIGHBOUR_MS = 5
 /** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
 const CENTRE_SAMPLE = 64
-/** All hosts are weighed up to so many; of more, so many near ones and so many vantages. */
-const FEW = 256
+/** Of a large service's hosts so many near ones and so many vantages are weighed. */
 const NEAR = 128
 const FAR = 128
+const NOBODY: ReadonlySet<number> = new Set()
 
-/** Hosts of the services' live members that `isOpen` says may be asked and that may yet be nearer than all who measured. */
+/** Hosts of the services' members that `isOpen` says may be asked and that may yet be nearer than all who measured. */
 export function rankCandidates(
   tables: Tables,
   client: Address,
@@ -54,33 +55,91 @@ export function rankCandidates(
   isOpen: (row: number) => boolean,
 ): Candidate[] {
   const locality = locate(tables, client)
-  const candidates = candidateRows(tables, services, familyOf(client))
+  const asked = askedOf(tables, services, familyOf(client))
   const measured = measuredOf(tables, locality)
-  const kin = kinOf(tables, client, (row) => candidates.has(row), MAX_KIN)
+  const kin = kinOf(tables, client, asked.has, MAX_KIN)
   if (isBeside(kin, measured)) return []
-  const rows = shortlist(tables, locality, candidates).filter(isOpen)
+  const rows = rowsOf(tables, locality, asked).filter(isOpen)
+  // What hosts saw that serve no more still tells where the client is, but is nothing to be better than.
+  const bestMs = Math.min(...measured.filter(({ row }) => asked.has(row)).map(({ ms }) => ms))
   const ranked =
     measured.length > 0
-      ? rankByBelief(tables, locality, candidates, measured, rows)
+      ? rankByBelief(believed(tables, tables.locality(locality.row)!, locality.place), bestMs, rows)
       : rankByPrior(tables, locality, rows)
   ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
   const first = kinToAsk(kin, measured).filter(isOpen)
   return [...first.map((row) => ({ row, ms: 0 })), ...ranked.filter(({ row }) => !first.includes(row))]
 }
 
-/** Rows of the hosts whose distance to a client decides an answer: those of live members, with an agent and an address of its family. */
-function candidateRows(tables: Tables, services: Iterable<string>, family: 4 | 6): Set<number> {
-  const rows = new Set<number>()
-  const isAble = (row: number) => {
-    const host = tables.hosts.recordOf(row)
-    return host?.agent && host.addresses.some((address) => address.includes(':') === (family === 6))
-  }
-  for (const name of services) {
+// Who could be asked at all.
+
+/** What a client asks for: services by distance, in one family. */
+interface Asked {
+  readonly family: Family
+  readonly services: readonly ServingService[]
+  /** Whether a host's distance decides an answer: one of its members is offered, it has an agent and an address of the family. */
+  readonly has: (row: number) => boolean
+}
+
+function askedOf(tables: Tables, names: Iterable<string>, family: Family): Asked {
+  const services = [...names].flatMap((name) => {
     const serving = tables.service(name)
-    if (!serving || !isByDistance(serving.service.policy)) continue
-    for (const { host, state } of serving.members) if (state === 'live' && isAble(host)) rows.add(host)
+    return serving && isByDistance(serving.service.policy) ? [serving] : []
+  })
+  const has = (row: number) =>
+    isAble(tables, row, family) &&
+    services.some(({ service }) => tables.membersOn(row, service.name).some(({ isOffered }) => isOffered))
+  return { family, services, has }
+}
+
+function isAble(tables: Tables, row: number, family: Family): boolean {
+  const host = tables.hosts.recordOf(row)
+  return host?.agent === true && host.addresses.some((address) => address.includes(':') === (family === 6))
+}
+
+/** Of small services all hosts; of large ones those around where the client is taken to be, and some of the vantages. */
+function rowsOf(tables: Tables, locality: Locality, { family, services, has }: Asked): number[] {
+  const rows = new Set<number>()
+  const large = services.filter(({ index }) => index !== null)
+  for (const { index, members } of services) {
+    if (index !== null) continue
+    for (const { host, isOffered } of members) if (isOffered && isAble(tables, host, family)) rows.add(host)
   }
-  return rows
+  if (large.length === 0) return [...rows]
+  const far = sample(tables.hosts.vantages().filter(has), FAR)
+  const centre = locality.coordinate ?? coordinateOfNearest(tables, locality, far)
+  for (const row of far) rows.add(row)
+  for (const serving of large) for (const row of nearIn(serving, centre, tables, family)) rows.add(row)
+  return [...rows]
+}
+
+/** Evenly out of all. */
+function sample(rows: readonly number[], count: number): number[] {
+  const step = Math.max(1, rows.length / count)
+  return Array.from({ length: Math.min(count, rows.length) }, (_, i) => rows[Math.floor(i * step)]!)
+}
+
+/** The coordinate of the host that is taken to be nearest: the client is somewhere around. */
+function coordinateOfNearest(tables: Tables, locality: Locality, rows: readonly number[]): Coordinate | null {
+  let [nearest, nearestMs] = [-1, Number.POSITIVE_INFINITY]
+  for (const row of rows) {
+    const { ms } = predict(tables, locality, row)
+    if (ms < nearestMs) [nearest, nearestMs] = [row, ms]
+  }
+  return nearest < 0 ? null : tables.hosts.coordinateOf(nearest)
+}
+
+function nearIn(
+  { index }: ServingService,
+  coordinate: Coordinate | null,
+  tables: Tables,
+  family: Family,
+): number[] {
+  if (index === null || coordinate === null) return []
+  const spot = { coordinate, place: null, minMs: 0, maxMs: Number.POSITIVE_INFINITY }
+  const marks = family === 4 ? MARKS.ipv4 : MARKS.ipv6
+  const near = index.near(spot, NEAR, { where: {}, marks, barred: NOBODY, fits: () => true })
+  return near.map(({ host }) => host).filter((row) => isAble(tables, row, family))
 }
 
 /** What hosts themselves measured, liars left out. */
@@ -109,54 +168,10 @@ function kinToAsk(kin: readonly Kin[], measured: readonly Candidate[]): number[]
   return far.length >= 2 && 2 * far.length > asked.length ? [] : rows
 }
 
-// Which of very many are weighed.
-
-function shortlist(tables: Tables, locality: Locality, candidates: ReadonlySet<number>): number[] {
-  if (candidates.size <= FEW) return [...candidates]
-  const vantages = tables.hosts.vantages().filter((row) => candidates.has(row))
-  const step = Math.max(1, vantages.length / FAR)
-  const far = Array.from(
-    { length: Math.min(FAR, vantages.length) },
-    (_, i) => vantages[Math.floor(i * step)]!,
-  )
-  const centre = locality.coordinate ?? coordinateOfNearest(tables, locality, far)
-  const near = centre === null ? [] : nearestTo(tables, centre, candidates)
-  return [...new Set([...near, ...far])]
-}
-
-/** The coordinate of the host that is taken to be nearest: the client is somewhere around. */
-function coordinateOfNearest(tables: Tables, locality: Locality, rows: readonly number[]): Coordinate | null {
-  let [nearest, nearestMs] = [-1, Number.POSITIVE_INFINITY]
-  for (const row of rows) {
-    const { ms } = predict(tables, locality, row)
-    if (ms < nearestMs) [nearest, nearestMs] = [row, ms]
-  }
-  return nearest < 0 ? null : tables.hosts.coordinateOf(nearest)
-}
-
-function nearestTo(tables: Tables, centre: Coordinate, rows: Iterable<number>): number[] {
-  const keyed: Candidate[] = []
-  for (const row of rows) {
-    const ms = tables.hosts.distanceToMs(centre, row)
-    if (!Number.isNaN(ms)) keyed.push({ row, ms })
-  }
-  keyed.sort((a, b) => a.ms - b.ms)
-  return keyed.slice(0, NEAR).map(({ row }) => row)
-}
-
 // In which order.
 
 /** By what the RTTs in hand let hope. A host of which nothing is known may be anywhere: it is asked first. */
-function rankByBelief(
-  tables: Tables,
-  locality: Locality,
-  candidates: ReadonlySet<number>,
-  measured: readonly Candidate[],
-  rows: readonly number[],
-): Candidate[] {
-  const belief: Belief = believed(tables, tables.locality(locality.row)!, locality.place)
-  // What hosts saw that serve no more still tells where the client is, but is nothing to be better than.
-  const bestMs = Math.min(...measured.filter(({ row }) => candidates.has(row)).map(({ ms }) => ms))
+function rankByBelief(belief: Belief, bestMs: number, rows: readonly number[]): Candidate[] {
   return rows
     .map((row) => ({ row, ...belief.of(row) }))
     .filter(({ floorMs }) => TRIANGLE_SLACK * floorMs <= bestMs)
