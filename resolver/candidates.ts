@@ -50,7 +50,7 @@ export function candidates(
     isMore: ask.alsoIn !== null,
   }
   const count = Math.min(MAX_CANDIDATES, reach * ask.limit)
-  if (policy === 'random' && ask.minMs <= 0 && ask.maxMs === Number.POSITIVE_INFINITY) {
+  if (policy === 'random' && !isRing(ask)) {
     const drawn = index.draw(count, wanted, rng)
     return { members: drawn, isAll: drawn.length < count || count === MAX_CANDIDATES }
   }
@@ -85,11 +85,16 @@ function nearCandidates(
   const margin = locality.host >= 0 ? 0 : MARGIN
   const count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
   const spot = spotOf(tables, locality, ask)
-  const isKnown = spot.coordinate !== null || spot.place !== null
+  const anybody = (which: Wanted) =>
+    ask.spread !== null
+      ? index.draw(count, which, rng)
+      : index.walk(hashClient(locality.client), count, which)
   const find = (which: Wanted) => {
-    if (isKnown) return index.near(spot, count, which)
-    if (ask.spread !== null) return index.draw(count, which, rng)
-    return index.walk(hashClient(locality.client), count, which)
+    if (spot.coordinate === null && spot.place === null) return anybody(which)
+    const near = index.near(spot, count, which)
+    // Where the client is may be known on the map alone, and where the members are in the space alone.
+    const isBlind = near.length < count && (spot.coordinate === null || (near.length === 0 && !isRing(ask)))
+    return isBlind ? [...new Set([...near, ...anybody(which)])] : near
   }
   const found = find(wanted)
   const isAll = found.length < count
@@ -122,6 +127,10 @@ function beyondCrowds(
     if (more.length === 0) return others
     others.push(...more)
   }
+}
+
+function isRing({ minMs, maxMs }: Ask): boolean {
+  return minMs > 0 || maxMs < Number.POSITIVE_INFINITY
 }
 
 /** Where the index is asked from. Rings are widened by what the estimates may be off by; select is exact. */
