@@ -108,9 +108,14 @@ export class ScribeHosts {
   }
 
   #newHost(node: number, home: string): Host {
-    const address = formatAddress(this.#world.addressOf(node))
-    return aHost(nameOf(node), { addresses: [address], echo: { address, port: 7 }, home })
+    return hostAt(this.#world, aHost(nameOf(node), { home }))
   }
+}
+
+/** A host as it is in a world: with the address that it has there, proven. */
+export function hostAt(world: ScribeWorld, host: Host): Host {
+  const address = formatAddress(world.addressOf(nodeOf(host.name)))
+  return { ...host, addresses: [address], proofs: { [address]: 'echo' }, echo: { address, port: 7 } }
 }
 
 export function nameOf(node: number): string {

@@ -27,12 +27,14 @@ const ANYWHERE = { lat: 0, lon: 0, accuracyKm: 20_000 }
 
 export class ScribeWorld {
   readonly topology: Topology
+  readonly addresses: Addresses
   readonly #routers: Int32Array
   readonly #addresses: Uint32Array
   /** By stub domain; empty: scattered. */
   readonly #networks: readonly number[]
 
   constructor(size: TopologySize, nodes: number, addresses: Addresses, rng: Rng) {
+    this.addresses = addresses
     this.topology = new Topology(size, rng)
     const { stubRouters } = this.topology
     this.#routers = Int32Array.from({ length: nodes }, () => Math.floor(stubRouters * rng()))

@@ -5,17 +5,20 @@
 //   npm run -s bench:scribe -- [--groups 2500,25000] [--sources 1000] [--addresses networks,scattered] [--json]
 
 import { parseArgs } from 'node:util'
+import type { Host } from '../../resolver/directory.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 import { readCount } from './accuracy-arguments.ts'
 import { mean, quantile } from './accuracy-score.ts'
 import { shuffle } from './accuracy-world.ts'
 import { ScribeAnycast } from './scribe-anycast.ts'
 import { type AnycastCosts, anycastCosts, type JoinCosts, joinCosts } from './scribe-costs.ts'
-import { JOIN_ECHOES, ScribeHosts } from './scribe-hosts.ts'
+import { hostAt, JOIN_ECHOES, ScribeHosts } from './scribe-hosts.ts'
 import { PAPER_SIZE, type TopologySize } from './scribe-topology.ts'
 import { type Addresses, Group, ScribeWorld, type Verdict } from './scribe-world.ts'
 
 const ADDRESSES: readonly Addresses[] = ['networks', 'mixed', 'scattered']
+/** Probes after which the answers are told. */
+const STEPS = [0, 1, 3, 6, 9]
 /** What the paper reports: members closer for 90% of anycasts, and messages. */
 const PAPER: Readonly<Record<number, { closerP90: number }>> = {
   2500: { closerP90: 0.07 },
@@ -87,12 +90,18 @@ export interface Row {
 
 export interface GroupReport {
   readonly members: number
-  readonly addresses: Addresses
   readonly paperCloserP90: number | null
+  /** Ways that do not look at addresses. */
   readonly rows: readonly Row[]
-  readonly messagesPerAnycast: AnycastCosts
+  readonly byAddresses: readonly AddressesReport[]
   readonly messagesPerJoin: JoinCosts
   readonly echoes: { readonly perJoin: number; readonly perMinuteSettled: number }
+}
+
+export interface AddressesReport {
+  readonly addresses: Addresses
+  readonly rows: readonly Row[]
+  readonly messagesPerAnycast: AnycastCosts
 }
 
 export interface Report {
@@ -105,54 +114,62 @@ export interface Report {
 }
 
 export function runScribe(wish: Wish): Report {
-  const groups: GroupReport[] = []
-  let routers = 0
-  for (const addresses of wish.addresses) {
-    const rng = seededRng(wish.seed)
-    const world = new ScribeWorld(wish.size, wish.nodes, addresses, rng)
-    routers = world.topology.routers
-    for (const members of wish.groups) groups.push(runGroup(world, members, addresses, wish))
-  }
   const { nodes, sources, seed } = wish
+  // With the same seed all have the same topology, and the same nodes at the same routers.
+  const worlds = wish.addresses.map((kind) => new ScribeWorld(wish.size, nodes, kind, seededRng(seed)))
+  const groups = wish.groups.map((members) => runGroup(worlds, members, wish))
+  const { routers } = worlds[0]!.topology
   return { routers, nodes, sources, seed, paperMessages: PAPER_MESSAGES, groups }
 }
 
-function runGroup(world: ScribeWorld, size: number, addresses: Addresses, wish: Wish): GroupReport {
+function runGroup(worlds: readonly ScribeWorld[], size: number, wish: Wish): GroupReport {
   const rng = seededRng(wish.seed + size)
-  const nodes = shuffle([...Array(world.nodes).keys()], rng)
+  const nodes = shuffle([...Array(wish.nodes).keys()], rng)
   const [members, sources] = [nodes.slice(0, size), nodes.slice(size, size + wish.sources)]
-  const group = new Group(world, members)
-  const hosts = new ScribeHosts(world, members, wish.vantages, rng)
-  const anycast = new ScribeAnycast(world, hosts.join(members), rng)
+  const [world] = worlds
+  const group = new Group(world!, members)
+  const hosts = new ScribeHosts(world!, members, wish.vantages, rng)
+  const [joined, asHosts] = [hosts.join(members), hosts.join(sources)]
   const echoes = { perJoin: hosts.echoesPerJoin, perMinuteSettled: hosts.echoesPerMinute }
 
   const judge = (name: (source: number, i: number) => number) =>
     sources.map((source, i) => group.judge(source, name(source, i)))
   const byChance = judge(() => members[Math.floor(members.length * rng())]!)
-  const asHosts = hosts.join(sources)
+  const anycast = new ScribeAnycast(world!, joined, rng)
   const byCoordinate = judge((source, i) => anycast.askAsHost(source, asHosts[i]!))
-  const named = sources.map((source) => anycast.ask(source, wish.probes))
-  const after = (probes: number) => {
-    const sent = named.map((answers) => Math.min(probes, answers.length - 1))
-    const verdicts = judge((_, i) => named[i]![sent[i]!]!)
-    return rowOf(probes === 0 ? 'no probe: the first answer' : `at most ${probes}`, mean(sent), verdicts)
-  }
-  const steps = [0, 1, 3, 6, 9].filter((probes) => probes < wish.probes)
-  const rows = [
-    rowOf('a member by chance', 0, byChance),
-    rowOf('by coordinates, the source being a host', 0, byCoordinate),
-    ...[...steps, wish.probes].map(after),
-  ]
-  const askers = addresses !== 'scattered' ? world.nodes / world.topology.stubRouters : 1
   return {
     members: size,
-    addresses,
     paperCloserP90: PAPER[size]?.closerP90 ?? null,
-    rows,
-    messagesPerAnycast: anycastCosts(rows.at(-1)!.probes, askers),
+    rows: [
+      rowOf('a member by chance', 0, byChance),
+      rowOf('by coordinates, the source being a host', 0, byCoordinate),
+    ],
+    byAddresses: worlds.map((at) => askAll(at, joined, group, sources, wish)),
     messagesPerJoin: joinCosts(echoes.perJoin, echoes.perMinuteSettled),
     echoes,
   }
+}
+
+/** Every source's anycast, in a core that knows the members by their addresses in this world. */
+function askAll(
+  world: ScribeWorld,
+  joined: readonly Host[],
+  group: Group,
+  sources: readonly number[],
+  wish: Wish,
+): AddressesReport {
+  const hosts = joined.map((host) => hostAt(world, host))
+  const anycast = new ScribeAnycast(world, hosts, seededRng(wish.seed))
+  const named = sources.map((source) => anycast.ask(source, wish.probes))
+  const after = (probes: number) => {
+    const sent = named.map((answers) => Math.min(probes, answers.length - 1))
+    const verdicts = sources.map((source, i) => group.judge(source, named[i]![sent[i]!]!))
+    return rowOf(probes === 0 ? 'no probe: the first answer' : `at most ${probes}`, mean(sent), verdicts)
+  }
+  const rows = [...STEPS.filter((probes) => probes < wish.probes), wish.probes].map(after)
+  const askers = world.addresses === 'scattered' ? 1 : world.nodes / world.topology.stubRouters
+  const messagesPerAnycast = anycastCosts(rows.at(-1)!.probes, askers)
+  return { addresses: world.addresses, rows, messagesPerAnycast }
 }
 
 function rowOf(way: string, probes: number, verdicts: readonly Verdict[]): Row {
@@ -181,27 +198,38 @@ function print({ routers, nodes, sources, seed, groups }: Report): void {
   console.log(`\nCastro et al.: ${low} to ${high} messages an anycast, ${least} to ${most} a join`)
 }
 
-function printGroup(report: GroupReport): void {
-  const { members, addresses, paperCloserP90, messagesPerAnycast, messagesPerJoin } = report
-  console.log(`\n${members} members, ${ADDRESS_WORDS[addresses]}`)
-  const header = ['', 'probes', 'closer mean', 'p50', 'p90', 'stretch mean', 'p90']
-  const rows = report.rows.map(({ way, probes, closer, stretch }) => [
-    way,
-    probes.toFixed(1),
-    ...[closer.mean, closer.p50, closer.p90].map(percent),
-    ...[stretch.mean, stretch.p90].map((x) => x.toFixed(2)),
-  ])
-  const scribe =
-    paperCloserP90 === null ? [] : [['Scribe, as published', '', '', '', percent(paperCloserP90), '', '']]
-  printTable([header, ...scribe, ...rows])
-  const { withoutProbing, withProbing, withProbingForItAlone } = messagesPerAnycast
-  console.log(
-    `messages an anycast: ${round(withoutProbing)}; with probing ${round(withProbing)} where each node asks once a day, ${round(withProbingForItAlone)} for one alone`,
-  )
+function printGroup({ members, paperCloserP90, rows, byAddresses, messagesPerJoin }: GroupReport): void {
+  console.log(`\n${members} members`)
+  const published = paperCloserP90 === null ? '' : `< ${percent(paperCloserP90)}`
+  const table = [
+    ['', 'probes', 'closer mean', 'p50', 'p90', 'stretch mean', 'p90'],
+    ...(paperCloserP90 === null ? [] : [['Scribe, as published', '', '', '', published, '', '']]),
+    ...rows.map(cellsOf),
+    ...byAddresses.flatMap(({ addresses, rows }) => [
+      [`${ADDRESS_WORDS[addresses]}:`, '', '', '', '', '', ''],
+      ...rows.map(cellsOf),
+    ]),
+  ]
+  printTable(table)
+  for (const { addresses, messagesPerAnycast } of byAddresses) {
+    const { withoutProbing, withProbing, withProbingForItAlone } = messagesPerAnycast
+    console.log(
+      `messages an anycast, ${addresses}: ${withoutProbing}; with probing ${round(withProbing)} where each node asks once a day, ${round(withProbingForItAlone)} for one alone`,
+    )
+  }
   const { ofKnownHost, ofNewHost, upkeepPerMinute } = messagesPerJoin
   console.log(
     `messages a join: ${ofKnownHost}; ${round(ofNewHost)} of a new host with its coordinate; ${round(upkeepPerMinute)} a minute to keep that`,
   )
+}
+
+function cellsOf({ way, probes, closer, stretch }: Row): string[] {
+  return [
+    way,
+    probes.toFixed(1),
+    ...[closer.mean, closer.p50, closer.p90].map(percent),
+    ...[stretch.mean, stretch.p90].map((x) => x.toFixed(2)),
+  ]
 }
 
 function printTable(rows: readonly (readonly string[])[]): void {
