@@ -138,7 +138,7 @@ function nearIn(
   if (index === null || coordinate === null) return []
   const spot = { coordinate, place: null, minMs: 0, maxMs: Number.POSITIVE_INFINITY }
   const marks = family === 4 ? MARKS.ipv4 : MARKS.ipv6
-  const near = index.near(spot, NEAR, { where: {}, marks, barred: NOBODY, fits: () => true })
+  const near = index.near(spot, NEAR, { where: {}, marks, barred: NOBODY, fits: () => true, isMore: false })
   return near.map(({ host }) => host).filter((row) => isAble(tables, row, family))
 }
 
