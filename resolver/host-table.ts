@@ -119,7 +119,7 @@ export class HostTable {
    * Visits the rows of live hosts by their proven addresses inside the prefix of `bits` around an address, those
    * that share most bits with it first, until `visit` says false. Of several hosts at one address the first by name.
    */
-  visitNear(address: Address, bits: number, visit: (row: number) => boolean): void {
+  visitNear(address: Address, bits: number, visit: (row: number, sharedBits: number) => boolean): void {
     this.#addresses.visitInside({ address, bits }, visit)
   }
 

@@ -9,13 +9,14 @@ import {
   type Address,
   contains,
   familyOf,
+  IPV4_LOCALITY_BITS,
   IPV4_OFFSET_BITS,
-  localityPrefix,
+  IPV6_LOCALITY_BITS,
   type Prefix,
   parseAddress,
   specialKind,
 } from './address.ts'
-import type { Host } from './directory.ts'
+import type { PrefixMatch } from './prefix-table.ts'
 import type { Tables } from './tables.ts'
 
 /** How wide a network is taken to be where no announcement was imported (most of one /20, IPv6 /40, is one network), ... */
@@ -31,34 +32,35 @@ export interface Kin {
   readonly isNeighbour: boolean
 }
 
+/** How wide a client's own network is, in bits; `announced`: what the imports say of it. */
+export function networkBits(client: Address, announced: PrefixMatch): number {
+  const family = familyOf(client)
+  return announced.value < 0 ? NETWORK_BITS[family] : Math.max(announced.bits, WIDEST_BITS[family])
+}
+
 /** At most `limit` live hosts of the client's network that fit, those that share most bits with it first. */
 export function kinOf(tables: Tables, client: Address, fits: (row: number) => boolean, limit: number): Kin[] {
   // Private and special ranges are given out anew in every house: who shares one need not be near.
   if (specialKind(client) !== null) return []
-  const family = familyOf(client)
-  const network = tables.places.find(client)
-  const bits = network.value < 0 ? NETWORK_BITS[family] : Math.max(network.bits, WIDEST_BITS[family])
-  const around = { address: client, bits }
-  const grain = localityPrefix(client)
-  const found = new Map<number, Kin>()
+  const announced = tables.places.find(client)
+  const around = { address: client, bits: networkBits(client, announced) }
+  const grainBits = familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
+  const kin: Kin[] = []
   let looked = 0
-  tables.hosts.visitNear(client, bits, (row) => {
-    if (fits(row) && !found.has(row)) {
-      // A more specific announcement inside is another network.
-      const addresses = addressesIn(around, tables.hosts.recordOf(row)!).filter(
-        (address) => tables.places.find(address).value === network.value,
-      )
-      const isNeighbour = addresses.some((address) => contains(grain, address))
-      if (addresses.length > 0) found.set(row, { row, isNeighbour })
-    }
-    return found.size < limit && ++looked < MAX_LOOKED
+  tables.hosts.visitNear(client, around.bits, (row, sharedBits) => {
+    const isNew = kin.every((other) => other.row !== row)
+    if (isNew && fits(row) && isOfNetwork(tables, row, around, announced.value))
+      kin.push({ row, isNeighbour: sharedBits >= grainBits })
+    return kin.length < limit && ++looked < MAX_LOOKED
   })
-  return [...found.values()]
+  return kin
 }
 
-function addressesIn(prefix: Prefix, { addresses }: Host): Address[] {
-  return addresses.flatMap((text) => {
+/** Whether an address of a host is of the network itself: a more specific announcement inside is another. */
+function isOfNetwork(tables: Tables, row: number, around: Prefix, announced: number): boolean {
+  if (tables.places.size === 0) return true
+  return tables.hosts.recordOf(row)!.addresses.some((text) => {
     const address = parseAddress(text)
-    return address !== null && contains(prefix, address) ? [address] : []
+    return address !== null && contains(around, address) && tables.places.find(address).value === announced
   })
 }

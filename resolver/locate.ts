@@ -7,7 +7,7 @@ import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS, localit
 import { type Belief, believe, type Sighting } from './belief.ts'
 import type { Basis, Coordinate, Evidence, Place } from './directory.ts'
 import { geoRttMs } from './geo.ts'
-import { kinOf } from './kin.ts'
+import { kinOf, networkBits } from './kin.ts'
 import { placeBySightings } from './placement.ts'
 import type { LocalityRow, Tables } from './tables.ts'
 
@@ -72,17 +72,19 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
   const { value: found, scopeBits: hostScope } = tables.hosts.findAt(client)
   const host = asHost >= 0 ? asHost : found
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
-  const { value: placeRow, scopeBits: placeScope } = tables.places.find(client)
+  const announced = tables.places.find(client)
   const known = tables.locality(row)
-  let scopeBits = Math.max(hostScope, evidenceScope, placeScope)
-  let place = (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(placeRow)?.place ?? null
+  let scopeBits = Math.max(hostScope, evidenceScope, announced.scopeBits)
+  let place =
+    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(announced.value)?.place ?? null
   if (!place && tables.geography) {
     // One question for the whole grain, so that no address inside it is placed differently.
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)
     place = tables.geography.lookup(localityPrefix(client).address)
   }
-  // The hosts' own scope tells how wide a kin stands for clients: inside it there is no host, so none is nearer to one of them.
-  const kin = host < 0 && known === null ? kinRow(tables, client) : -1
+  // Inside the hosts' scope there is no host: where the network is no wider it has none, and all of it has the same kin.
+  const isAlone = host >= 0 || known !== null || hostScope <= networkBits(client, announced)
+  const kin = isAlone ? -1 : kinRow(tables, client)
   const own = host >= 0 || kin >= 0 ? tables.hosts.coordinateOf(host >= 0 ? host : kin) : null
   const coordinate = own ?? (known && placed(tables, known))
   const basis = basisOf(host, known, coordinate, place)
@@ -100,7 +102,9 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
 }
 
 function kinRow(tables: Tables, client: Address): number {
-  return kinOf(tables, client, (row) => tables.hosts.hasCoordinate(row), 1)[0]?.row ?? -1
+  const { hosts } = tables
+  const isHeard = (row: number) => hosts.hasCoordinate(row) && hosts.isWitness(row) && !hosts.isLiar(row)
+  return kinOf(tables, client, isHeard, 1)[0]?.row ?? -1
 }
 
 /** The RTT between a located client and a host, from the best rung of the ladder that reaches both. */

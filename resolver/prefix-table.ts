@@ -89,10 +89,11 @@ export class PrefixTable {
    * Visits what is set inside a prefix, what shares most bits with its address first, until `visit` says false.
    * The prefix's address is a whole one: bits behind `bits` count too.
    */
-  visitInside({ address, bits }: Prefix, visit: (value: number) => boolean): void {
-    if (isIpv4({ address, bits }))
-      visitAround(this.#narrow.memory, [word(address, 12), 0, 0, 0], bits - IPV4_OFFSET_BITS, visit)
-    else {
+  visitInside({ address, bits }: Prefix, visit: (value: number, sharedBits: number) => boolean): void {
+    if (isIpv4({ address, bits })) {
+      const visitIpv4 = (value: number, shared: number) => visit(value, shared + IPV4_OFFSET_BITS)
+      visitAround(this.#narrow.memory, [word(address, 12), 0, 0, 0], bits - IPV4_OFFSET_BITS, visitIpv4)
+    } else {
       const words = [word(address, 0), word(address, 4), word(address, 8), word(address, 12)] as const
       visitAround(this.#wide.memory, words, bits, visit)
     }

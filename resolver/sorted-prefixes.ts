@@ -422,7 +422,7 @@ export function visitAround(
   memory: PrefixMemory,
   [w0, w1, w2, w3]: readonly [number, number, number, number],
   bits: number,
-  visit: (value: number) => boolean,
+  visit: (value: number, sharedBits: number) => boolean,
 ): void {
   const { ids, lengths, values } = memory
   // On both sides away from the address they share less and less with it.
@@ -433,6 +433,7 @@ export function visitAround(
   let [sharedBefore, sharedAfter] = [sharedAt(before), sharedAt(after)]
   while (Math.max(sharedBefore, sharedAfter) >= bits) {
     const isBefore = sharedBefore >= sharedAfter
+    const shared = Math.max(sharedBefore, sharedAfter)
     const id = ids[slotOf(memory, isBefore ? before : after)]!
     if (isBefore) {
       before = previousPlace(memory, before)
@@ -442,7 +443,7 @@ export function visitAround(
       sharedAfter = sharedAt(after)
     }
     // What begins inside and is wider lies around it.
-    if (lengths[id]! >= bits && !visit(values[id]!)) return
+    if (lengths[id]! >= bits && !visit(values[id]!, shared)) return
   }
 }
 
