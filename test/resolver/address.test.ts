@@ -263,9 +263,8 @@ t.test(
     const rng = seededRng(5)
     const pick = (n: number) => Math.floor(rng() * n)
     const sharedBits = (a: Address, b: Address) => {
-      let bits = 0
-      while (bits < 128 && sameAddress(prefixOf(a, bits + 1).address, prefixOf(b, bits + 1).address)) bits++
-      return bits
+      const at = a.findIndex((byte, i) => byte !== b[i])
+      return at < 0 ? 128 : 8 * at + Math.clz32(a[at]! ^ b[at]!) - 24
     }
     for (const root of ['192.0.2.0', '2001:db8::8000']) {
       const randomAddress = () => {

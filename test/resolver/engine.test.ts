@@ -565,6 +565,16 @@ t.test('until it was measured a client is taken to be beside a host of its own n
   t.match(told('11.0.200.9'), { kin: null, basis: 'geo', isSaid: false }, 'a /20')
   t.match(told('10.0.3.9'), { kin: null }, 'a private range says nothing')
   t.match(told('11.0.3.1'), { kin: null, basis: 'member' }, 'a host is where it is')
+  const peers = ['between', 'far', 'lost']
+  const rttTo = (names: readonly string[], ms: number) => Object.fromEntries(names.map((name) => [name, ms]))
+  const saying = (ms: number) =>
+    hosts.map((host) =>
+      ofHost({ ...host, meshMs: host.name === 'near' ? rttTo(peers, ms) : rttTo(['near'], 100) }),
+    )
+  tables.apply(saying(10))
+  t.match(told('11.0.4.9'), { kin: null }, 'who makes RTTs up stands for nobody')
+  tables.apply(saying(100))
+  t.match(told('11.0.4.9'), beside)
   tables.apply([ofLocality(aLocality('11.0.4.0/24', { evidence: [seen('far', 5)] }))])
   const { kin, order } = told('11.0.4.9')
   t.same([kin, order[0]], [null, 'far'], 'what was measured outranks the guess')
