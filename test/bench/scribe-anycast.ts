@@ -13,6 +13,7 @@ import { placeChanges } from '../../resolver/place-page.ts'
 import { ANY_ASK, select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { aService, member, ofHost, ofService } from '../support/records.ts'
+import { PROBE_PACKETS } from './scribe-costs.ts'
 import { nodeOf } from './scribe-hosts.ts'
 import type { Rng } from './scribe-topology.ts'
 import type { ScribeWorld } from './scribe-world.ts'
@@ -70,7 +71,7 @@ export class ScribeAnycast {
         idle++
         continue
       }
-      const rttsMs = this.#world.echo(nodeOf(probe.host), source, this.#rng)
+      const rttsMs = this.#world.echo(nodeOf(probe.host), source, PROBE_PACKETS, this.#rng)
       this.#localities.fold({ prefix, host: probe.host, rttsMs, kind: 'active' }, nowMs)
       planner.hear(probe.prefix, probe.host, true, nowMs)
       this.#publish(nowMs)

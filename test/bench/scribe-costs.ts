@@ -3,12 +3,14 @@
 //
 // A repeated question within the TTL costs nothing, and is not counted as one. Pure.
 
-/** Packets of one echo or probe, as agents send them. */
-export const PACKETS = 3
+/** Packets of one echo between hosts, and of one probe of a client, as agents send them. */
+export const ECHO_PACKETS = 3
+export const PROBE_PACKETS = 3
 /** By kind, for one anycast: what a source asks, is told, and sends to the member that it was told. */
 export const ANYCAST = { question: 1, answer: 1, anycast: 1 } as const
-/** By kind, for one probe of a source's network, and the same for an echo between two hosts. */
-export const PROBE = { order: 1, packets: PACKETS, replies: PACKETS, report: 1 } as const
+/** By kind, for one probe of a source's network, and for one echo between two hosts. */
+export const PROBE = { order: 1, packets: PROBE_PACKETS, replies: PROBE_PACKETS, report: 1 } as const
+export const ECHO = { order: 1, packets: ECHO_PACKETS, replies: ECHO_PACKETS, report: 1 } as const
 /** By kind, for a host that joins a group or leaves it. */
 export const JOIN = { request: 1, reply: 1 } as const
 
@@ -48,7 +50,7 @@ export interface JoinCosts {
 export function joinCosts(echoes: number, echoesPerMinute: number): JoinCosts {
   return {
     ofKnownHost: messages(JOIN),
-    ofNewHost: messages(JOIN) + echoes * messages(PROBE),
-    upkeepPerMinute: echoesPerMinute * messages(PROBE),
+    ofNewHost: messages(JOIN) + echoes * messages(ECHO),
+    upkeepPerMinute: echoesPerMinute * messages(ECHO),
   }
 }

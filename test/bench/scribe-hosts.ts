@@ -11,6 +11,7 @@ import type { Host } from '../../resolver/directory.ts'
 import { Panel } from '../../resolver/panel.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { aHost, ofHost } from '../support/records.ts'
+import { ECHO_PACKETS } from './scribe-costs.ts'
 import type { Rng } from './scribe-topology.ts'
 import type { ScribeWorld } from './scribe-world.ts'
 
@@ -98,7 +99,7 @@ export class ScribeHosts {
         sent[i]!++
         echoes++
         const peer = peers.get(to) ?? hosts[indexOf.get(to)!]!
-        const rttMs = Math.min(...this.#world.echo(nodeOf(from), nodeOf(to), this.#rng))
+        const rttMs = Math.min(...this.#world.echo(nodeOf(from), nodeOf(to), ECHO_PACKETS, this.#rng))
         hosts[i] = this.#mesh.hear(hosts[i]!, peer, rttMs, this.#rng).host
         moved.add(i)
       }

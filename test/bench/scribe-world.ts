@@ -8,7 +8,6 @@
 import { type Address, formatAddress, parsePrefix } from '../../resolver/address.ts'
 import type { PlaceEntry } from '../../resolver/place-page.ts'
 import { shuffle } from './accuracy-world.ts'
-import { PACKETS } from './scribe-costs.ts'
 import { type Rng, Topology, type TopologySize } from './scribe-topology.ts'
 
 export type Addresses = 'networks' | 'mixed' | 'scattered'
@@ -80,10 +79,10 @@ export class ScribeWorld {
     })
   }
 
-  /** What one node measures to another: the RTTs of one round, ms. */
-  echo(from: number, to: number, rng: Rng): number[] {
+  /** What one node measures to another by so many packets: their RTTs, ms. */
+  echo(from: number, to: number, packets: number, rng: Rng): number[] {
     const ms = this.rttMs(from, to)
-    return Array.from({ length: PACKETS }, () => ms * (1 + QUEUES * rng()))
+    return Array.from({ length: packets }, () => ms * (1 + QUEUES * rng()))
   }
 
   /** The judge's: how long a round trip really takes, ms. */
