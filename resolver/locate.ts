@@ -63,6 +63,12 @@ const MIN_SIGHTINGS = 3
 
 /** From a client to a host of its own network, ms: within a site less, across a city more. */
 const KIN_MS = 5
+/**
+ * A host farther than this from others of its network, ms, may be elsewhere; they are beside each other when their
+ * own distance is no more than this share of it (coordinates put neighbours too far apart: each has its height).
+ */
+const KIN_FAR_MS = 30
+const KIN_AGREE = 0.6
 
 /**
  * What is known of where a client is. `asHost`: the row of the host that it has shown to be; -1: it has shown
@@ -101,10 +107,20 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
   }
 }
 
+/**
+ * The host that stands for its network: whose address is nearest to the client's, unless it is far from the next
+ * two, and these are beside each other. Then it is elsewhere than its address, or says so; no host alone draws
+ * its neighbours' clients away.
+ */
 function kinRow(tables: Tables, client: Address): number {
   const { hosts } = tables
   const isHeard = (row: number) => hosts.hasCoordinate(row) && hosts.isWitness(row) && !hosts.isLiar(row)
-  return kinOf(tables, client, isHeard, 1)[0]?.row ?? -1
+  const [first, second, third] = kinOf(tables, client, isHeard, 3).map(({ row }) => row)
+  if (first === undefined) return -1
+  if (second === undefined || third === undefined) return first
+  const awayMs = Math.min(hosts.rttBetweenMs(first, second), hosts.rttBetweenMs(first, third))
+  const isAlone = awayMs > KIN_FAR_MS && hosts.rttBetweenMs(second, third) < KIN_AGREE * awayMs
+  return isAlone ? second : first
 }
 
 /** The RTT between a located client and a host, from the best rung of the ladder that reaches both. */

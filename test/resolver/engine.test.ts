@@ -580,6 +580,23 @@ t.test('until it was measured a client is taken to be beside a host of its own n
   t.same([kin, order[0]], [null, 'far'], 'what was measured outranks the guess')
 })
 
+t.test('a host that is elsewhere than its address does not draw its neighbours’ clients away', async (t) => {
+  const kinAmong = (x: number, y: number, z: number | null) => {
+    const spots = [['11.0.4.8', x] as const, ['11.0.5.1', y] as const, ['11.0.6.1', z] as const]
+    const tables = compile(
+      ...spots.flatMap(([address, spot], i) =>
+        spot === null ? [] : [ofHost(aHost('xyz'[i]!, { addresses: [address], coordinate: at(spot, 1) }))],
+      ),
+    )
+    return explainLocality(tables, locate(tables, ip('11.0.4.9')), 0).kin
+  }
+  t.equal(kinAmong(0, 10, 20), 'x', 'the nearest address')
+  t.equal(kinAmong(150, 10, 20), 'y', 'unless the next two agree without it')
+  t.equal(kinAmong(150, 10, 140), 'x', 'with it one of them')
+  t.equal(kinAmong(150, 10, 300), 'x', 'nor where none agrees with another')
+  t.equal(kinAmong(150, 10, null), 'x', 'one word against one')
+})
+
 t.test('a client is placed where its RTTs put it', async (t) => {
   const c = (x: number, y: number): Coordinate => ({ ...at(x), vec: [x, y, 0, 0, 0, 0, 0, 0] })
   const corners = [c(0, 0), c(100, 0), c(0, 100), c(100, 100)]
