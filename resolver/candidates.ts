@@ -50,7 +50,7 @@ export function candidates(
     isMore: ask.alsoIn !== null,
   }
   const count = Math.min(MAX_CANDIDATES, reach * ask.limit)
-  if (policy === 'random' && ask.minMs <= 0 && ask.maxMs === Number.POSITIVE_INFINITY) {
+  if (policy === 'random' && !isRing(ask)) {
     const drawn = index.draw(count, wanted, rng)
     return { members: drawn, isAll: drawn.length < count || count === MAX_CANDIDATES }
   }
@@ -85,11 +85,16 @@ function nearCandidates(
   const margin = locality.host >= 0 ? 0 : MARGIN
   const count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
   const spot = spotOf(tables, locality, ask)
-  const isKnown = spot.coordinate !== null || spot.place !== null
+  const anybody = (which: Wanted) =>
+    ask.spread !== null
+      ? index.draw(count, which, rng)
+      : index.walk(hashClient(locality.client), count, which)
   const find = (which: Wanted) => {
-    if (isKnown) return index.near(spot, count, which)
-    if (ask.spread !== null) return index.draw(count, which, rng)
-    return index.walk(hashClient(locality.client), count, which)
+    if (spot.coordinate === null && spot.place === null) return anybody(which)
+    const near = index.near(spot, count, which)
+    // Where the client is may be known on the map alone, and where the members are in the space alone.
+    const isBlind = near.length < count && (spot.coordinate === null || (near.length === 0 && !isRing(ask)))
+    return isBlind ? [...new Set([...near, ...anybody(which)])] : near
   }
   const found = find(wanted)
   const isAll = found.length < count
@@ -124,6 +129,10 @@ function beyondCrowds(
   }
 }
 
+function isRing({ minMs, maxMs }: Ask): boolean {
+  return minMs > 0 || maxMs < Number.POSITIVE_INFINITY
+}
+
 /** Where the index is asked from. Rings are widened by what the estimates may be off by; select is exact. */
 function spotOf(tables: Tables, locality: Locality, { minMs, maxMs }: Ask): Spot {
   const { host, coordinate, place } = locality
@@ -136,13 +145,15 @@ function spotOf(tables: Tables, locality: Locality, { minMs, maxMs }: Ask): Spot
   }
 }
 
-/** Members that hosts measured the way to, and the one that the client is kept on, in order of their hosts' rows. */
+/** Members that hosts measured the way to, those of its kin, and the one that the client is kept on. */
 function knownMembers({ tables, serving, locality }: Asked): ServingMember[] {
   const { service } = serving
   const known = tables.locality(locality.row)
   const rows =
-    locality.host >= 0 ? [...tables.hosts.peersOf(locality.host), locality.host] : known?.evidenceHosts
-  const members = Array.from(rows ?? []).flatMap((row) => tables.membersOn(row, service.name))
+    locality.host >= 0
+      ? [...tables.hosts.peersOf(locality.host), locality.host]
+      : (known?.evidenceHosts ?? [locality.kin])
+  const members = Array.from(rows).flatMap((row) => tables.membersOn(row, service.name))
   const incumbent = known?.record.incumbents[service.name]
   const kept = incumbent === undefined ? null : tables.member(service.name, incumbent)
   return kept === null ? members : [...members, kept]

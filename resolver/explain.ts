@@ -18,6 +18,8 @@ export interface LocalityStory {
   readonly errorMs: number | null
   readonly place: Place | null
   readonly coordinate: Coordinate | null
+  /** The host of its own network beside which it is taken to be, since nobody measured it; null: none. */
+  readonly kin: string | null
   readonly evidence: readonly {
     readonly host: string
     readonly rttMs: number
@@ -97,6 +99,7 @@ export function explainLocality(tables: Tables, locality: Locality, nowMs: numbe
     errorMs: finiteOrNull(locality.errorMs),
     place,
     coordinate: locality.coordinate,
+    kin: locality.kin < 0 ? null : tables.hostName(locality.kin),
     evidence: (record?.evidence ?? []).map(({ host, rttMs, count, atMs, kind }) => ({
       host,
       rttMs,
@@ -138,6 +141,7 @@ function lines(story: Story): string[] {
   const more = Math.max(0, story.members.length - MAX_TXT_MEMBERS) + story.others
   if (more > 0) told.push(`and ${more} more`)
   if (evidence) told.push(`measured by ${evidence}`)
+  if (locality.kin !== null) told.push(`taken to be beside ${locality.kin}, a host of its own network`)
   return told.map(fitTxt)
 }
 

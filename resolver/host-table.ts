@@ -115,6 +115,14 @@ export class HostTable {
     return this.#hostsAtAddress.get(formatAddress(address)) ?? []
   }
 
+  /**
+   * Visits the rows of live hosts by their proven addresses inside the prefix of `bits` around an address, those
+   * that share most bits with it first, until `visit` says false. Of several hosts at one address the first by name.
+   */
+  visitNear(address: Address, bits: number, visit: (row: number, sharedBits: number) => boolean): void {
+    this.#addresses.visitInside({ address, bits }, visit)
+  }
+
   /** Rows are below this. */
   get size(): number {
     return this.#slots.length

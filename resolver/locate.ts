@@ -7,6 +7,7 @@ import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS, localit
 import { type Belief, believe, type Sighting } from './belief.ts'
 import type { Basis, Coordinate, Evidence, Place } from './directory.ts'
 import { geoRttMs } from './geo.ts'
+import { kinOf, networkBits } from './kin.ts'
 import { placeBySightings } from './placement.ts'
 import type { LocalityRow, Tables } from './tables.ts'
 
@@ -22,6 +23,8 @@ export interface Locality {
   readonly host: number
   /** Row of the locality with evidence; -1: none. */
   readonly row: number
+  /** Row of the host of the client's own network that stands for it as long as nobody measured it; -1: none. */
+  readonly kin: number
   readonly coordinate: Coordinate | null
   readonly place: Place | null
   /** How far off a predicted RTT may be (9 of 10 are within it), ms; Infinity on basis none. */
@@ -58,6 +61,15 @@ const MAX_SHARE: Readonly<Record<Evidence['kind'], number>> = {
 /** RTTs that place a prefix in the space: with fewer the fit is worse than a guess from the map. */
 const MIN_SIGHTINGS = 3
 
+/** From a client to a host of its own network, ms: within a site less, across a city more. */
+const KIN_MS = 5
+/**
+ * A host farther than this from others of its network, ms, may be elsewhere; they are beside each other when their
+ * own distance is no more than this share of it (coordinates put neighbours too far apart: each has its height).
+ */
+const KIN_FAR_MS = 30
+const KIN_AGREE = 0.6
+
 /**
  * What is known of where a client is. `asHost`: the row of the host that it has shown to be; -1: it has shown
  * nothing, and is taken for the host at its address, if there is one (of several behind one NAT, the first).
@@ -66,16 +78,20 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
   const { value: found, scopeBits: hostScope } = tables.hosts.findAt(client)
   const host = asHost >= 0 ? asHost : found
   const { value: row, scopeBits: evidenceScope } = tables.findEvidence(client)
-  const { value: placeRow, scopeBits: placeScope } = tables.places.find(client)
+  const announced = tables.places.find(client)
   const known = tables.locality(row)
-  let scopeBits = Math.max(hostScope, evidenceScope, placeScope)
-  let place = (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(placeRow)?.place ?? null
+  let scopeBits = Math.max(hostScope, evidenceScope, announced.scopeBits)
+  let place =
+    (host >= 0 ? tables.hosts.placeOf(host) : null) ?? tables.places.fact(announced.value)?.place ?? null
   if (!place && tables.geography) {
     // One question for the whole grain, so that no address inside it is placed differently.
     scopeBits = Math.max(scopeBits, familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS)
     place = tables.geography.lookup(localityPrefix(client).address)
   }
-  const own = host >= 0 ? tables.hosts.coordinateOf(host) : null
+  // Inside the hosts' scope there is no host: where the network is no wider it has none, and all of it has the same kin.
+  const isAlone = host >= 0 || known !== null || hostScope <= networkBits(client, announced)
+  const kin = isAlone ? -1 : kinRow(tables, client)
+  const own = host >= 0 || kin >= 0 ? tables.hosts.coordinateOf(host >= 0 ? host : kin) : null
   const coordinate = own ?? (known && placed(tables, known))
   const basis = basisOf(host, known, coordinate, place)
   return {
@@ -84,10 +100,27 @@ export function locate(tables: Tables, client: Address, asHost = -1): Locality {
     basis,
     host,
     row,
+    kin,
     coordinate,
     place,
     errorMs: errorOf(basis, coordinate, place),
   }
+}
+
+/**
+ * The host that stands for its network: whose address is nearest to the client's, unless it is far from the next
+ * two, and these are beside each other. Then it is elsewhere than its address, or says so; no host alone draws
+ * its neighbours' clients away.
+ */
+function kinRow(tables: Tables, client: Address): number {
+  const { hosts } = tables
+  const isHeard = (row: number) => hosts.hasCoordinate(row) && hosts.isWitness(row) && !hosts.isLiar(row)
+  const [first, second, third] = kinOf(tables, client, isHeard, 3).map(({ row }) => row)
+  if (first === undefined) return -1
+  if (second === undefined || third === undefined) return first
+  const awayMs = Math.min(hosts.rttBetweenMs(first, second), hosts.rttBetweenMs(first, third))
+  const isAlone = awayMs > KIN_FAR_MS && hosts.rttBetweenMs(second, third) < KIN_AGREE * awayMs
+  return isAlone ? second : first
 }
 
 /** The RTT between a located client and a host, from the best rung of the ladder that reaches both. */
@@ -127,8 +160,11 @@ function predictUnmeasured(
   known: LocalityRow | null,
   hostRow: number,
 ): Prediction {
-  const { coordinate, host, place } = locality
-  if (host >= 0) {
+  const { coordinate, host, kin, place } = locality
+  if (kin >= 0) {
+    const ms = hostRow === kin ? KIN_MS : tables.hosts.rttBetweenMs(kin, hostRow)
+    if (!Number.isNaN(ms)) return { ms, basis: 'coordinate', errorMs: coordinateErrorMs(coordinate, ms) }
+  } else if (host >= 0) {
     const measuredMs = tables.hosts.rttBetweenMs(host, hostRow)
     if (!Number.isNaN(measuredMs))
       return { ms: measuredMs, basis: 'member', errorMs: coordinateErrorMs(coordinate, measuredMs) }

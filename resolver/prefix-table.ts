@@ -16,6 +16,7 @@ import {
   type PrefixMemory,
   prefixCount,
   SortedPrefixes,
+  visitAround,
 } from './sorted-prefixes.ts'
 
 export type { PrefixMatch } from './sorted-prefixes.ts'
@@ -82,6 +83,20 @@ export class PrefixTable {
     const { address, bits } = prefix
     if (isIpv4(prefix)) return this.#narrow.get(word(address, 12), 0, 0, 0, bits - IPV4_OFFSET_BITS)
     return this.#wide.get(word(address, 0), word(address, 4), word(address, 8), word(address, 12), bits)
+  }
+
+  /**
+   * Visits what is set inside a prefix, what shares most bits with its address first, until `visit` says false.
+   * The prefix's address is a whole one: bits behind `bits` count too.
+   */
+  visitInside({ address, bits }: Prefix, visit: (value: number, sharedBits: number) => boolean): void {
+    if (isIpv4({ address, bits })) {
+      const visitIpv4 = (value: number, shared: number) => visit(value, shared + IPV4_OFFSET_BITS)
+      visitAround(this.#narrow.memory, [word(address, 12), 0, 0, 0], bits - IPV4_OFFSET_BITS, visitIpv4)
+    } else {
+      const words = [word(address, 0), word(address, 4), word(address, 8), word(address, 12)] as const
+      visitAround(this.#wide.memory, words, bits, visit)
+    }
   }
 
   /** Removes exactly this prefix; false where it was not set. */

@@ -414,6 +414,39 @@ function readPrefix(
   into.scopeBits = scopeBits
 }
 
+/**
+ * Visits what is set inside the prefix of `bits` around an address, the entries that share most bits with it
+ * first, until `visit` says false. Only for the thread that writes.
+ */
+export function visitAround(
+  memory: PrefixMemory,
+  [w0, w1, w2, w3]: readonly [number, number, number, number],
+  bits: number,
+  visit: (value: number, sharedBits: number) => boolean,
+): void {
+  const { ids, lengths, values } = memory
+  // On both sides away from the address they share less and less with it.
+  let before = lastAtOrBefore(memory, w0, w1, w2, w3)
+  let after = before === NONE ? (memory.header[CHUNKS]! > 0 ? 0 : NONE) : nextPlace(memory, before)
+  const sharedAt = (place: number) =>
+    place === NONE ? NONE : sharedBits(memory, slotOf(memory, place), w0, w1, w2, w3)
+  let [sharedBefore, sharedAfter] = [sharedAt(before), sharedAt(after)]
+  while (Math.max(sharedBefore, sharedAfter) >= bits) {
+    const isBefore = sharedBefore >= sharedAfter
+    const shared = Math.max(sharedBefore, sharedAfter)
+    const id = ids[slotOf(memory, isBefore ? before : after)]!
+    if (isBefore) {
+      before = previousPlace(memory, before)
+      sharedBefore = sharedAt(before)
+    } else {
+      after = nextPlace(memory, after)
+      sharedAfter = sharedAt(after)
+    }
+    // What begins inside and is wider lies around it.
+    if (lengths[id]! >= bits && !visit(values[id]!, shared)) return
+  }
+}
+
 /** The first of an entry and those around it that is at most `bits` long. */
 function climb(memory: PrefixMemory, id: number, bits: number): number {
   const { lengths, parents } = memory

@@ -61,7 +61,7 @@ export function formatMs(ms: number | null): string {
 
 /** The locality in a few lines. */
 export function describeLocality(locality: LocalityStory): string[] {
-  const { prefix, basis, errorMs, place, coordinate, source } = locality
+  const { prefix, basis, errorMs, place, coordinate, kin, source } = locality
   const lines = [`${prefix}   basis: ${basis}${errorMs === null ? '' : `, within ${formatMs(errorMs)} ms`}`]
   if (place !== null) {
     const from = source === null ? '' : `, from ${printable(source)}`
@@ -72,6 +72,8 @@ export function describeLocality(locality: LocalityStory): string[] {
   if (coordinate !== null) {
     lines.push(`coordinate: height ${formatMs(coordinate.heightMs)} ms, error ${coordinate.error.toFixed(2)}`)
   }
+  // A core of before does not tell it.
+  if (kin) lines.push(`taken to be beside ${printable(kin)}, a host of its own network`)
   return lines
 }
 

@@ -304,6 +304,7 @@ export const LocalityReply = Type.Unsafe<LocalityStory>(
     errorMs: NumberOrNull,
     place: Nullable(Place),
     coordinate: Nullable(Coordinate),
+    kin: Nullable(Type.String({ description: 'Host of its own network beside which it is taken to be' })),
     evidence: Type.Array(Evidence),
     source: StringOrNull,
   }),

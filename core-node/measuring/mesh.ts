@@ -14,6 +14,7 @@ import {
   startCoordinate,
 } from './coordinates.ts'
 import { quartileMs } from './localities.ts'
+import { type FirstSightings, isPlaced, placeNewcomer, see } from './newcomer.ts'
 
 /** Peers whose RTTs are kept for one host: all of an ordinary service's, and some 5 kB. */
 export const MAX_MESH_PEERS = 128
@@ -27,6 +28,8 @@ const TELL_ERROR = 0.1
 
 interface HostMemory {
   coordinate: CoordinateState
+  /** What a newcomer saw first; null: it knows where it is. */
+  first: FirstSightings | null
   /** As its record says; null: it has none yet. */
   told: Coordinate | null
   /** Peer -> its last RTTs, oldest first; the peer longest unheard first. */
@@ -47,7 +50,8 @@ export class HostMesh {
     const { state, refused } = observe(memory.coordinate, peer.name, other, rttMs, rng)
     if (refused !== null) return { host, refused }
     memory.coordinate = state
-    if (isMoved(memory.told, state.coordinate)) memory.told = state.coordinate
+    if (memory.first !== null) settle(memory, peer, rttMs)
+    if (isMoved(memory.told, memory.coordinate.coordinate)) memory.told = memory.coordinate.coordinate
     this.#remember(memory, peer.name, rttMs)
     const { told, meshMs } = memory
     const isToldAlready = host.coordinate === told && host.meshMs === meshMs
@@ -69,7 +73,9 @@ export class HostMesh {
     if (!memory) {
       const meshMs = host.meshMs ?? {}
       const windowsMs = new Map(Object.entries(meshMs).map(([name, ms]) => [name, [ms]]))
-      memory = { coordinate: startCoordinate(host.coordinate), told: host.coordinate, windowsMs, meshMs }
+      const first = host.coordinate === null ? new Map() : null
+      const coordinate = startCoordinate(host.coordinate)
+      memory = { coordinate, first, told: host.coordinate, windowsMs, meshMs }
       this.#hosts.set(host.name, memory)
     }
     return memory
@@ -92,6 +98,16 @@ export class HostMesh {
     }
     memory.meshMs = next
   }
+}
+
+/** A newcomer's place by its first RTTs, as long as that is surer than where Vivaldi's steps have brought it. */
+function settle(memory: HostMemory, peer: Host, rttMs: number): void {
+  const before = memory.first!
+  const first = see(before, peer.name, peer.coordinate, rttMs)
+  memory.first = isPlaced(first) ? null : first
+  const placed = first.size > before.size ? placeNewcomer(first) : null
+  if (placed !== null && placed.error < memory.coordinate.coordinate.error)
+    memory.coordinate = { ...memory.coordinate, coordinate: placed }
 }
 
 /** Whether a coordinate is another than the one that was told, or has become of use. */

@@ -17,12 +17,9 @@ import {
   prefixOf,
   specialKind,
 } from '../../resolver/address.ts'
-import type { Belief } from '../../resolver/belief.ts'
-import { isByDistance } from '../../resolver/directory.ts'
-import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import type { Tables } from '../../resolver/tables.ts'
-import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 import type { Demand, PrefixDemand } from './demand.ts'
+import { type Candidate, rankCandidates } from './probe-candidates.ts'
 
 export interface ProbeRules {
   readonly probesPerMinute: number
@@ -76,17 +73,6 @@ const PER_NEIGHBOURHOOD_PER_MINUTE = 60
 /** ... and to one AS, where announced prefixes were imported. */
 const PER_AS_PER_MINUTE = 120
 const NEIGHBOURHOOD_BITS = { 4: 16 + IPV4_OFFSET_BITS, 6: 32 } as const
-/**
- * A host is not worth asking when even this share of its lower bound is over the best RTT. Triangles are
- * broken, so less than 1: of 20 hosts on PlanetLab 0.35 asks 6.2 and finds 96%, 0.1 asks 8.0 and finds 97%.
- */
-const TRIANGLE_SLACK = 0.1
-/**
- * Nor is one that is hoped at over so much more than the best RTT: of 20 hosts on PlanetLab a ratio of 4 asks 6.9
- * in place of 8.0 and finds as many, 3 asks 6.4 and misses 0.3% more.
- */
-const HOPELESS_RATIO = 4
-const HOPELESS_MS = 10
 /** Prefixes that one plan weighs up: bounds its time where hosts' budgets are spent and most are turned down. */
 const MAX_CONSIDERED = 50
 const MINUTE_MS = 60_000
@@ -94,8 +80,6 @@ const MINUTE_MS = 60_000
 const REFUSED_MS = 10_000
 /** Hosts told by nextProbes. */
 const TOLD_PROBES = 3
-/** Hosts, and well measured prefixes, that stand for all when the most central is looked for. */
-const CENTRE_SAMPLE = 64
 
 export class ProbePlanner {
   readonly #rules: ProbeRules
@@ -211,10 +195,9 @@ export class ProbePlanner {
     let asked = 0
     for (const atMs of askedMs.values()) if (nowMs - atMs < ROUND_MS) asked++
     if (asked >= (this.#rules.probesPerPrefix ?? ROUND_PROBES)) return []
-    const candidates = candidateRows(tables, services, familyOf(address))
     const isOpen = (row: number) =>
       nowMs - (askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS
-    return rankCandidates(tables, locate(tables, address), candidates, isOpen)
+    return rankCandidates(tables, address, services, isOpen)
   }
 
   #mayProbe(tables: Tables, address: Address): boolean {
@@ -304,78 +287,4 @@ class MinuteBudget {
     this.#spent = new Map()
     this.#startMs = nowMs
   }
-}
-
-/** Rows of the hosts whose distance to a client decides an answer: those of live members, with an agent and an address of its family. */
-function candidateRows(tables: Tables, services: Iterable<string>, family: 4 | 6): number[] {
-  const rows = new Set<number>()
-  for (const name of services) {
-    const serving = tables.service(name)
-    if (!serving || !isByDistance(serving.service.policy)) continue
-    for (const { host, state } of serving.members) if (state === 'live') rows.add(host)
-  }
-  return [...rows].filter((row) => {
-    const host = tables.hosts.recordOf(row)
-    return host?.agent && host.addresses.some((address) => address.includes(':') === (family === 6))
-  })
-}
-
-/** A host and the distance that it may well have, ms. */
-interface Candidate {
-  readonly row: number
-  readonly ms: number
-}
-
-/** Those of the candidates that `isOpen` says may be asked and that may yet be nearer than all measured, most promising first. */
-function rankCandidates(
-  tables: Tables,
-  locality: Locality,
-  candidates: readonly number[],
-  isOpen: (row: number) => boolean,
-): Candidate[] {
-  const rows = candidates.filter(isOpen)
-  const known = tables.locality(locality.row)
-  const measured: Candidate[] = []
-  known?.evidence.forEach(({ count, rttMs, kind }, i) => {
-    const row = known.evidenceHosts[i]!
-    if (count > 0 && kind !== 'client' && !tables.hosts.isLiar(row)) measured.push({ row, ms: rttMs })
-  })
-  // What hosts saw that serve no more still tells where the client is, but is nothing to be better than.
-  const bestMs = Math.min(...measured.filter((m) => candidates.includes(m.row)).map((m) => m.ms))
-  const ranked =
-    measured.length > 0
-      ? rankByBelief(believed(tables, known!, locality.place), bestMs, rows)
-      : rankByPrior(tables, locality, rows)
-  return ranked.sort((a, b) => a.ms - b.ms || (tables.hostName(a.row) < tables.hostName(b.row) ? -1 : 1))
-}
-
-/** By what the RTTs in hand let hope. A host of which nothing is known may be anywhere: it is asked first. */
-function rankByBelief(belief: Belief, bestMs: number, rows: readonly number[]): Candidate[] {
-  return rows
-    .map((row) => ({ row, ...belief.of(row) }))
-    .filter(({ floorMs }) => TRIANGLE_SLACK * floorMs <= bestMs)
-    .filter(({ hopeMs }) => !(hopeMs > HOPELESS_RATIO * bestMs + HOPELESS_MS))
-    .map(({ row, hopeMs }) => ({ row, ms: Number.isNaN(hopeMs) ? 0 : hopeMs }))
-}
-
-/** Without an RTT: by the map; where that says nothing, the most central first, whose RTT tells most of the rest. */
-function rankByPrior(tables: Tables, locality: Locality, rows: readonly number[]): Candidate[] {
-  const sample = rows.slice(0, CENTRE_SAMPLE)
-  const panel = [...tables.panel()].slice(0, CENTRE_SAMPLE)
-  return rows.map((row) => {
-    const { ms } = predict(tables, locality, row)
-    if (!Number.isNaN(ms)) return { row, ms }
-    const seenMs = sample
-      .filter((other) => other !== row)
-      .map((other) => tables.hosts.rttBetweenMs(row, other))
-    for (const known of panel) seenMs.push(known.msByHost[row] ?? Number.NaN)
-    // Behind all of which the map knows something.
-    return { row, ms: MAX_RTT_MS + middleMs(seenMs.filter((seen) => !Number.isNaN(seen))) }
-  })
-}
-
-/** A mean in which the near count more than the far: of square roots. Infinity of nothing. */
-function middleMs(rttsMs: readonly number[]): number {
-  if (rttsMs.length === 0) return Number.POSITIVE_INFINITY
-  return (rttsMs.reduce((sum, ms) => sum + Math.sqrt(ms), 0) / rttsMs.length) ** 2
 }

@@ -2,7 +2,7 @@
 // by the planner of echoes and heard by the mesh as in a core, on one slice of RTTs and then on later ones; and
 // what the mesh keeps of a pair whose RTTs were measured over time (accuracy-series.ts).
 //
-//   npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--seed 1]
+//   npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--newcomers N] [--seed 1]
 //   npm run -s bench:coordinates -- --series FILE[,FILE...] [--seed 1]
 
 import { parseArgs } from 'node:util'
@@ -14,6 +14,7 @@ import { Tables } from '../../resolver/tables.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 import { readCount, readFiles } from './accuracy-arguments.ts'
 import { readMatrix } from './accuracy-matrix.ts'
+import { joinNewcomers } from './accuracy-newcomers.ts'
 import { mean, quantile } from './accuracy-score.ts'
 import { replaySeries } from './accuracy-series.ts'
 import { hostOf, shuffle } from './accuracy-world.ts'
@@ -24,43 +25,50 @@ const SLICE_MS = 15 * 60_000
 /** While a buffer is full each echo takes this much longer at most, ms: for one host in ten, in the last third of a slice. */
 const BLOAT_MS = 800
 
-const USAGE = `usage: npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--seed 1]
+const USAGE = `usage: npm run -s bench:coordinates -- --rtt FILE[,LATER...] [--members 50] [--newcomers N] [--seed 1]
        npm run -s bench:coordinates -- --series FILE[,FILE...] [--seed 1]`
 
 export interface Wish {
   readonly rtt: readonly string[]
   readonly series: readonly string[]
   readonly members: number
+  /** Hosts that join after the members have settled on the last slice. */
+  readonly newcomers: number
   readonly seed: number
 }
 
 /** Throws an Error that names the argument and what was expected of it. */
 export function readWish(args: readonly string[]): Wish {
   const text = { type: 'string' } as const
-  const options = { rtt: text, series: text, members: text, seed: text }
+  const options = { rtt: text, series: text, members: text, newcomers: text, seed: text }
   const { values } = parseArgs({ args: [...args], options })
   const [rtt, series] = [readFiles('rtt', values.rtt), readFiles('series', values.series)]
   if (rtt.length + series.length === 0)
     throw new Error('--rtt FILE[,LATER...] or --series FILE[,FILE...] is missing: what to measure on')
-  if (rtt.length === 0 && values.members !== undefined)
-    throw new Error('--members goes with --rtt: a series is of one pair')
+  const lone = (['members', 'newcomers'] as const).find((name) => values[name] !== undefined)
+  if (rtt.length === 0 && lone !== undefined)
+    throw new Error(`--${lone} goes with --rtt: a series is of one pair`)
   const members = readCount('members', values.members, 50, 2)
-  return { rtt, series, members, seed: readCount('seed', values.seed, 1, 0) }
+  const newcomers = readCount('newcomers', values.newcomers, 0, 0)
+  return { rtt, series, members, newcomers, seed: readCount('seed', values.seed, 1, 0) }
 }
 
 /** Hosts that join at once, on one matrix after another. */
-function runSlices({ rtt, members, seed }: Wish): { hosts: number; phases: Record<string, unknown>[] } {
+function runSlices({ rtt, members, newcomers, seed }: Wish): Record<string, unknown> {
   const slices = rtt.map((file) => readMatrix(file, null))
   const { size } = slices[0]!
   const other = slices.find((slice) => slice.size !== size)
   if (other) throw new Error(`${other.file}: expected ${size} rows as in ${rtt[0]}, found ${other.size}`)
-  if (members > size) throw new Error(`--members ${members}: ${rtt[0]} has ${size} rows`)
+  if (members + newcomers > size)
+    throw new Error(`--members ${members} --newcomers ${newcomers}: ${rtt[0]} has ${size} rows`)
   const rng = seededRng(seed)
-  const rows = shuffle([...Array(size).keys()], rng).slice(0, members)
+  const shuffled = shuffle([...Array(size).keys()], rng)
+  const [rows, newRows] = [shuffled.slice(0, members), shuffled.slice(members, members + newcomers)]
   const records = rows.map((_, i) => hostOf(i, null))
   const tables = new Tables()
   const [mesh, planner] = [new HostMesh(), new EchoPlanner()]
   const report: Record<string, unknown>[] = []
+  let settled: readonly Host[] = []
   let nowMs = 0
   let echoes = 0
   let told = 0
@@ -102,13 +110,16 @@ function runSlices({ rtt, members, seed }: Wish): { hosts: number; phases: Recor
     const startMs = nowMs
     if (index === 0) report.push({ slice: slice.file, phase: 'first minute', ...run(60_000, calm) })
     report.push({ slice: slice.file, phase: 'settled', ...run(startMs + SLICE_MS, calm) })
+    settled = [...records]
     report.push({
       slice: slice.file,
       phase: 'one host in ten behind a full buffer',
       ...run(startMs + 1.5 * SLICE_MS, (host) => host % 10 === 0),
     })
   }
-  return { hosts: rows.length, phases: report }
+  if (newcomers === 0) return { hosts: rows.length, phases: report }
+  const joined = joinNewcomers(slices.at(-1)!, settled, rows, newRows, rng)
+  return { hosts: rows.length, phases: report, newcomers: joined }
 }
 
 /** Relative errors of the coordinates over all pairs, and of the mesh over those that it knows. */

@@ -9,8 +9,9 @@ import { seededRng } from '../support/seeded-rng.ts'
 import { readWish } from './accuracy.ts'
 import { readWish as readCoordinatesWish } from './accuracy-coordinates.ts'
 import { type Matrix, readMatrix } from './accuracy-matrix.ts'
+import { joinNewcomers } from './accuracy-newcomers.ts'
 import { replaySeries } from './accuracy-series.ts'
-import { drawWorld } from './accuracy-world.ts'
+import { drawWorld, hostOf } from './accuracy-world.ts'
 
 const LINE: Matrix = { file: 'line', size: 60, rttMs: (a, b) => 10 * Math.abs(a - b), places: null }
 
@@ -57,6 +58,11 @@ t.test('an argument that can give no figure is named, with what was expected of 
   })
   for (const members of ['abc', '0', '1', '2.5', ''])
     t.throws(() => readCoordinatesWish(['--rtt', 'x.csv', `--members=${members}`]), /^--members/)
+  t.throws(() => readCoordinatesWish(['--rtt', 'x.csv', '--newcomers', '-1']), /--newcomers|'-1'/)
+  t.throws(
+    () => readCoordinatesWish(['--series', 'x.csv', '--newcomers', '9']),
+    /^--newcomers goes with --rtt/,
+  )
   t.throws(() => readCoordinatesWish(['--rtt', 'x.csv', '--seed', 'abc']), /--seed abc/)
   t.throws(() => readCoordinatesWish(['--rtt', 'a.csv,']), /--rtt a\.csv,: expected FILE/)
   t.throws(() => readCoordinatesWish([]), /--rtt .* or --series .* is missing/)
@@ -112,6 +118,28 @@ t.test('history says how many rows it really had, and that none was far enough',
   const far = runBench('accuracy', [...args, '--method', 'random', '--warm', '30', '--apart', '1000'])
   t.equal(far.status, 2)
   t.match(far.stderr, /^--warm 30 --apart 1000: no row is so far from the clients\nusage:/)
+})
+
+t.test('a dozen echoes place a newcomer better than as many steps of Vivaldi, and many alike', async (t) => {
+  const draw = seededRng(2)
+  const spots = Array.from({ length: 60 }, () => [300 * draw(), 300 * draw()] as const)
+  const rttMs = (a: number, b: number) => Math.hypot(spots[a]![0] - spots[b]![0], spots[a]![1] - spots[b]![1])
+  const rows = [...Array(40).keys()]
+  const settled = rows.map((row) => {
+    const coordinate = {
+      vec: [...spots[row]!, 0, 0, 0, 0, 0, 0],
+      heightMs: 0.01,
+      adjustmentMs: 0,
+      error: 0.05,
+    }
+    return { ...hostOf(row, null), coordinate }
+  })
+  const newRows = [...spots.keys()].slice(40)
+  const phases = joinNewcomers({ ...LINE, rttMs }, settled, rows, newRows, seededRng(1))
+  const at = (echoes: number) => phases.find((phase) => phase.echoes === echoes)!
+  t.ok(at(12).placed.median < 0.05, `${at(12).placed.median}`)
+  t.ok(at(12).bySteps.median > 3 * at(12).placed.median, `${at(12).bySteps.median}`)
+  t.ok(at(192).bySteps.median < 0.1)
 })
 
 t.test('a labelled change of a series is followed at the third echo down and the sixth up', async (t) => {

@@ -318,6 +318,57 @@ t.test(
   },
 )
 
+/** Landmarks on a plane, and a host that measures some of them once, the first `liars` of which say where they are not. */
+function joinAmong(landmarks: number, liars: number, seed: number): number {
+  const rng = seededRng(seed)
+  const draw = () => [200 * rng(), 200 * rng(), 0, 0, 0, 0, 0, 0]
+  const own = draw()
+  const mesh = new HostMesh()
+  let host = aHost('newcomer')
+  for (let i = 0; i < landmarks; i++) {
+    const [vec, said] = [draw(), draw()]
+    const coordinate = {
+      vec: i < liars ? said.map((x) => 10 * x) : vec,
+      heightMs: 1,
+      adjustmentMs: 0,
+      error: 0.1,
+    }
+    const rttMs = Math.hypot(...own.map((x, at) => x - vec[at]!)) + 2
+    host = mesh.hear(host, aHost(`p${i}`, { coordinate }), rttMs * (1 + 0.05 * rng()), rng).host
+  }
+  return Math.hypot(...own.map((x, at) => x - host.coordinate!.vec[at]!))
+}
+
+t.test(
+  'a newcomer is in its place after a dozen echoes, and one liar among them moves it little',
+  async (t) => {
+    const seeds = Array.from({ length: 20 }, (_, seed) => seed)
+    const offMs = (landmarks: number, liars: number) =>
+      mean(seeds.map((seed) => joinAmong(landmarks, liars, seed)))
+    t.ok(offMs(5, 0) > 50, `too few say nothing yet: ${offMs(5, 0)} ms off`)
+    t.ok(offMs(12, 0) < 10, `${offMs(12, 0)} ms off`)
+    t.ok(offMs(12, 1) < 10, `${offMs(12, 1)} ms off among liars`)
+    t.ok(offMs(16, 0) < 10, `${offMs(16, 0)} ms off`)
+  },
+)
+
+t.test('who knew its place before a restart, or hears only newcomers, is not placed anew', async (t) => {
+  const rng = seededRng(4)
+  const settled = { vec: [50, 0, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 }
+  const hearAll = (host: Host, error: number) => {
+    const mesh = new HostMesh()
+    for (let i = 0; i < 10; i++) {
+      const peer = aHost(`p${i}`, { coordinate: { ...settled, vec: [0, 10 * i, 0, 0, 0, 0, 0, 0], error } })
+      host = mesh.hear(host, peer, 300, rng).host
+    }
+    return host.coordinate!
+  }
+  const again = hearAll(aHost('a', { coordinate: settled }), 0.1)
+  t.ok(again.vec[0]! > 0 && again.error > 0.1, 'by steps, each of which makes it less sure')
+  const unsure = hearAll(aHost('a'), 1)
+  t.ok(unsure.error > 0.3, `it knows that it does not know: ${unsure.error}`)
+})
+
 // Localities.
 
 const prefix = (text: string) => parsePrefix(text)!
@@ -750,6 +801,51 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
   t.same(run(60_000), ['h2'])
   tables.apply(joins(3, [450, 0]))
   t.same(run(90_000), [], 'one that can’t be nearer is not asked')
+})
+
+t.test('hosts of the client’s own network are asked first, as long as they are near', async (t) => {
+  /** Who was asked, in order, until nobody was left. */
+  const run = (hosts: Readonly<Record<string, { address: string; ms: number }>>) => {
+    const tables = new Tables()
+    const names = Object.keys(hosts)
+    tables.apply([
+      records.ofService(SERVICE),
+      ...names.flatMap((name) => {
+        const record = records.aHost(name, { addresses: [hosts[name]!.address] })
+        return [records.ofHost(record), records.member('web', name)]
+      }),
+    ])
+    const [demand, planner, localities] = [new Demand(), new ProbePlanner(RULES), new Localities()]
+    const published = new Published()
+    demand.note(ip('11.0.0.7'), 'web', ip('11.0.0.7'), 0)
+    const asked: string[] = []
+    for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
+      for (const { prefix: text, host, address } of planner.plan(tables, demand, nowMs)) {
+        asked.push(host)
+        const { ms } = hosts[host]!
+        localities.fold(
+          { prefix: localityPrefix(address), host, rttsMs: [ms, ms, ms], kind: 'active' },
+          nowMs,
+        )
+        planner.hear(text, host, true, nowMs)
+        for (const key of published.take(localities, nowMs))
+          tables.apply([{ kind: 'localities', key, value: published.records.get(key)! }])
+      }
+    }
+    return asked
+  }
+  const others = Object.fromEntries(
+    Array.from({ length: 12 }, (_, i) => [`o${i}`, { address: `12.${i}.0.1`, ms: 60 }]),
+  )
+  const near = run({ ...others, y: { address: '11.0.3.1', ms: 12 }, z: { address: '11.0.1.1', ms: 11 } })
+  t.same(near.slice(0, 2), ['z', 'y'], 'those that share most bits first')
+  t.equal(near.length, 9)
+  const spread = { x: { address: '11.0.8.1', ms: 12 }, y: { address: '11.0.3.1', ms: 95 } }
+  const far = run({ ...others, ...spread, z: { address: '11.0.1.1', ms: 90 } })
+  t.same(far.slice(0, 2), ['z', 'y'], 'one of them may be elsewhere than its address')
+  t.not(far[2], 'x', 'but two tell that the network is spread out')
+  const beside = run({ ...others, y: { address: '11.0.3.1', ms: 12 }, z: { address: '11.0.0.1', ms: 3 } })
+  t.same(beside, ['z'], 'a host beside the client ends the search')
 })
 
 t.test('a prefix whose RTT changed is measured anew at once, but not again and again', async (t) => {

@@ -20,6 +20,7 @@ import {
   specialKind,
 } from '../../resolver/address.ts'
 import type { Change, Evidence, PlacePage } from '../../resolver/directory.ts'
+import { kinOf } from '../../resolver/kin.ts'
 import {
   entriesOf,
   mergeIntoPage,
@@ -34,6 +35,7 @@ import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table
 import { poolEvidence, poolNetwork, type Relative } from '../../resolver/relatives.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { PrefixTrie } from '../bench/prefix-trie.ts'
+import { host } from '../support/records.ts'
 
 /** A small seeded generator (mulberry32), so that a failure can be run again. */
 function seededRng(seed: number): () => number {
@@ -254,6 +256,54 @@ t.test('a table finds what a linear scan finds, through sets, replacements and d
     )
   }
 })
+
+t.test(
+  'what lies inside a prefix is visited from the nearest address outward, as far as it is wanted',
+  async (t) => {
+    const rng = seededRng(5)
+    const pick = (n: number) => Math.floor(rng() * n)
+    const sharedBits = (a: Address, b: Address) => {
+      const at = a.findIndex((byte, i) => byte !== b[i])
+      return at < 0 ? 128 : 8 * at + Math.clz32(a[at]! ^ b[at]!) - 24
+    }
+    for (const root of ['192.0.2.0', '2001:db8::8000']) {
+      const randomAddress = () => {
+        const bytes = address(root).slice()
+        for (let i = root.includes(':') ? 4 : 12; i < 16; i++) bytes[i] = [0, 1, 128, 255][pick(4)]!
+        return bytes
+      }
+      const table = new PrefixTable()
+      const entries = new Map<string, Prefix>()
+      const inside = (at: Prefix, limit: number) => {
+        const values: number[] = []
+        table.visitInside(at, (value) => values.push(value) < limit)
+        return values
+      }
+      t.same(inside({ address: address(root), bits: 96 }, 9), [], 'nothing in an empty table')
+      for (let i = 0; i < 200; i++) {
+        const at = prefixOf(randomAddress(), 110 + pick(19))
+        if (entries.has(formatPrefix(at))) continue
+        entries.set(formatPrefix(at), at)
+        table.set(at, i)
+      }
+      const byValue = new Map([...entries.values()].map((at) => [table.get(at), at.address]))
+      for (let round = 0; round < 300; round++) {
+        const around = { address: randomAddress(), bits: 96 + pick(33) }
+        const wanted = [...entries.values()].filter(
+          (at) => at.bits >= around.bits && sharedBits(at.address, around.address) >= around.bits,
+        )
+        const all = inside(around, 1000)
+        t.equal(new Set(all).size, wanted.length)
+        const shared = all.map((value) => sharedBits(byValue.get(value)!, around.address))
+        t.same(
+          shared,
+          shared.toSorted((a, b) => b - a),
+        )
+        t.same(inside(around, 3), all.slice(0, 3))
+      }
+    }
+  },
+)
 
 t.test('a scope is the largest prefix in which every address finds the same entry', async (t) => {
   const rng = seededRng(3)
@@ -736,6 +786,45 @@ t.test(
     t.equal(at('10.64.1.1'), null)
   },
 )
+
+t.test('kin are the live hosts of a client’s own network, the nearest address first', async (t) => {
+  const tables = new Tables()
+  const kin = (text: string, limit = 9, fits: (row: number) => boolean = () => true) =>
+    kinOf(tables, address(text), fits, limit).map(
+      ({ row, isNeighbour }) => tables.hostName(row) + (isNeighbour ? '!' : ''),
+    )
+  tables.apply([
+    host('a', ['11.1.0.1']),
+    host('b', ['11.1.4.1']),
+    host('c', ['11.1.5.1', '11.1.4.9', '2600:1:2::1']),
+    host('d', ['11.1.16.1']),
+    host('unproven', ['11.1.4.2'], { proofs: {} }),
+    host('silent', ['11.1.4.3'], { presence: 'silent' }),
+    host('private', ['10.0.0.1']),
+  ])
+  t.same(kin('11.1.4.4'), ['b!', 'c!', 'a'], 'a /20 where nothing was imported')
+  t.same(kin('11.1.5.200'), ['c!', 'b', 'a'])
+  t.same(kin('11.1.4.4', 1), ['b!'])
+  t.same(
+    kin('11.1.4.200', 9, (row) => row !== tables.hostRow('b')),
+    ['c!', 'a'],
+  )
+  t.same(kin('2600:1:5::9'), ['c'], 'a /40')
+  t.same(kin('2600:100:5::9'), [])
+  t.same(kin('10.0.0.9'), [], 'who shares a private range need not be near')
+  const pages = placeChanges(new Map(), [
+    entry('11.0.0.0/8', 1, { asn: 64_500 }),
+    entry('11.1.0.0/18', 1, { asn: 64_501 }),
+    entry('11.1.4.0/23', 1, { asn: 64_502 }),
+  ])
+  tables.apply(pages)
+  t.same(kin('11.1.4.4'), ['b!', 'c!'], 'the network that is announced')
+  t.same(kin('11.1.0.200'), ['a!', 'd'], 'a more specific announcement is another')
+  t.same(kin('11.2.0.1'), [], 'what is announced too wide is cut at a /16')
+  tables.apply(Array.from({ length: 300 }, (_, i) => host(`n${i}`, [`11.1.${40 + (i >> 7)}.${i & 127}`])))
+  const isA = (row: number) => row === tables.hostRow('a')
+  t.same(kin('11.1.40.0', 9, isA), [], 'a crowd that does not fit is not looked through')
+})
 
 t.test('what relatives say is the same whatever way it came to be', async (t) => {
   const rng = seededRng(8)

@@ -539,6 +539,64 @@ t.test('a wrong place on the map is outvoted by RTTs', async (t) => {
   t.ok(['h5', 'h6'].includes(names(ask(world(measured), CLIENT))[0]!), 'three RTTs put the client in Asia')
 })
 
+t.test('until it was measured a client is taken to be beside a host of its own network', async (t) => {
+  const place = { lat: 50, lon: 10, accuracyKm: 25 }
+  const hosts = [
+    aHost('near', { addresses: ['11.0.3.1'], coordinate: at(100, 1), place }),
+    aHost('between', { addresses: ['12.0.0.1'], coordinate: at(90, 1), place }),
+    aHost('far', { addresses: ['13.0.0.1'], coordinate: at(0, 1), place }),
+    aHost('lost', { addresses: ['11.0.4.1'], place: { ...place, lat: -40 } }),
+  ]
+  const tables = compile(
+    ofService(aService()),
+    ...hosts.flatMap((host) => [ofHost(host), ofMember(aMember(host.name))]),
+  )
+  tables.setGeography({ lookup: () => place })
+  const told = (client: string) => {
+    const locality = locate(tables, ip(client))
+    const selection = select(tables, tables.service('web')!, locality, ANY_ASK, () => 0)
+    const lines = whyLines(tables, tables.service('web')!, locality, selection)
+    const kin = explainLocality(tables, locality, 0).kin
+    return { kin, basis: selection.basis, order: names(selection), isSaid: /beside near/.test(lines.join()) }
+  }
+  const beside = { kin: 'near', basis: 'coordinate', isSaid: true }
+  t.match(told('11.0.4.9'), beside, 'one that has no coordinate stands for nobody')
+  t.same(told('11.0.4.9').order.slice(0, 3), ['near', 'between', 'far'])
+  t.match(told('11.0.200.9'), { kin: null, basis: 'geo', isSaid: false }, 'a /20')
+  t.match(told('10.0.3.9'), { kin: null }, 'a private range says nothing')
+  t.match(told('11.0.3.1'), { kin: null, basis: 'member' }, 'a host is where it is')
+  const peers = ['between', 'far', 'lost']
+  const rttTo = (names: readonly string[], ms: number) => Object.fromEntries(names.map((name) => [name, ms]))
+  const saying = (ms: number) =>
+    hosts.map((host) =>
+      ofHost({ ...host, meshMs: host.name === 'near' ? rttTo(peers, ms) : rttTo(['near'], 100) }),
+    )
+  tables.apply(saying(10))
+  t.match(told('11.0.4.9'), { kin: null }, 'who makes RTTs up stands for nobody')
+  tables.apply(saying(100))
+  t.match(told('11.0.4.9'), beside)
+  tables.apply([ofLocality(aLocality('11.0.4.0/24', { evidence: [seen('far', 5)] }))])
+  const { kin, order } = told('11.0.4.9')
+  t.same([kin, order[0]], [null, 'far'], 'what was measured outranks the guess')
+})
+
+t.test('a host that is elsewhere than its address does not draw its neighbours’ clients away', async (t) => {
+  const kinAmong = (x: number, y: number, z: number | null) => {
+    const spots = [['11.0.4.8', x] as const, ['11.0.5.1', y] as const, ['11.0.6.1', z] as const]
+    const tables = compile(
+      ...spots.flatMap(([address, spot], i) =>
+        spot === null ? [] : [ofHost(aHost('xyz'[i]!, { addresses: [address], coordinate: at(spot, 1) }))],
+      ),
+    )
+    return explainLocality(tables, locate(tables, ip('11.0.4.9')), 0).kin
+  }
+  t.equal(kinAmong(0, 10, 20), 'x', 'the nearest address')
+  t.equal(kinAmong(150, 10, 20), 'y', 'unless the next two agree without it')
+  t.equal(kinAmong(150, 10, 140), 'x', 'with it one of them')
+  t.equal(kinAmong(150, 10, 300), 'x', 'nor where none agrees with another')
+  t.equal(kinAmong(150, 10, null), 'x', 'one word against one')
+})
+
 t.test('a client is placed where its RTTs put it', async (t) => {
   const c = (x: number, y: number): Coordinate => ({ ...at(x), vec: [x, y, 0, 0, 0, 0, 0, 0] })
   const corners = [c(0, 0), c(100, 0), c(0, 100), c(100, 100)]
@@ -817,8 +875,11 @@ t.test('DNS names as many addresses as are good, within the service’s bounds',
 t.test('a cache that honours scopes never gives an answer that asking directly would not', async (t) => {
   const rng = seededRng(77)
   const small = () => Math.floor(rng() * 4)
-  const address = () => `10.${small()}.${small()}.${small()}`
-  for (let round = 0; round < 60; round++) {
+  // In public ranges hosts of the client's own network stand for it, in private ones they do not.
+  let range = 10
+  const address = () => `${range}.${small()}.${small()}.${small()}`
+  for (let round = 0; round < 120; round++) {
+    range = round < 60 ? 10 : 11
     const directory = emptyDirectory()
     const tables = compile(
       ofService(

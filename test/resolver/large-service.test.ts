@@ -329,6 +329,35 @@ t.test(
   },
 )
 
+t.test('a client on the map is answered, though the members are in the space alone', async (t) => {
+  const world = crowd()
+  world.tables.setGeography({
+    lookup: (address) =>
+      formatAddress(address).startsWith('203.') ? { lat: 50, lon: 10, accuracyKm: 25 } : null,
+  })
+  t.equal(namesOf(ask(world, '203.0.113.1', { policy: 'nearest', limit: 10 })).length, 10)
+  const inTheRing = ask(world, addressOf(7), { policy: 'nearest', limit: 10, maxMs: 0.1 })
+  t.same(namesOf(inTheRing), [], 'a ring with nobody in it stays empty')
+  // One who alone has a place is found first, and is not all there is.
+  const place = { lat: 50, lon: 10, accuracyKm: 25 }
+  world.tables.apply([ofHost(nodeHost(9, { place })), ofMember(nodeMember(9))])
+  const names = namesOf(ask(world, '203.0.113.1', { policy: 'nearest', limit: 10 }))
+  t.equal(names.length, 10)
+  t.equal(names[0], 'n9')
+})
+
+t.test('a client beside a host of its own network is sent there, however large the service is', async (t) => {
+  const world = crowd()
+  const at = { vec: [900, 0, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 }
+  // Who seems nearer to the host than the host to itself: it has no height.
+  const crowdHosts = Array.from({ length: 100 }, (_, i) =>
+    ofHost(nodeHost(i, { coordinate: { ...at, heightMs: 0 } })),
+  )
+  const kin = nodeHost(500, { addresses: ['11.0.0.1'], coordinate: { ...at, heightMs: 40 } })
+  world.tables.apply([...crowdHosts, ofHost(kin)])
+  t.same(namesOf(ask(world, '11.0.0.9', { policy: 'nearest', limit: 1 })), ['n500'])
+})
+
 t.test(
   'clients of whom nothing is known are spread over a large service, each always to the same',
   async (t) => {
