@@ -53,6 +53,8 @@ const MEETING_MS = 1000
 const MISSES = 2
 /** A lookup takes some hops there and back. */
 const LOOKUP_MS = 4000
+/** At each discovery a node looks for its place by so many that it did not know; one would do. */
+const GUIDES = 6
 
 export class OverlayNode {
   readonly self: Peer
@@ -137,8 +139,8 @@ export class OverlayNode {
           ? await agent.bootstrap(service, { near, random })
           : { near: [], random: (await agent.random(service, { k: random })).members }
       for (const member of [...members.near, ...members.random]) this.#offer(peerOf(member), member.ms)
-      const strangers = random > 0 ? members.random : members.near
-      await Promise.all(strangers.map((member) => this.#findPlace(peerOf(member))))
+      const guides = (random > 0 ? members.random : members.near).slice(0, GUIDES)
+      await Promise.all(guides.map((member) => this.#findPlace(peerOf(member))))
     } catch {
       this.failedDiscoveries++
     }

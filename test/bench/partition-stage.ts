@@ -1,0 +1,242 @@
+// Runs inside a network namespace of its own: a switch, a core at it, and two islands in namespaces of their
+// own, each at the end of a cable. Plays the partition through and tells of it as lines of JSON.
+//
+// The plan is its argument. It ends with stdin, and with it all that it started: it is the first process
+// of a PID namespace.
+
+import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process'
+import { readlinkSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import type { Readable, Writable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { api, type CoreProcess, startCore } from '../support/processes.ts'
+import type { Choice } from './overlay-lab.ts'
+import { isWhole, ringsOf } from './overlay-rings.ts'
+import { openDoor } from './partition-door.ts'
+import {
+  type IslandPlan,
+  type IslandView,
+  type OverlayStory,
+  type PartitionPlan,
+  type PartitionReport,
+  rttBetweenPlaces,
+  type StageLine,
+} from './partition-plan.ts'
+
+/** Near members are fewer than an island has hosts, or near ones alone would name the others, too. */
+const MEMBERS = 6
+const CHOICES: readonly Choice[] = [
+  { service: 'near-and-random', near: MEMBERS - 2, random: 2 },
+  { service: 'near-only', near: MEMBERS, random: 0 },
+]
+const LEASE_SEC = 3
+const MEET_MS = 500
+const CORE_ADDRESS = '10.77.0.1'
+const CORE_DOOR = '10.77.0.2'
+const CORE_HTTP_PORT = 8053
+const CORE_ECHO_PORT = 8054
+/** The islands are 80 ms apart; the core lies between them, or on the first. */
+const PLACES = { between: { 0: 40, 1: 0, 2: 80 }, island: { 0: 0, 1: 0, 2: 80 } }
+const READY_WITHIN_MS = 40_000
+/** The cut lasts until the islands have forgotten each other, and for so many discoveries at least. */
+const CUT_PERIODS = 1.5
+const WATCHED_PERIODS = 3
+const LOOK_EVERY_MS = 50
+const ISLAND = fileURLToPath(new URL('partition-island.ts', import.meta.url))
+
+interface Island {
+  readonly names: readonly string[]
+  /** Its port at the switch. */
+  readonly port: string
+  readonly process: ChildProcessByStdio<Writable, Readable, null>
+  view: IslandView | null
+}
+
+const tell = (line: StageLine): void => console.log(JSON.stringify(line))
+const ip = (...lines: string[]): void => {
+  execFileSync('ip', ['-batch', '-'], {
+    input: `${lines.join('\n')}\n`,
+    stdio: ['pipe', 'ignore', 'inherit'],
+  })
+}
+
+async function openCore(places: IslandPlan['places']): Promise<CoreProcess> {
+  const echo = { address: CORE_ADDRESS, port: CORE_ECHO_PORT }
+  const rttMs = (from: string): number => rttBetweenPlaces(places, from, CORE_DOOR)
+  await openDoor({ address: CORE_DOOR, port: CORE_ECHO_PORT, echo, rttMs })
+  const core = await startCore({
+    httpPort: CORE_HTTP_PORT,
+    flags: [
+      ...['--http', `0.0.0.0:${CORE_HTTP_PORT}`, '--advertise', CORE_DOOR],
+      ...['--echo', `${CORE_ADDRESS}:${CORE_ECHO_PORT}`, '--probe-clients', 'off'],
+      ...['--requests-per-minute', '1000000'],
+    ],
+  })
+  for (const { service } of CHOICES) await api(core, 'PUT', `services/${service}`, {})
+  return core
+}
+
+/** Starts the process of an island in a namespace of its own, and lays the cable to it. */
+async function openIsland(
+  number: number,
+  plan: Omit<IslandPlan, 'hosts' | 'network'>,
+  hosts: number,
+): Promise<Island> {
+  const args = ['--net', process.execPath, ...process.execArgv, ISLAND]
+  const child = spawn('unshare', args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  const own = readlinkSync('/proc/self/ns/net')
+  while (readlinkSync(`/proc/${child.pid}/ns/net`) === own) await sleep(5)
+  const port = `port${number}`
+  ip(`link add ${port} type veth peer name cable netns ${child.pid}`, `link set ${port} master switch up`)
+  const names = Array.from({ length: hosts }, (_, i) => `${number === 1 ? 'west' : 'east'}-${i + 1}`)
+  const island: Island = { names, port, process: child, view: null }
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    island.view = JSON.parse(line) as IslandView
+  })
+  child.once('exit', () => process.exit(1))
+  child.stdin.write(`${JSON.stringify({ ...plan, hosts: names, network: `10.77.${number}` })}\n`)
+  return island
+}
+
+class Stage {
+  readonly #islands: readonly Island[]
+  readonly #startedMs = performance.now()
+
+  constructor(islands: readonly Island[]) {
+    this.#islands = islands
+  }
+
+  say(says: string): void {
+    const sec = ((performance.now() - this.#startedMs) / 1000).toFixed(1)
+    tell({ says: `${sec.padStart(6)} s  ${says}` })
+  }
+
+  /** Of one island, or of all. */
+  successors(service: string, islands = this.#islands): Map<string, string | null> {
+    return new Map(islands.flatMap(({ view }) => Object.entries(view?.successors[service] ?? {})))
+  }
+
+  rings(service: string): number[] {
+    return ringsOf(this.successors(service)).map((ring) => ring.length)
+  }
+
+  linksAbroad(service: string): number {
+    return this.#islands.reduce((sum, { view }) => sum + (view?.linksAbroad[service] ?? 0), 0)
+  }
+
+  /** All hosts run, and Nearcast knows what is near. */
+  get isSettled(): boolean {
+    return this.#islands.every(({ view, names }) => view?.homely === names.length)
+  }
+
+  isWhole(service: string): boolean {
+    const all = this.#islands.reduce((sum, { names }) => sum + names.length, 0)
+    return this.successors(service).size === all && isWhole(this.successors(service))
+  }
+
+  /** Each island is a ring by itself, and nobody has a link to the other. */
+  isApart(service: string): boolean {
+    const apart = this.#islands.every((island) => isWhole(this.successors(service, [island])))
+    return apart && this.linksAbroad(service) === 0
+  }
+
+  /** Resolves to how long it took, ms. Throws where it does not come to hold. */
+  async until(what: string, holds: () => boolean | Promise<boolean>): Promise<number> {
+    const startedMs = performance.now()
+    while (!(await holds())) {
+      if (performance.now() - startedMs > READY_WITHIN_MS) {
+        const rings = CHOICES.map(({ service }) => `${service}: ${this.rings(service)}`).join('; ')
+        throw new Error(`not within ${READY_WITHIN_MS / 1000} s: ${what} (${rings})`)
+      }
+      await sleep(LOOK_EVERY_MS)
+    }
+    return performance.now() - startedMs
+  }
+}
+
+async function liveMembers(core: CoreProcess): Promise<number> {
+  const reply = await api(core, 'GET', `services/${CHOICES[0]!.service}/members`)
+  const { members } = (await reply.json()) as { members: { state: string }[] }
+  return members.filter(({ state }) => state === 'live').length
+}
+
+/** Both ports are kept apart and still reach the switch, or the second is unplugged. */
+function cutLines({ cut }: PartitionPlan, isCut: boolean): string[] {
+  if (cut === 'island') return [`link set port2 ${isCut ? 'down' : 'up'}`]
+  return [1, 2].map((n) => `link set port${n} type bridge_slave isolated ${isCut ? 'on' : 'off'}`)
+}
+
+async function play(plan: PartitionPlan): Promise<PartitionReport> {
+  const discoverMs = 1000 * plan.discoverSec
+  const places = PLACES[plan.cut]
+  ip('link set lo up', 'link add switch type bridge', 'link set switch up')
+  ip(`addr add ${CORE_ADDRESS}/16 dev switch`, `addr add ${CORE_DOOR}/16 dev switch`)
+  const core = await openCore(places)
+  const services = CHOICES.map(({ service }) => service)
+  const { secret: token } = (await (await api(core, 'POST', 'tokens', { services })).json()) as {
+    secret: string
+  }
+  const common = {
+    ...{ core: `http://${CORE_ADDRESS}:${CORE_HTTP_PORT}`, token, places, choices: CHOICES },
+    ...{ leaseSec: LEASE_SEC, discoverMs, meetMs: MEET_MS },
+  }
+  const islands = await Promise.all(plan.islands.map((hosts, i) => openIsland(i + 1, common, hosts)))
+  const stage = new Stage(islands)
+  stage.say(
+    `${plan.islands.join(' and ')} hosts on two islands 80 ms apart; a discovery every ${plan.discoverSec} s`,
+  )
+
+  await stage.until('one ring', () => stage.isSettled && services.every((service) => stage.isWhole(service)))
+  const before = services.map((service) => stage.rings(service))
+  stage.say('both overlays are one ring each, and Nearcast knows who is near')
+  ip(...cutLines(plan, true))
+  const cutMs = performance.now()
+  stage.say(
+    plan.cut === 'between' ? 'cut between the islands' : 'the second island is cut off, from the core too',
+  )
+  const forgottenMs = await stage.until('two rings', () =>
+    services.every((service) => stage.isApart(service)),
+  )
+  stage.say('the islands have forgotten each other')
+  const stay = plan.cut === 'between' ? plan.islands[0] + plan.islands[1] : plan.islands[0]
+  await stage.until(`the core counts ${stay} live members`, async () => (await liveMembers(core)) === stay)
+  await sleep(Math.max(0, (CUT_PERIODS + plan.phase) * discoverMs - (performance.now() - cutMs)))
+  const apart = services.map((service) => ({
+    rings: stage.rings(service),
+    links: stage.linksAbroad(service),
+  }))
+
+  ip(...cutLines(plan, false))
+  const healedMs = performance.now()
+  stage.say('the cut is mended')
+  const wholeMs = new Map<string, number>()
+  while (performance.now() - healedMs < WATCHED_PERIODS * discoverMs) {
+    for (const service of services) {
+      if (wholeMs.has(service) || !stage.isWhole(service)) continue
+      wholeMs.set(service, performance.now() - healedMs)
+      stage.say(`${service} is one ring`)
+    }
+    await sleep(LOOK_EVERY_MS)
+  }
+  const overlays = CHOICES.map((choice, i): OverlayStory => {
+    const { service } = choice
+    const afterMs = wholeMs.get(service)
+    return {
+      ...choice,
+      ringsBefore: before[i]!,
+      ringsApart: apart[i]!.rings,
+      linksAbroadApart: apart[i]!.links,
+      ringsAtEnd: stage.rings(service),
+      linksAbroadAtEnd: stage.linksAbroad(service),
+      wholeAfterSec: afterMs === undefined ? null : afterMs / 1000,
+    }
+  })
+  const cutSec = (healedMs - cutMs) / 1000
+  const watchedSec = (performance.now() - healedMs) / 1000
+  return { ...plan, forgottenAfterSec: forgottenMs / 1000, cutSec, watchedSec, overlays }
+}
+
+process.stdin.on('end', () => process.exit(1)).resume()
+tell({ report: await play(JSON.parse(process.argv[2]!) as PartitionPlan) })
+process.exit(0)
