@@ -1,8 +1,9 @@
 // The command: one node of the overlay, with an agent of its own, on this machine.
 //
 // Prints its links when they change, and looks up each line that is typed. With --json it prints the same
-// as records, a line each, for programs that run many. Ends with its input or a signal, and leaves then.
+// as records, a line each, for programs that run many. A signal ends it, and it leaves then.
 
+import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { Agent } from 'nearcast-agent'
@@ -10,16 +11,16 @@ import { OverlayNode } from './node.ts'
 
 const USAGE = `npm run -s overlay -- --core URL --token SECRET --name NAME --port N [options]
   --service overlay   the service whose members the nodes are
-  --address IP        where the node listens and is reached; default 127.0.0.1
-  --near 32           near members to ask for at each discovery; 0: choose by lot
+  --address 127.0.0.1 where the node listens (UDP) and is reached
+  --near 32           near members to ask for at each discovery; 0: choose by lot among random ones
   --random 4          random members to ask for; 0: near ones only
   --discover 30       seconds from one discovery to the next
+  --meet 2            seconds from one meeting with each link to the next
   --insecure          lets the token travel over http:// beyond this machine
   --json              print JSON lines`
 
 /** How often it looks whether its links have changed. */
 const LOOK_MS = 1000
-const MEET_MS = 2000
 
 function readOptions(argv: readonly string[]) {
   const text = { type: 'string' } as const
@@ -33,10 +34,11 @@ function readOptions(argv: readonly string[]) {
       near: { type: 'string', default: '32' },
       random: { type: 'string', default: '4' },
       discover: { type: 'string', default: '30' },
+      meet: { type: 'string', default: '2' },
       ...{ insecure: flag, json: flag },
     },
   })
-  const { core, token, name } = values
+  const { core, token, name, service, address, insecure, json } = values
   if (core === undefined || token === undefined || name === undefined)
     throw new TypeError('--core, --token and --name are needed')
   const near = whole('near', values.near, 0, 500)
@@ -44,7 +46,9 @@ function readOptions(argv: readonly string[]) {
   if (near + random === 0) throw new TypeError('--near and --random: both are 0, expected one from 1 on')
   const port = whole('port', values.port, 1, 65_535)
   const discoverMs = 1000 * whole('discover', values.discover, 1, 3600)
-  return { ...values, core, token, name, port, near, random, discoverMs }
+  const meetMs = 1000 * whole('meet', values.meet, 1, 3600)
+  const node = { service, address, port, near, random, discoverMs, meetMs }
+  return { core, token, name, insecure, json, node }
 }
 
 function whole(key: string, text: string | undefined, min: number, max: number): number {
@@ -53,58 +57,68 @@ function whole(key: string, text: string | undefined, min: number, max: number):
   throw new TypeError(`--${key}: got ${text ?? 'nothing'}, expected a whole number from ${min} to ${max}`)
 }
 
-/** What is told of a node's links. */
+/** What is told of a node. */
 function viewOf(node: OverlayNode) {
   const links = node.links.map(({ peer, rttMs }) => ({ name: peer.name, ms: Number(rttMs!.toFixed(1)) }))
   return { successor: node.successor?.name ?? null, links }
 }
 
+/** The same as a sentence. */
+function describe({ successor, links }: ReturnType<typeof viewOf>): string {
+  if (links.length === 0) return 'alone'
+  const meanMs = links.reduce((sum, { ms }) => sum + ms, 0) / links.length
+  const names = links.map(({ name }) => name).sort()
+  return `${links.length} links (${names.join(', ')}), ${meanMs.toFixed(1)} ms on average; next on the ring: ${successor}`
+}
+
+/** Tells of the node whenever its links are others. Returns what ends that. */
+function watch(node: OverlayNode, json: boolean): () => void {
+  let told = ''
+  const timer = setInterval(() => {
+    const view = viewOf(node)
+    const names = JSON.stringify([view.successor, view.links.map(({ name }) => name).sort()])
+    if (names === told && !json) return
+    told = names
+    console.log(json ? JSON.stringify(view) : describe(view))
+  }, LOOK_MS)
+  return () => clearInterval(timer)
+}
+
+/** Looks up what is typed, until the input or the program ends. */
+async function lookUp(node: OverlayNode, json: boolean, signal: AbortSignal): Promise<void> {
+  for await (const key of createInterface({ input: process.stdin, signal })) {
+    const found = await node.lookup(key)
+    const record = { key, owner: found?.owner.name ?? null, hops: found?.hops ?? null, ms: found?.ms ?? null }
+    const line = found && `${found.owner.name} (${found.hops} hops, ${found.ms.toFixed(1)} ms)`
+    console.log(json ? JSON.stringify(record) : `${key}: ${line ?? 'no answer'}`)
+  }
+}
+
 async function run(): Promise<void> {
-  const { core, token, name, address, insecure, json, ...rest } = readOptions(process.argv.slice(2))
-  const print = (record: object, line: string): void => console.log(json ? JSON.stringify(record) : line)
+  const { core, token, name, insecure, json, node: options } = readOptions(process.argv.slice(2))
+  const { address } = options
   const agent = new Agent({
     ...{ cores: core, token, name, insecure },
     ...{ addresses: [address], echo: `${address}:0` },
   })
   agent.on('warning', (warning) => console.error(warning))
+  const ending = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => ending.abort())
   await agent.start()
-  const node = new OverlayNode({ agent, address, meetMs: MEET_MS, ...rest })
+  const node = new OverlayNode({ agent, ...options })
   await node.start()
-  const ends = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => ends.abort())
-  let told = ''
-  const looking = setInterval(() => {
-    const view = viewOf(node)
-    const line = describe(view)
-    const news = json ? JSON.stringify(view) : line
-    if (news !== told) print(view, line)
-    told = news
-  }, LOOK_MS)
-  const input = createInterface({ input: process.stdin, signal: ends.signal })
-  for await (const key of input) {
-    const found = await node.lookup(key)
-    const line =
-      found === null ? 'no answer' : `${found.owner.name} (${found.hops} hops, ${found.ms.toFixed(0)} ms)`
-    print(
-      { key, owner: found?.owner.name ?? null, hops: found?.hops ?? null, ms: found?.ms ?? null },
-      `${key}: ${line}`,
-    )
-  }
-  clearInterval(looking)
+  const endWatch = watch(node, json)
+  await lookUp(node, json, ending.signal)
+  if (!ending.signal.aborted) await once(ending.signal, 'abort')
+  endWatch()
   await node.stop()
   await agent.stop()
-}
-
-function describe({ successor, links }: ReturnType<typeof viewOf>): string {
-  const mean = links.reduce((sum, { ms }) => sum + ms, 0) / links.length
-  const far = links.length === 0 ? '' : `, ${mean.toFixed(1)} ms on average`
-  return `${links.length} links${far}; next on the ring: ${successor ?? 'nobody'}`
 }
 
 try {
   await run()
 } catch (error) {
-  console.error((error as Error).message)
-  if (error instanceof TypeError) console.error(USAGE)
-  process.exitCode = error instanceof TypeError ? 2 : 1
+  const isMistake = error instanceof TypeError
+  console.error(isMistake ? `${error.message}\n${USAGE}` : (error as Error).message)
+  process.exitCode = isMistake ? 2 : 1
 }

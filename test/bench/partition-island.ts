@@ -23,8 +23,8 @@ const TELL_EVERY_MS = 100
 const LOOK_AROUND_MS = 1000
 
 function setUpNetwork({ hosts, network }: IslandPlan): void {
-  const addresses = hosts.map((_, i) => `addr add ${network}.${i + 1}/16 dev cable`)
-  const lines = ['link set lo up', 'link set cable up', ...addresses]
+  const addresses = hosts.map((_, i) => `addr add ${network}.${i + 1}/24 dev cable`)
+  const lines = ['link set lo up', 'link set cable up', ...addresses, `route add default via ${network}.254`]
   execFileSync('ip', ['-batch', '-'], {
     input: `${lines.join('\n')}\n`,
     stdio: ['pipe', 'ignore', 'inherit'],

@@ -39,8 +39,8 @@ export interface PartitionPlan {
   /** Hosts of each of the two. */
   readonly islands: readonly [number, number]
   readonly discoverSec: number
-  /** When the cut ends, as a share of a discovery period: all nodes ask at about the same time. */
-  readonly phase: number
+  /** How long the cut lasts at least; it lasts until the islands have forgotten each other in any case. */
+  readonly cutSec: number
 }
 
 /** One overlay's story. Rings are told by their sizes. */
@@ -54,11 +54,10 @@ export interface OverlayStory extends Choice {
   readonly wholeAfterSec: number | null
 }
 
+/** `cutSec` is how long the cut really lasted. */
 export interface PartitionReport extends PartitionPlan {
   /** From the cut until no node had a link to the other island, and each island a ring of its own. */
   readonly forgottenAfterSec: number
-  /** How long the cut lasted. */
-  readonly cutSec: number
   /** How long it was watched from the end of the cut on. */
   readonly watchedSec: number
   readonly overlays: readonly OverlayStory[]

@@ -1,11 +1,11 @@
-// Runs inside a network namespace of its own: a switch, a core at it, and two islands in namespaces of their
+// Runs inside a network namespace of its own: a router, a core on it, and two islands in namespaces of their
 // own, each at the end of a cable. Plays the partition through and tells of it as lines of JSON.
 //
 // The plan is its argument. It ends with stdin, and with it all that it started: it is the first process
 // of a PID namespace.
 
 import { type ChildProcessByStdio, execFileSync, spawn } from 'node:child_process'
-import { readlinkSync } from 'node:fs'
+import { readlinkSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -39,16 +39,13 @@ const CORE_ECHO_PORT = 8054
 /** The islands are 80 ms apart; the core lies between them, or on the first. */
 const PLACES = { between: { 0: 40, 1: 0, 2: 80 }, island: { 0: 0, 1: 0, 2: 80 } }
 const READY_WITHIN_MS = 40_000
-/** The cut lasts until the islands have forgotten each other, and for so many discoveries at least. */
-const CUT_PERIODS = 1.5
+/** Two are to be enough; the third shows that who is apart stays so. */
 const WATCHED_PERIODS = 3
 const LOOK_EVERY_MS = 50
 const ISLAND = fileURLToPath(new URL('partition-island.ts', import.meta.url))
 
 interface Island {
   readonly names: readonly string[]
-  /** Its port at the switch. */
-  readonly port: string
   readonly process: ChildProcessByStdio<Writable, Readable, null>
   view: IslandView | null
 }
@@ -88,9 +85,13 @@ async function openIsland(
   const own = readlinkSync('/proc/self/ns/net')
   while (readlinkSync(`/proc/${child.pid}/ns/net`) === own) await sleep(5)
   const port = `port${number}`
-  ip(`link add ${port} type veth peer name cable netns ${child.pid}`, `link set ${port} master switch up`)
+  ip(
+    `link add ${port} type veth peer name cable netns ${child.pid}`,
+    `addr add 10.77.${number}.254/24 dev ${port}`,
+    `link set ${port} up`,
+  )
   const names = Array.from({ length: hosts }, (_, i) => `${number === 1 ? 'west' : 'east'}-${i + 1}`)
-  const island: Island = { names, port, process: child, view: null }
+  const island: Island = { names, process: child, view: null }
   createInterface({ input: child.stdout }).on('line', (line) => {
     island.view = JSON.parse(line) as IslandView
   })
@@ -161,17 +162,25 @@ async function liveMembers(core: CoreProcess): Promise<number> {
   return members.filter(({ state }) => state === 'live').length
 }
 
-/** Both ports are kept apart and still reach the switch, or the second is unplugged. */
-function cutLines({ cut }: PartitionPlan, isCut: boolean): string[] {
-  if (cut === 'island') return [`link set port2 ${isCut ? 'down' : 'up'}`]
-  return [1, 2].map((n) => `link set port${n} type bridge_slave isolated ${isCut ? 'on' : 'off'}`)
+/**
+ * The router drops what goes from one island to the other, or all that comes from and goes to the second,
+ * without a word: nobody is told that a way is cut.
+ */
+function cutNetwork({ cut }: PartitionPlan, isCut: boolean): void {
+  const dropped = {
+    between: ['iif port1 to 10.77.2.0/24', 'iif port2 to 10.77.1.0/24'],
+    island: ['iif port2', 'to 10.77.2.0/24'],
+  }
+  ip(...dropped[cut].map((what, i) => `rule ${isCut ? 'add' : 'del'} pref ${i + 1} ${what} blackhole`))
 }
 
 async function play(plan: PartitionPlan): Promise<PartitionReport> {
   const discoverMs = 1000 * plan.discoverSec
   const places = PLACES[plan.cut]
-  ip('link set lo up', 'link add switch type bridge', 'link set switch up')
-  ip(`addr add ${CORE_ADDRESS}/16 dev switch`, `addr add ${CORE_DOOR}/16 dev switch`)
+  ip('link set lo up', `addr add ${CORE_ADDRESS}/32 dev lo`, `addr add ${CORE_DOOR}/32 dev lo`)
+  writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
+  // What is for the core itself goes by a rule, too, after those that cut.
+  ip('rule add pref 100 lookup local', 'rule del pref 0')
   const core = await openCore(places)
   const services = CHOICES.map(({ service }) => service)
   const { secret: token } = (await (await api(core, 'POST', 'tokens', { services })).json()) as {
@@ -190,7 +199,7 @@ async function play(plan: PartitionPlan): Promise<PartitionReport> {
   await stage.until('one ring', () => stage.isSettled && services.every((service) => stage.isWhole(service)))
   const before = services.map((service) => stage.rings(service))
   stage.say('both overlays are one ring each, and Nearcast knows who is near')
-  ip(...cutLines(plan, true))
+  cutNetwork(plan, true)
   const cutMs = performance.now()
   stage.say(
     plan.cut === 'between' ? 'cut between the islands' : 'the second island is cut off, from the core too',
@@ -201,13 +210,13 @@ async function play(plan: PartitionPlan): Promise<PartitionReport> {
   stage.say('the islands have forgotten each other')
   const stay = plan.cut === 'between' ? plan.islands[0] + plan.islands[1] : plan.islands[0]
   await stage.until(`the core counts ${stay} live members`, async () => (await liveMembers(core)) === stay)
-  await sleep(Math.max(0, (CUT_PERIODS + plan.phase) * discoverMs - (performance.now() - cutMs)))
+  await sleep(Math.max(0, 1000 * plan.cutSec - (performance.now() - cutMs)))
   const apart = services.map((service) => ({
     rings: stage.rings(service),
     links: stage.linksAbroad(service),
   }))
 
-  ip(...cutLines(plan, false))
+  cutNetwork(plan, false)
   const healedMs = performance.now()
   stage.say('the cut is mended')
   const wholeMs = new Map<string, number>()
