@@ -2,8 +2,8 @@
 // addresses of 127.0.0.0/8. Echoes and what nodes say to each other are held for the round trip between
 // their cities by the lab's wires; calls of the core are not.
 //
-// Each host runs several overlays at once, one for each way to choose links, with one agent: they have the
-// same names, so the same ring, and what differs between them is the choice. close() takes all of it away.
+// Invariant: the core learns of distances by what agents measured, and by nothing else. close() takes all
+// of it away.
 
 import { Agent } from 'nearcast-agent'
 import { rttBetween } from '../../core-node/lab/internet.ts'
@@ -11,42 +11,19 @@ import { type Network, openNetwork } from '../../core-node/lab/network.ts'
 import { type LabHost, makeWorld, SLOTS, type World } from '../../core-node/lab/world.ts'
 import { OverlayNode } from '../../examples/overlay/node.ts'
 import { api, type CoreProcess, startCore } from '../support/processes.ts'
-
-/** One way to choose links: a service of its own. */
-export interface Choice {
-  readonly service: string
-  readonly near: number
-  readonly random: number
-}
-
-export interface OverlayLab {
-  readonly world: World
-  /** By service, then by name. */
-  readonly nodes: ReadonlyMap<string, ReadonlyMap<string, OverlayNode>>
-  /** The true round trip, which only the lab knows, ms. */
-  rttMs(a: string, b: string): number
-  /** How many hosts have a coordinate. */
-  placed(): Promise<number>
-  /** How late the wires of the overlays let packets go. */
-  readonly lateness: { readonly packets: number; readonly medianMs: number; readonly p99Ms: number }
-  close(): Promise<void>
-}
-
-interface LabWish {
-  readonly hosts: number
-  readonly seed: number
-  readonly choices: readonly Choice[]
-  readonly discoverMs: number
-  readonly meetMs: number
-}
+import { type Choice, type MeasuredNode, type OverlayStage, type StageWish, viewOf } from './overlay-stage.ts'
 
 /** Of the first overlay: the door that others find, and the node behind it; the next has the two after. */
 const FIRST_PORT = 18100
 /** Joining is some calls and a proof of the address. */
 const JOINING_AT_ONCE = 8
 
-export async function openOverlayLab(wish: LabWish): Promise<OverlayLab> {
-  const ends: (() => Promise<unknown>)[] = []
+/** What undoes what was done so far; the last first. */
+type Ends = (() => Promise<unknown>)[]
+type Nodes = Map<string, Map<string, MeasuredNode>>
+
+export async function openOverlayLab(wish: StageWish): Promise<OverlayStage> {
+  const ends: Ends = []
   const close = async (): Promise<void> => {
     for (const end of ends.splice(0).reverse()) await end()
   }
@@ -55,40 +32,14 @@ export async function openOverlayLab(wish: LabWish): Promise<OverlayLab> {
     ends.push(() => Promise.all(networks.map((network) => network.close())))
     const core = await openCore(world, wish.choices)
     ends.push(() => endCore(core))
-    const reply = await api(core, 'POST', 'tokens', { services: wish.choices.map(({ service }) => service) })
-    const { secret } = (await reply.json()) as { secret: string }
-    const nodes = new Map(wish.choices.map(({ service }) => [service, new Map<string, OverlayNode>()]))
-    const agents: Agent[] = []
-    ends.push(() => Promise.all(agents.map((agent) => agent.stop())))
-    for (let i = 0; i < world.hosts.length; i += JOINING_AT_ONCE) {
-      const some = world.hosts.slice(i, i + JOINING_AT_ONCE).map(async (host) => {
-        const agent = agentOf(host, core.url, secret)
-        agents.push(agent)
-        await agent.start()
-        for (const [slot, choice] of wish.choices.entries()) {
-          const node = nodeOf(host, agent, choice, slot, wish)
-          await node.start()
-          nodes.get(choice.service)!.set(host.name, node)
-        }
-      })
-      await Promise.all(some)
-    }
-    ends.push(() =>
-      Promise.all([...nodes.values()].flatMap((all) => [...all.values()].map((node) => node.stop()))),
-    )
+    const nodes = await startHosts(world, core, wish, ends)
     const sites = new Map(world.hosts.map(({ name, site }) => [name, site]))
     return {
-      world,
       nodes,
       rttMs: (a, b) => rttBetween(sites.get(a)!, sites.get(b)!, wish.seed),
-      async placed() {
-        const { hosts } = (await (await api(core, 'GET', 'hosts')).json()) as {
-          hosts: { coordinate: unknown }[]
-        }
-        return hosts.filter(({ coordinate }) => coordinate !== null).length
-      },
-      get lateness() {
-        return networks[1]!.lateness
+      placed: () => countPlaced(core),
+      get about() {
+        return aboutWires(networks.slice(1))
       },
       close,
     }
@@ -98,8 +49,62 @@ export async function openOverlayLab(wish: LabWish): Promise<OverlayLab> {
   }
 }
 
+/** All agents, and a node of each in every overlay. */
+async function startHosts(world: World, core: CoreProcess, wish: StageWish, ends: Ends): Promise<Nodes> {
+  const services = wish.choices.map(({ service }) => service)
+  const reply = await api(core, 'POST', 'tokens', { services })
+  const { secret } = (await reply.json()) as { secret: string }
+  const nodes: Nodes = new Map(services.map((service) => [service, new Map()]))
+  const agents: Agent[] = []
+  const started: OverlayNode[] = []
+  ends.push(() => Promise.all(agents.map((agent) => agent.stop())))
+  ends.push(() => Promise.all(started.map((node) => node.stop())))
+  const startHost = async (host: LabHost): Promise<void> => {
+    const agent = agentOf(host, core.url, secret)
+    agents.push(agent)
+    await agent.start()
+    for (const [slot, choice] of wish.choices.entries()) {
+      const node = nodeOf(host, agent, choice, slot, wish)
+      await node.start()
+      started.push(node)
+      nodes.get(choice.service)!.set(host.name, measured(node))
+    }
+  }
+  for (let i = 0; i < world.hosts.length; i += JOINING_AT_ONCE) {
+    await Promise.all(world.hosts.slice(i, i + JOINING_AT_ONCE).map(startHost))
+  }
+  return nodes
+}
+
+function measured(node: OverlayNode): MeasuredNode {
+  return {
+    get view() {
+      return viewOf(node)
+    },
+    lookup: (key) => node.lookup(key),
+  }
+}
+
+async function countPlaced(core: CoreProcess): Promise<number> {
+  const reply = await api(core, 'GET', 'hosts')
+  const { hosts } = (await reply.json()) as { hosts: { coordinate: unknown }[] }
+  return hosts.filter(({ coordinate }) => coordinate !== null).length
+}
+
+function aboutWires(networks: readonly Network[]): string {
+  const [median, p99] = [
+    Math.max(...networks.map(({ lateness }) => lateness.medianMs)),
+    Math.max(...networks.map(({ lateness }) => lateness.p99Ms)),
+  ]
+  return `Lab: packets were held ${median.toFixed(2)} ms too long (median), ${p99.toFixed(1)} ms (p99).`
+}
+
 /** The wires for echoes and for each overlay, on the first loopback addresses that no other lab holds. */
-async function claimWires({ hosts, seed, choices }: LabWish): Promise<{ world: World; networks: Network[] }> {
+async function claimWires({
+  hosts,
+  seed,
+  choices,
+}: StageWish): Promise<{ world: World; networks: Network[] }> {
   for (let slot = 0; slot < SLOTS; slot++) {
     const world = makeWorld(seed, hosts, 1, slot)
     const networks: Network[] = []
@@ -149,7 +154,7 @@ function agentOf({ name, address, echo, door }: LabHost, core: string, token: st
   })
 }
 
-function nodeOf(host: LabHost, agent: Agent, choice: Choice, slot: number, wish: LabWish): OverlayNode {
+function nodeOf(host: LabHost, agent: Agent, choice: Choice, slot: number, wish: StageWish): OverlayNode {
   const { door, echo } = portsOf(host, slot)
   const { discoverMs, meetMs } = wish
   const at = { address: host.address, port: echo.port, advertisedPort: door.port }

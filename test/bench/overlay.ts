@@ -1,18 +1,24 @@
 // `npm run bench:overlay`: what choosing its links by Nearcast is worth to an overlay. The nodes of
-// examples/overlay on the lab's Internet, in two overlays at once on the same hosts with the same ring: one
-// chooses fingers by Nearcast's near members, the other by lot among random ones. Links and lookups of both.
+// examples/overlay on the lab's Internet, or with real packets in namespaces, in two overlays at once on the
+// same hosts with the same ring: one chooses fingers by Nearcast's near members, the other by lot among
+// random ones. Links and lookups of both.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { formatTable } from '../../core-node/cli/table.ts'
-import type { OverlayNode } from '../../examples/overlay/node.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 import { readCount } from './accuracy-arguments.ts'
-import { type Choice, type OverlayLab, openOverlayLab } from './overlay-lab.ts'
+import { NoNetwork } from './live-network.ts'
+import { openOverlayLab } from './overlay-lab.ts'
+import { openOverlayNamespaces } from './overlay-namespaces.ts'
 import { bestLinks, isWhole, ownerOf, ringNeighbors, type Spread, spreadOf } from './overlay-rings.ts'
+import type { Choice, MeasuredNode, OverlayStage } from './overlay-stage.ts'
 
-const USAGE = `npm run -s bench:overlay -- [--hosts 100] [--seed 1] [--settle 60] [--lookups 2000] [--json]
-  --settle  seconds from the last node's start to the first lookup`
+const USAGE = `npm run -s bench:overlay -- [--hosts 100] [--seed 1] [--settle 90] [--lookups 1000] [--json]
+  --settle S          seconds from the last node's start to the first lookup
+  --delaynet PROGRAM --rtt FILE
+                      in network namespaces, with the round trips of a matrix, instead of the lab's
+                      (see docs/live-benchmark.md; needs root)`
 
 /** Both ask for as many members, and choose from them. */
 const CANDIDATES = 36
@@ -30,19 +36,26 @@ function readOptions(argv: readonly string[]) {
   const text = { type: 'string' } as const
   const { values } = parseArgs({
     args: [...argv],
-    options: { hosts: text, seed: text, settle: text, lookups: text, json: { type: 'boolean' } },
+    options: {
+      ...{ hosts: text, seed: text, settle: text, lookups: text, delaynet: text, rtt: text },
+      json: { type: 'boolean' },
+    },
   })
+  if ((values.delaynet === undefined) !== (values.rtt === undefined))
+    throw new Error('--delaynet and --rtt: expected both or none')
   return {
     hosts: readCount('hosts', values.hosts, 100, 8, 200),
     seed: readCount('seed', values.seed, 1, 0),
-    settleSec: readCount('settle', values.settle, 60, 0, 3600),
-    lookups: readCount('lookups', values.lookups, 2000, 1, 100_000),
+    settleSec: readCount('settle', values.settle, 90, 0, 3600),
+    lookups: readCount('lookups', values.lookups, 1000, 1, 100_000),
+    delaynet: values.delaynet ?? null,
+    rtt: values.rtt ?? null,
     json: values.json ?? false,
   }
 }
 
 type Options = ReturnType<typeof readOptions>
-type Nodes = ReadonlyMap<string, OverlayNode>
+type Nodes = ReadonlyMap<string, MeasuredNode>
 
 /** What one overlay showed. Milliseconds as its own nodes measured them. */
 interface Shown {
@@ -62,14 +75,14 @@ interface Shown {
   readonly wrong: number
 }
 
-function linksOf({ rttMs }: OverlayLab, nodes: Nodes) {
+function linksOf({ rttMs }: OverlayStage, nodes: Nodes) {
   const names = [...nodes.keys()]
   const fingers: number[] = []
   const beside: number[] = []
   const best: number[] = []
   for (const [name, node] of nodes) {
     const given = new Set(ringNeighbors(name, names))
-    for (const link of node.links) (given.has(link.peer.name) ? beside : fingers).push(link.rttMs!)
+    for (const link of node.view.links) (given.has(link.name) ? beside : fingers).push(link.ms)
     best.push(...bestLinks(name, names, (other) => rttMs(name, other)).map((other) => rttMs(name, other)))
   }
   const all = [...fingers, ...beside]
@@ -104,23 +117,23 @@ async function lookUp(nodes: Nodes, { lookups, seed }: Options) {
   return { lookupMs: spreadOf(found.map(({ ms }) => ms)), hops, unanswered, wrong }
 }
 
-async function untilWhole({ nodes }: OverlayLab): Promise<void> {
+async function untilWhole({ nodes }: OverlayStage): Promise<void> {
   const endMs = performance.now() + WHOLE_WITHIN_MS
   const isReady = (all: Nodes) =>
-    isWhole(new Map([...all].map(([name, node]) => [name, node.successor?.name ?? null])))
+    isWhole(new Map([...all].map(([name, node]) => [name, node.view.successor])))
   while (![...nodes.values()].every(isReady)) {
     if (performance.now() > endMs) throw new Error(`no whole ring within ${WHOLE_WITHIN_MS / 1000} s`)
     await sleep(250)
   }
 }
 
-async function measure(lab: OverlayLab, options: Options) {
+async function measure(stage: OverlayStage, options: Options) {
   await sleep(1000 * options.settleSec)
-  await untilWhole(lab)
-  const placed = await lab.placed()
+  await untilWhole(stage)
+  const placed = await stage.placed()
   const overlays: Shown[] = []
-  for (const [service, nodes] of lab.nodes) {
-    overlays.push({ service, ...linksOf(lab, nodes), ...(await lookUp(nodes, options)) })
+  for (const [service, nodes] of stage.nodes) {
+    overlays.push({ service, ...linksOf(stage, nodes), ...(await lookUp(nodes, options)) })
   }
   const [ours, lot] = overlays as [Shown, Shown]
   const factor = {
@@ -128,10 +141,10 @@ async function measure(lab: OverlayLab, options: Options) {
     finger: lot.fingerMs.mean / ours.fingerMs.mean,
     lookup: lot.lookupMs.mean / ours.lookupMs.mean,
   }
-  return { ...options, hostsWithCoordinate: placed, overlays, factor, lateness: lab.lateness }
+  return { ...options, hostsWithCoordinate: placed, overlays, factor, about: stage.about }
 }
 
-function print({ overlays, factor, lateness, hosts, seed }: Awaited<ReturnType<typeof measure>>): void {
+function print({ overlays, factor, about, hosts, seed }: Awaited<ReturnType<typeof measure>>): void {
   const ms = ({ mean, p50, p90 }: Spread) => [mean, p50, p90].map((value) => value.toFixed(0)).join(' / ')
   const column = (title: string) => ({ title, kind: 'number' }) as const
   const titles = ['links', 'link ms', 'finger ms', 'beside ms', 'best link', 'lookup ms', 'hops', 'failed']
@@ -149,29 +162,44 @@ function print({ overlays, factor, lateness, hosts, seed }: Awaited<ReturnType<t
   console.log(
     `\n${hosts} hosts, seed ${seed}; mean / median / 90th percentile. By Nearcast the mean link is ${times(factor.link)} shorter,`,
     `a chosen one ${times(factor.finger)}, the mean lookup ${times(factor.lookup)} faster.`,
-    `Packets were held ${lateness.medianMs.toFixed(2)} ms too long (median), ${lateness.p99Ms.toFixed(1)} ms (p99).`,
+    about,
   )
 }
 
-async function main(): Promise<void> {
-  const options = readOptions(process.argv.slice(2))
-  const { hosts, seed } = options
+function openStage({ hosts, seed, delaynet, rtt }: Options): Promise<OverlayStage> {
   const wish = { hosts, seed, choices: CHOICES, discoverMs: DISCOVER_MS, meetMs: MEET_MS }
-  const lab = await openOverlayLab(wish)
+  return delaynet === null ? openOverlayLab(wish) : openOverlayNamespaces(wish, delaynet, rtt!)
+}
+
+async function main(): Promise<number> {
+  const options = readOptions(process.argv.slice(2))
+  const interrupted = new Promise<never>((_, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.once(signal, () => reject(new Error(`ended by ${signal}`)))
+    }
+  })
+  const opening = openStage(options)
   try {
-    const result = await measure(lab, options)
+    const stage = await Promise.race([opening, interrupted])
+    const result = await Promise.race([measure(stage, options), interrupted])
     if (options.json) console.log(JSON.stringify(result, null, 2))
     else print(result)
+    return 0
+  } catch (error) {
+    if (!(error instanceof NoNetwork)) throw error
+    console.log(options.json ? JSON.stringify({ skipped: error.message }) : `skipped: ${error.message}`)
+    return 0
   } finally {
-    await lab.close()
+    // Also of one that was interrupted while it opened, nothing stays.
+    await opening.then((stage) => stage.close()).catch(() => {})
   }
 }
 
 try {
-  await main()
+  process.exit(await main())
 } catch (error) {
-  console.error((error as Error).message)
-  const isMistake = /^--/.test((error as Error).message) || error instanceof TypeError
-  if (isMistake) console.error(USAGE)
-  process.exitCode = isMistake ? 2 : 1
+  const { message } = error as Error
+  const isMistake = message.startsWith('--') || error instanceof TypeError
+  console.error(isMistake ? `${message}\n${USAGE}` : message)
+  process.exit(isMistake ? 2 : 1)
 }

@@ -1,7 +1,7 @@
 // What the partition is played with: the plan that an island is given, what it tells, and the report of the
 // whole. Pure: types, and the round trips between made-up places.
 
-import type { Choice } from './overlay-lab.ts'
+import type { Choice } from './overlay-stage.ts'
 
 /** By the third number of an address 10.77.N.M: where that lies on a line, ms. */
 export type Places = Readonly<Record<string, number>>

@@ -11,8 +11,8 @@ import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { api, type CoreProcess, startCore } from '../support/processes.ts'
-import type { Choice } from './overlay-lab.ts'
 import { isWhole, ringsOf } from './overlay-rings.ts'
+import type { Choice } from './overlay-stage.ts'
 import { openDoor } from './partition-door.ts'
 import {
   type IslandPlan,
