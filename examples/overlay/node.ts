@@ -44,7 +44,8 @@ export interface Link {
 
 export interface Found {
   readonly owner: Peer
-  readonly hops: number
+  /** Names of the nodes that it went through, the owner last; none where the node itself is the owner. */
+  readonly path: readonly string[]
   readonly ms: number
 }
 
@@ -124,10 +125,11 @@ export class OverlayNode {
   async #route(key: number): Promise<Omit<Found, 'ms'> | null> {
     const next = nearestTo(key, this.links)
     if (next === null || distance(this.point, key) <= distance(next.point, key)) {
-      return { owner: this.self, hops: 0 }
+      return { owner: this.self, path: [] }
     }
     const answer = await this.#ask(next.peer, { ask: 'lookup', key }, LOOKUP_MS)
-    return answer !== null && 'owner' in answer ? { owner: answer.owner, hops: answer.hops + 1 } : null
+    if (answer === null || !('owner' in answer)) return null
+    return { owner: answer.owner, path: [next.peer.name, ...answer.path] }
   }
 
   /** Asks Nearcast for peers: to choose fingers from, and to find one's place on the ring by. */

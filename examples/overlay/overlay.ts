@@ -64,11 +64,12 @@ function viewOf(node: OverlayNode) {
 }
 
 /** The same as a sentence. */
-function describe({ successor, links }: ReturnType<typeof viewOf>): string {
-  if (links.length === 0) return 'alone'
+function describe(name: string, { successor, links }: ReturnType<typeof viewOf>): string {
+  if (links.length === 0) return `${name}: alone`
   const meanMs = links.reduce((sum, { ms }) => sum + ms, 0) / links.length
   const names = links.map(({ name }) => name).sort()
-  return `${links.length} links (${names.join(', ')}), ${meanMs.toFixed(1)} ms on average; next on the ring: ${successor}`
+  const others = `${links.length} links (${names.join(', ')})`
+  return `${name}: ${others}, ${meanMs.toFixed(1)} ms on average; next on the ring: ${successor}`
 }
 
 /** Tells of the node whenever its links are others. Returns what ends that. */
@@ -79,7 +80,7 @@ function watch(node: OverlayNode, json: boolean): () => void {
     const names = JSON.stringify([view.successor, view.links.map(({ name }) => name).sort()])
     if (names === told && !json) return
     told = names
-    console.log(json ? JSON.stringify(view) : describe(view))
+    console.log(json ? JSON.stringify(view) : describe(node.self.name, view))
   }, LOOK_MS)
   return () => clearInterval(timer)
 }
@@ -88,8 +89,9 @@ function watch(node: OverlayNode, json: boolean): () => void {
 async function lookUp(node: OverlayNode, json: boolean, signal: AbortSignal): Promise<void> {
   for await (const key of createInterface({ input: process.stdin, signal })) {
     const found = await node.lookup(key)
-    const record = { key, owner: found?.owner.name ?? null, hops: found?.hops ?? null, ms: found?.ms ?? null }
-    const line = found && `${found.owner.name} (${found.hops} hops, ${found.ms.toFixed(1)} ms)`
+    const record = { key, owner: found?.owner.name ?? null, path: found?.path ?? null, ms: found?.ms ?? null }
+    const way = [node.self.name, ...(found?.path ?? [])].join(' > ')
+    const line = found && `${found.owner.name} (${way}, ${found.ms.toFixed(1)} ms)`
     console.log(json ? JSON.stringify(record) : `${key}: ${line ?? 'no answer'}`)
   }
 }

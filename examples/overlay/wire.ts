@@ -10,8 +10,10 @@ import type { Peer } from './ring.ts'
 export type Question =
   | { readonly ask: 'meet'; readonly from: Peer }
   | { readonly ask: 'lookup'; readonly key: number }
-/** `peers`: who lies beside the asker. `owner`: whose the key is, found in so many hops. */
-export type Answer = { readonly peers: readonly Peer[] } | { readonly owner: Peer; readonly hops: number }
+/** `peers`: who lies beside the asker. `owner`: whose the key is; `path`: the names of who passed it on, the owner last. */
+export type Answer =
+  | { readonly peers: readonly Peer[] }
+  | { readonly owner: Peer; readonly path: readonly string[] }
 /** An answer has the number of its question. */
 export type Message = { readonly id: number } & (Question | Answer)
 
@@ -38,14 +40,18 @@ function isMessage(value: Partial<Record<string, unknown>> | null): value is Mes
   if (value.ask === 'lookup') return isPoint(value.key)
   if (value.ask !== undefined) return false
   if (value.peers !== undefined) return Array.isArray(value.peers) && value.peers.every(isPeer)
-  return isPeer(value.owner) && Number.isSafeInteger(value.hops)
+  return isPeer(value.owner) && Array.isArray(value.path) && value.path.every(isName)
 }
 
 function isPeer(value: unknown): value is Peer {
   if (typeof value !== 'object' || value === null) return false
   const { name, address, port } = value as Partial<Record<keyof Peer, unknown>>
   const isPort = Number.isInteger(port) && (port as number) > 0 && (port as number) < 65536
-  return typeof name === 'string' && typeof address === 'string' && isIP(address) === 4 && isPort
+  return isName(name) && typeof address === 'string' && isIP(address) === 4 && isPort
+}
+
+function isName(value: unknown): value is string {
+  return typeof value === 'string'
 }
 
 function isPoint(value: unknown): boolean {

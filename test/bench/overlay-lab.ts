@@ -25,7 +25,8 @@ type Nodes = Map<string, Map<string, MeasuredNode>>
 export async function openOverlayLab(wish: StageWish): Promise<OverlayStage> {
   const ends: Ends = []
   const close = async (): Promise<void> => {
-    for (const end of ends.splice(0).reverse()) await end()
+    // What can't say goodbye any more keeps nothing else open.
+    for (const end of ends.splice(0).reverse()) await end().catch(() => {})
   }
   try {
     const { world, networks } = await claimWires(wish)
@@ -57,8 +58,8 @@ async function startHosts(world: World, core: CoreProcess, wish: StageWish, ends
   const nodes: Nodes = new Map(services.map((service) => [service, new Map()]))
   const agents: Agent[] = []
   const started: OverlayNode[] = []
-  ends.push(() => Promise.all(agents.map((agent) => agent.stop())))
-  ends.push(() => Promise.all(started.map((node) => node.stop())))
+  ends.push(() => Promise.allSettled(agents.map((agent) => agent.stop())))
+  ends.push(() => Promise.allSettled(started.map((node) => node.stop())))
   const startHost = async (host: LabHost): Promise<void> => {
     const agent = agentOf(host, core.url, secret)
     agents.push(agent)

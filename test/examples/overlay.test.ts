@@ -82,7 +82,7 @@ t.test('whatever bytes come in, they are a message of the right shape or nothing
     { id: 1, ask: 'meet', from: peer },
     { id: 2, ask: 'lookup', key: 7 },
     { id: 3, peers: [peer, peer] },
-    { id: 4, owner: peer, hops: 2 },
+    { id: 4, owner: peer, path: ['b', 'a'] },
   ]
   for (const message of messages) {
     const bytes = encode(message)
@@ -110,6 +110,7 @@ t.test('whatever bytes come in, they are a message of the right shape or nothing
     ],
     ...[
       { id: 1, owner: peer },
+      { id: 1, owner: peer, path: [1] },
       { id: 1, peers: Array.from({ length: 40 }, () => peer) },
     ],
   ]) {
@@ -158,6 +159,7 @@ class FakeDirectory {
   readonly ports = new Map<string, number>()
   readonly #rng = seededRng(3)
   asked = 0
+  isDown = false
 
   agent(name: string): Agent {
     const others = () =>
@@ -172,6 +174,7 @@ class FakeDirectory {
       leave: async () => void this.ports.delete(name),
       random: async (_: string, { k }: { k: number }) => ({ members: draw(k) }),
       bootstrap: async (_: string, { near, random }: { near: number; random: number }) => {
+        if (this.isDown) throw new Error('no answer')
         this.asked++
         return {
           near: others()
@@ -230,7 +233,8 @@ t.test('nodes form one ring, find every key’s owner, and mend the ring when on
       found.map((one) => one?.owner.name),
       owners,
     )
-    t.ok(found.every((one) => one !== null && one.hops <= 5 && one.ms >= 0))
+    for (const one of found) if (one?.owner.name !== name) t.equal(one?.path.at(-1), one?.owner.name)
+    t.ok(found.every((one) => one !== null && one.path.length <= 5 && one.ms >= 0))
   }
   const gone = 'node-3'
   await nodes.get(gone)!.stop()
@@ -266,6 +270,20 @@ t.test('fingers are those that Nearcast says are nearest, or lots where none are
   const near = await fingersOf({ near: 13, random: 1 })
   const lots = await fingersOf({ near: 0, random: 13 })
   t.ok(near < lots, `${near} and ${lots}`)
+})
+
+t.test('a node whose core does not answer keeps its links and asks again', async (t) => {
+  const directory = new FakeDirectory()
+  const nodes = await startNodes(t, directory, { near: 5, random: 2 }, names.slice(0, 4))
+  await until('one ring', () => isWhole(successorsOf(nodes)))
+  directory.isDown = true
+  const [node] = nodes.values()
+  await until('it has asked twice', () => node!.failedDiscoveries >= 2)
+  t.ok(isWhole(successorsOf(nodes)))
+  directory.isDown = false
+  const { asked } = directory
+  await until('it asks again', () => directory.asked > asked)
+  t.ok(isWhole(successorsOf(nodes)))
 })
 
 /** Two halves that are far from each other, each with a directory that knows only its own. */
