@@ -9,7 +9,8 @@
 import { randomInt } from 'node:crypto'
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
-import type { Agent, NearMember } from 'nearcast-agent'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Agent, AgentError, type NearMember } from 'nearcast-agent'
 import { besides, chosen, distance, nearestTo, type Peer, pointOf } from './ring.ts'
 import { type Answer, decode, encode, type Question } from './wire.ts'
 
@@ -49,6 +50,7 @@ export interface Found {
   readonly ms: number
 }
 
+const JOIN_AGAIN_MS = 1000
 /** Who does not answer a meeting for so long is missed; the longest round trip on Earth is half of it. */
 const MEETING_MS = 1000
 const MISSES = 2
@@ -79,13 +81,13 @@ export class OverlayNode {
 
   /** Listens, becomes a member of the service, and meets its first peers. */
   async start(): Promise<void> {
-    const { agent, service, address, port, discoverMs, meetMs } = this.#options
+    const { address, port, discoverMs, meetMs } = this.#options
     this.#socket.on('message', (bytes, from) => this.#receive(bytes, from))
     this.#socket.bind(port, address)
     await once(this.#socket, 'listening')
     // What can't be sent, into a network that is cut, is lost like any other datagram.
     this.#socket.on('error', () => {})
-    await agent.join(service, { port: this.self.port })
+    await this.#join()
     this.#timers.push(
       setInterval(() => this.#meetAll(), meetMs),
       setInterval(() => this.#discover(), discoverMs),
@@ -93,15 +95,27 @@ export class OverlayNode {
     await this.#discover()
   }
 
-  /** Leaves the service and falls silent. */
+  /** Becomes a member: a core that does not answer just now is asked again, one that says no is heard. */
+  async #join(): Promise<void> {
+    const { agent, service } = this.#options
+    for (;;) {
+      try {
+        await agent.join(service, { port: this.self.port })
+        return
+      } catch (error) {
+        if (!(error instanceof AgentError) || error.code !== 'unreachable') throw error
+        await sleep(JOIN_AGAIN_MS)
+      }
+    }
+  }
+
+  /** Leaves the service and falls silent. Once it has started. */
   async stop(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer)
-    try {
-      await this.#options.agent.leave(this.#options.service)
-    } finally {
-      for (const end of this.#waiting.values()) end(null)
-      this.#socket.close()
-    }
+    // Where no core can be told, the agent's goodbye or the end of its lease will do.
+    await this.#options.agent.leave(this.#options.service).catch(() => {})
+    for (const end of this.#waiting.values()) end(null)
+    this.#socket.close()
   }
 
   /** Peers that have answered and are kept. */
