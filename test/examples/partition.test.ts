@@ -22,8 +22,8 @@ t.test('an overlay that was parted becomes one again', { skip, jobs: 2 }, async 
       const plan = { cut, islands: [10, 8], discoverSec: DISCOVER_SEC, cutSec: 6 } as const
       const { overlays, watchedSec } = await runPartition(plan, (line) => said.push(line))
       const [mixed, nearOnly] = overlays
-      t.match(mixed, { service: 'near-and-random', near: 4, random: 2 })
-      t.match(nearOnly, { service: 'near-only', near: 6, random: 0 })
+      t.match(mixed, { service: 'near-and-random', near: 3, random: 2 })
+      t.match(nearOnly, { service: 'near-only', near: 5, random: 0 })
       for (const { ringsBefore, ringsApart, linksAbroadApart } of overlays) {
         t.same(ringsBefore, [18], 'one ring before')
         t.same([ringsApart, linksAbroadApart], [[10, 8], 0], 'two that know nothing of each other')
