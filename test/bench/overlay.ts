@@ -14,7 +14,7 @@ import { openOverlayNamespaces } from './overlay-namespaces.ts'
 import { bestLinks, isWhole, ownerOf, ringNeighbors, type Spread, spreadOf } from './overlay-rings.ts'
 import type { Choice, MeasuredNode, OverlayStage } from './overlay-stage.ts'
 
-const USAGE = `npm run -s bench:overlay -- [--hosts 100] [--seed 1] [--settle 90] [--lookups 1000] [--json]
+const USAGE = `npm run -s bench:overlay -- [--hosts 60] [--seed 1] [--settle 90] [--lookups 1000] [--json]
   --settle S          seconds from the last node's start to the first lookup
   --delaynet PROGRAM --rtt FILE
                       in network namespaces, with the round trips of a matrix, instead of the lab's
@@ -45,7 +45,7 @@ function readOptions(argv: readonly string[]) {
   if ((values.delaynet === undefined) !== (values.rtt === undefined))
     throw new Error('--delaynet and --rtt: expected both or none')
   return {
-    hosts: readCount('hosts', values.hosts, 100, 8, 200),
+    hosts: readCount('hosts', values.hosts, 60, 8, 200),
     seed: readCount('seed', values.seed, 1, 0),
     settleSec: readCount('settle', values.settle, 90, 0, 3600),
     lookups: readCount('lookups', values.lookups, 1000, 1, 100_000),
