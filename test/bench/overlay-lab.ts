@@ -10,6 +10,7 @@ import { rttBetween } from '../../core-node/lab/internet.ts'
 import { type Network, openNetwork } from '../../core-node/lab/network.ts'
 import { type LabHost, makeWorld, SLOTS, type World } from '../../core-node/lab/world.ts'
 import { OverlayNode } from '../../examples/overlay/node.ts'
+import { bindUdp } from '../../server-agent/protocol/echo-socket.ts'
 import { api, type CoreProcess, startCore } from '../support/processes.ts'
 import { type Choice, type MeasuredNode, type OverlayStage, type StageWish, viewOf } from './overlay-stage.ts'
 
@@ -110,6 +111,9 @@ async function claimWires({
     const world = makeWorld(seed, hosts, 1, slot)
     const networks: Network[] = []
     try {
+      // A core that outlived its lab would be in the way of ours.
+      const echo = await bindUdp(world.core.echo.address, world.core.echo.port)
+      echo.close()
       const common = { clients: [], clientDnsPort: 0, seed }
       networks.push(await openNetwork({ ...common, machines: [world.core, ...world.hosts] }))
       for (const i of choices.keys()) {

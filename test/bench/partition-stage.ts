@@ -43,7 +43,7 @@ const PLACES = {
   between: { 0: APART_MS / 2, 1: 0, 2: APART_MS },
   island: { 0: 0, 1: 0, 2: APART_MS },
 }
-const READY_WITHIN_MS = 40_000
+const READY_WITHIN_MS = 60_000
 /** Two are to be enough; the third shows that who is apart stays so. */
 const WATCHED_PERIODS = 3
 const LOOK_EVERY_MS = 50
