@@ -43,13 +43,19 @@ export interface PartitionPlan {
   readonly cutSec: number
 }
 
-/** One overlay's story. Rings are told by their sizes. */
+/** One overlay at one moment. */
+export interface OverlayState {
+  /** Sizes of its rings. */
+  readonly rings: readonly number[]
+  /** Links between the islands. */
+  readonly linksAbroad: number
+}
+
+/** One overlay from before the cut to the end. */
 export interface OverlayStory extends Choice {
-  readonly ringsBefore: readonly number[]
-  readonly ringsApart: readonly number[]
-  readonly linksAbroadApart: number
-  readonly ringsAtEnd: readonly number[]
-  readonly linksAbroadAtEnd: number
+  readonly before: OverlayState
+  readonly apart: OverlayState
+  readonly atEnd: OverlayState
   /** From the end of the cut to one whole ring, seconds; null: not while it was watched. */
   readonly wholeAfterSec: number | null
 }

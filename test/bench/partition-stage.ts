@@ -17,6 +17,7 @@ import { openDoor } from './partition-door.ts'
 import {
   type IslandPlan,
   type IslandView,
+  type OverlayState,
   type OverlayStory,
   type PartitionPlan,
   type PartitionReport,
@@ -30,6 +31,7 @@ const CHOICES: readonly Choice[] = [
   { service: 'near-and-random', near: MEMBERS - 2, random: 2 },
   { service: 'near-only', near: MEMBERS, random: 0 },
 ]
+const SERVICES = CHOICES.map(({ service }) => service)
 const LEASE_SEC = 3
 const MEET_MS = 500
 const CORE_ADDRESS = '10.77.0.1'
@@ -75,7 +77,7 @@ async function openCore(places: IslandPlan['places']): Promise<CoreProcess> {
       ...['--requests-per-minute', '1000000'],
     ],
   })
-  for (const { service } of CHOICES) await api(core, 'PUT', `services/${service}`, {})
+  for (const service of SERVICES) await api(core, 'PUT', `services/${service}`, {})
   return core
 }
 
@@ -127,6 +129,14 @@ class Stage {
     return ringsOf(this.successors(service)).map((ring) => ring.length)
   }
 
+  /** Of each overlay, now. */
+  states(): OverlayState[] {
+    return SERVICES.map((service) => ({
+      rings: this.rings(service),
+      linksAbroad: this.linksAbroad(service),
+    }))
+  }
+
   linksAbroad(service: string): number {
     return this.#islands.reduce((sum, { view }) => sum + (view?.linksAbroad[service] ?? 0), 0)
   }
@@ -152,7 +162,7 @@ class Stage {
     const startedMs = performance.now()
     while (!(await holds())) {
       if (performance.now() - startedMs > READY_WITHIN_MS) {
-        const rings = CHOICES.map(({ service }) => `${service}: ${this.rings(service)}`).join('; ')
+        const rings = SERVICES.map((service) => `${service}: ${this.rings(service)}`).join('; ')
         throw new Error(`not within ${READY_WITHIN_MS / 1000} s: ${what} (${rings})`)
       }
       await sleep(LOOK_EVERY_MS)
@@ -179,77 +189,83 @@ function cutNetwork({ cut }: PartitionPlan, isCut: boolean): void {
   ip(...dropped[cut].map((what, i) => `rule ${isCut ? 'add' : 'del'} pref ${i + 1} ${what} blackhole`))
 }
 
-async function play(plan: PartitionPlan): Promise<PartitionReport> {
-  const discoverMs = 1000 * plan.discoverSec
-  const places = PLACES[plan.cut]
+function setUpRouter(): void {
   ip('link set lo up', `addr add ${CORE_ADDRESS}/32 dev lo`, `addr add ${CORE_DOOR}/32 dev lo`)
   writeFileSync('/proc/sys/net/ipv4/ip_forward', '1')
   // What is for the core itself goes by a rule, too, after those that cut.
   ip('rule add pref 100 lookup local', 'rule del pref 0')
+}
+
+/** A core, and two islands whose hosts start. */
+async function setUp(plan: PartitionPlan): Promise<{ core: CoreProcess; stage: Stage }> {
+  const places = PLACES[plan.cut]
+  setUpRouter()
   const core = await openCore(places)
-  const services = CHOICES.map(({ service }) => service)
-  const { secret: token } = (await (await api(core, 'POST', 'tokens', { services })).json()) as {
-    secret: string
-  }
+  const reply = await api(core, 'POST', 'tokens', { services: SERVICES })
+  const { secret: token } = (await reply.json()) as { secret: string }
   const common = {
     ...{ core: `http://${CORE_ADDRESS}:${CORE_HTTP_PORT}`, token, places, choices: CHOICES },
-    ...{ leaseSec: LEASE_SEC, discoverMs, meetMs: MEET_MS },
+    ...{ leaseSec: LEASE_SEC, discoverMs: 1000 * plan.discoverSec, meetMs: MEET_MS },
   }
   const islands = await Promise.all(plan.islands.map((hosts, i) => openIsland(i + 1, common, hosts)))
-  const stage = new Stage(islands)
-  stage.say(
-    `${plan.islands.join(' and ')} hosts on two islands ${APART_MS} ms apart; a discovery every ${plan.discoverSec} s`,
-  )
+  return { core, stage: new Stage(islands) }
+}
 
-  await stage.until('one ring', () => stage.isSettled && services.every((service) => stage.isWhole(service)))
-  const before = services.map((service) => stage.rings(service))
-  stage.say('both overlays are one ring each, and Nearcast knows who is near')
-  cutNetwork(plan, true)
+/** Until all that a cut brings about has come about. Resolves to how long forgetting took, ms. */
+async function stayApart(core: CoreProcess, stage: Stage, plan: PartitionPlan): Promise<number> {
   const cutMs = performance.now()
-  stage.say(
-    plan.cut === 'between' ? 'cut between the islands' : 'the second island is cut off, from the core too',
-  )
-  const forgottenMs = await stage.until('two rings', () =>
-    services.every((service) => stage.isApart(service)),
-  )
+  const forgottenMs = await stage.until('two rings', () => SERVICES.every((one) => stage.isApart(one)))
   stage.say('the islands have forgotten each other')
-  const stay = plan.cut === 'between' ? plan.islands[0] + plan.islands[1] : plan.islands[0]
-  await stage.until(`the core counts ${stay} live members`, async () => (await liveMembers(core)) === stay)
+  const [first, second] = plan.islands
+  const live = plan.cut === 'between' ? first + second : first
+  await stage.until(`the core counts ${live} live members`, async () => (await liveMembers(core)) === live)
   await sleep(Math.max(0, 1000 * plan.cutSec - (performance.now() - cutMs)))
-  const apart = services.map((service) => ({
-    rings: stage.rings(service),
-    links: stage.linksAbroad(service),
-  }))
-
   // In the meantime the core learned nothing wrong of who is near: not knowing is not what is tried here.
-  if (plan.cut === 'between') await stage.until('near ones known', () => stage.isSettled)
-  cutNetwork(plan, false)
-  const healedMs = performance.now()
-  stage.say('the cut is mended')
-  const wholeMs = new Map<string, number>()
-  while (performance.now() - healedMs < WATCHED_PERIODS * discoverMs) {
-    for (const service of services) {
-      if (wholeMs.has(service) || !stage.isWhole(service)) continue
-      wholeMs.set(service, performance.now() - healedMs)
+  if (plan.cut === 'between') await stage.until('near ones are known', () => stage.isSettled)
+  return forgottenMs
+}
+
+/** When each overlay became one ring, seconds from now; those that did not are not in it. */
+async function watchHealing(stage: Stage, watchedMs: number): Promise<Map<string, number>> {
+  const startedMs = performance.now()
+  const wholeSec = new Map<string, number>()
+  while (performance.now() - startedMs < watchedMs) {
+    for (const service of SERVICES) {
+      if (wholeSec.has(service) || !stage.isWhole(service)) continue
+      wholeSec.set(service, (performance.now() - startedMs) / 1000)
       stage.say(`${service} is one ring`)
     }
     await sleep(LOOK_EVERY_MS)
   }
+  return wholeSec
+}
+
+async function play(plan: PartitionPlan): Promise<PartitionReport> {
+  const { core, stage } = await setUp(plan)
+  const { islands, discoverSec, cut } = plan
+  const both = islands.join(' and ')
+  stage.say(`${both} hosts on two islands ${APART_MS} ms apart; a discovery every ${discoverSec} s`)
+  await stage.until('one ring', () => stage.isSettled && SERVICES.every((one) => stage.isWhole(one)))
+  stage.say('both overlays are one ring each, and Nearcast knows who is near')
+  const before = stage.states()
+
+  cutNetwork(plan, true)
+  const cutMs = performance.now()
+  stage.say(cut === 'between' ? 'cut between the islands' : 'the second island is cut off, from the core too')
+  const forgottenMs = await stayApart(core, stage, plan)
+  const apart = stage.states()
+
+  cutNetwork(plan, false)
+  const mendedMs = performance.now()
+  stage.say('the cut is mended')
+  const watchedSec = WATCHED_PERIODS * discoverSec
+  const wholeSec = await watchHealing(stage, 1000 * watchedSec)
+  const atEnd = stage.states()
   const overlays = CHOICES.map((choice, i): OverlayStory => {
-    const { service } = choice
-    const afterMs = wholeMs.get(service)
-    return {
-      ...choice,
-      ringsBefore: before[i]!,
-      ringsApart: apart[i]!.rings,
-      linksAbroadApart: apart[i]!.links,
-      ringsAtEnd: stage.rings(service),
-      linksAbroadAtEnd: stage.linksAbroad(service),
-      wholeAfterSec: afterMs === undefined ? null : afterMs / 1000,
-    }
+    const wholeAfterSec = wholeSec.get(choice.service) ?? null
+    return { ...choice, before: before[i]!, apart: apart[i]!, atEnd: atEnd[i]!, wholeAfterSec }
   })
-  const cutSec = (healedMs - cutMs) / 1000
-  const watchedSec = (performance.now() - healedMs) / 1000
+  const cutSec = (mendedMs - cutMs) / 1000
   return { ...plan, forgottenAfterSec: forgottenMs / 1000, cutSec, watchedSec, overlays }
 }
 

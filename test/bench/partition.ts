@@ -42,8 +42,8 @@ function printTable(reports: readonly PartitionReport[]): void {
   const rows = reports.flatMap(({ overlays }) =>
     overlays.map((one) => [
       `${one.service} (near ${one.near}, random ${one.random})`,
-      ...[one.ringsBefore, one.ringsApart, one.ringsAtEnd].map((sizes) => sizes.join(' + ')),
-      `${one.linksAbroadAtEnd}`,
+      ...[one.before, one.apart, one.atEnd].map(({ rings }) => rings.join(' + ')),
+      `${one.atEnd.linksAbroad}`,
       one.wholeAfterSec === null ? 'never' : `${one.wholeAfterSec.toFixed(1)} s`,
     ]),
   )

@@ -24,11 +24,11 @@ t.test('an overlay that was parted becomes one again', { skip, jobs: 2 }, async 
       const [mixed, nearOnly] = overlays
       t.match(mixed, { service: 'near-and-random', near: 3, random: 2 })
       t.match(nearOnly, { service: 'near-only', near: 5, random: 0 })
-      for (const { ringsBefore, ringsApart, linksAbroadApart } of overlays) {
-        t.same(ringsBefore, [18], 'one ring before')
-        t.same([ringsApart, linksAbroadApart], [[10, 8], 0], 'two that know nothing of each other')
+      for (const { before, apart } of overlays) {
+        t.same(before.rings, [18], 'one ring before')
+        t.same(apart, { rings: [10, 8], linksAbroad: 0 }, 'two that know nothing of each other')
       }
-      t.same(mixed?.ringsAtEnd, [18], said.join('\n'))
+      t.same(mixed?.atEnd.rings, [18], said.join('\n'))
       const wholeAfterSec = mixed?.wholeAfterSec ?? Number.POSITIVE_INFINITY
       t.ok(wholeAfterSec <= 2 * DISCOVER_SEC, `random members join the rings: after ${wholeAfterSec} s`)
       t.ok(watchedSec > 2 * DISCOVER_SEC)
@@ -36,7 +36,7 @@ t.test('an overlay that was parted becomes one again', { skip, jobs: 2 }, async 
       if (cut === 'island') return
       t.match(
         nearOnly,
-        { wholeAfterSec: null, ringsAtEnd: [10, 8], linksAbroadAtEnd: 0 },
+        { wholeAfterSec: null, atEnd: { rings: [10, 8], linksAbroad: 0 } },
         'near ones never do',
       )
     })
