@@ -1,6 +1,6 @@
 // The documentation as its readers use it: the commands of README.md's quick start and of the agent
-// protocol's walk-through are pasted into a shell as they stand there, against a core of the test's own
-// (only ports and the data folder are other than the defaults).
+// protocol's walk-through, and of the example overlay, are pasted into a shell as they stand there, against a
+// core of the test's own (only ports and the data folder are other than the defaults).
 
 import { execFile, spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -94,4 +94,12 @@ t.test('the steps of docs/overlays.md work when pasted', { skip, timeout: 120_00
   t.equal(random.members.length, 2)
   t.match(out, /mesh for 127\.0\.0\.13, policy nearest/)
   t.notMatch(out, /nearcast: |command not found/)
+})
+
+t.test('the example overlay runs when pasted', { skip }, async (t) => {
+  const core = await startCore()
+  t.teardown(() => core.process.kill('SIGKILL'))
+  const out = await paste(core, commandsOf(section('examples/overlay/README.md', 'Run it')))
+  for (const name of ['n1', 'n2', 'n3', 'n4'])
+    t.match(out, new RegExp(`^${name}: 3 links \\(n.*on the ring: n\\d$`, 'm'))
 })

@@ -10,7 +10,7 @@ import t from 'tap'
 import { CONFIG_KEYS } from '../../core-node/settings/config.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
-const ROOMS = ['resolver', 'db', 'core-node', 'server-agent', 'test'] as const
+const ROOMS = ['resolver', 'db', 'core-node', 'server-agent', 'examples', 'test'] as const
 type Room = (typeof ROOMS)[number]
 
 /** Source files by path from the root. */
@@ -25,6 +25,7 @@ const MAY_IMPORT: Readonly<Record<Room, readonly string[]>> = {
   // A core carries out orders as any host does: by the agent's prober.
   'core-node': ['core-node/', 'resolver/', 'db/', 'server-agent/protocol/', 'server-agent/prober.ts'],
   'server-agent': ['server-agent/'],
+  examples: ['examples/'],
   test: [''],
 }
 
@@ -36,6 +37,8 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
   db: ['better-sqlite3'],
   'core-node': DEPENDENCIES,
   'server-agent': AGENT_DEPENDENCIES,
+  // As a program of someone else's would: the package is its only tie to Nearcast.
+  examples: ['nearcast-agent'],
 }
 
 /** The files of resolver/ that touch the machine: sockets. All others are pure. */
@@ -231,7 +234,7 @@ const nothingIsLeftUndone: Rule = (files) =>
 /** Paths that a page names in backticks or links, and that must be there. `*` stands for any name. */
 function pathsNamedIn(page: string): string[] {
   const pattern =
-    /(?:`|\]\()((?:\.ci|docs|migrations|resolver|db|core-node|server-agent|test)\/[\w./*-]*)[`)#]/g
+    /(?:`|\]\()((?:\.ci|docs|migrations|resolver|db|core-node|server-agent|examples|test)\/[\w./*-]*)[`)#]/g
   return [...page.matchAll(pattern)].map(([, path]) => path!)
 }
 
@@ -252,6 +255,7 @@ const RULES: readonly {
       'core-node/core.ts': `import {\n  Agent,\n} from '../server-agent/agent.ts'`,
       'core-node/lab/lab.ts': `const x = await import('../../test/support/x.ts')`,
       'server-agent/agent.ts': `import '../resolver/address.ts'`,
+      'examples/overlay/node.ts': `import { Agent } from '../../server-agent/agent.ts'`,
     },
     holds: {
       'resolver/select.ts': `// import { x } from '../core-node/core.ts'\nimport { x } from './hash.ts'`,
@@ -268,11 +272,13 @@ const RULES: readonly {
       'db/sqlite.ts': `import { pino } from 'pino'`,
       'core-node/core.ts': `import t from 'tap'`,
       'server-agent/agent.ts': `import { fastify } from 'fastify'`,
+      'examples/overlay/node.ts': `import { Type } from 'typebox'`,
     },
     holds: {
       'db/sqlite.ts': `import Database from 'better-sqlite3'`,
       'core-node/core.ts': `import { x } from '@fastify/swagger'`,
       'server-agent/agent.ts': `import { Value } from 'typebox/value'\nimport { join } from 'node:path'`,
+      'examples/overlay/node.ts': `import { Agent } from 'nearcast-agent'\nimport { x } from './ring.ts'`,
       'test/x.test.ts': `import t from 'tap'`,
     },
   },
@@ -405,7 +411,9 @@ t.test('what README.md and docs/ name is there', async (t) => {
     ),
     ['resolver/select.ts', 'db/store.ts', 'migrations/*.sql', 'core-node/'],
   )
-  for (const page of globSync(['*.md', 'docs/**/*.md', 'server-agent/*.md'], { cwd: ROOT })) {
+  for (const page of globSync(['*.md', 'docs/**/*.md', 'server-agent/*.md', 'examples/**/*.md'], {
+    cwd: ROOT,
+  })) {
     for (const path of pathsNamedIn(readFileSync(join(ROOT, page), 'utf8'))) {
       const isThere = path.includes('*')
         ? globSync(path, { cwd: ROOT }).length > 0
