@@ -6,6 +6,7 @@
 import { formatPrefix, localityPrefix, parseAddress } from '../resolver/address.ts'
 import type { Change, Directory, Host } from '../resolver/directory.ts'
 import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
+import type { Books } from './registry/books.ts'
 import { proofChanges } from './registry/hosts.ts'
 
 /** An address that did not answer its echo is tried again after so long, doubling up to an hour, ms. */
@@ -20,7 +21,7 @@ interface AddressProofsOptions {
   readonly directory: Readonly<Directory>
   /** Whether a host's echo answers at an address and port. */
   readonly reach: (host: Host, at: { address: string; port: number }) => Promise<boolean>
-  readonly write: (decide: () => readonly Change[]) => Promise<void>
+  readonly write: (decide: (books: Books) => readonly Change[]) => Promise<void>
 }
 
 export class AddressProofs {
@@ -50,7 +51,7 @@ export class AddressProofs {
     const tried = open.filter((address) => this.#budget.take(prefixOfText(address), nowMs))
     const answered = await Promise.all(tried.map((address) => reach(host, { address, port })))
     const proven = tried.filter((_, i) => answered[i])
-    await write(() => proofChanges(directory, host, proven))
+    await write((books) => proofChanges(books, host, proven))
   }
 
   /** The hosts whose time to be tried has come. */

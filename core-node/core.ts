@@ -47,6 +47,7 @@ import { Liveness } from './liveness.ts'
 import { Measuring, type Sample } from './measuring/measuring.ts'
 import { Problem } from './problem.ts'
 import { ensureAdminToken } from './registry/admin-token.ts'
+import type { Applied, Books } from './registry/books.ts'
 import { type Caller, requireAdmin } from './registry/caller.ts'
 import {
   CredentialIndex,
@@ -58,7 +59,8 @@ import {
   signTicket,
 } from './registry/credentials.ts'
 import { foundingChanges } from './registry/founding.ts'
-import { type Enrolment, forgotten, putHost, removeHost } from './registry/hosts.ts'
+import { type Enrolment, forgotten, removeHost } from './registry/hosts.ts'
+import { putHostWithMembers } from './registry/joining.ts'
 import { putMember, removeMember, setDrained } from './registry/members.ts'
 import { healthChanges, heardChanges, loadChanges } from './registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from './registry/services.ts'
@@ -195,7 +197,7 @@ export class Core {
     this.#proofs = new AddressProofs({
       directory,
       reach: (host, at) => this.#measuring.reach(host, at, PROVE_TIMEOUT_MS, clock.epochMs()),
-      write: (decide) => this.#ledger.write(() => ({ changes: decide(), result: undefined })),
+      write: (decide) => this.#ledger.write((books) => ({ changes: decide(books), result: undefined })),
     })
     this.#liveness = new Liveness(config.name, clock.monotonicMs())
     this.#measuring = new Measuring({
@@ -248,34 +250,34 @@ export class Core {
     name: string,
     request: ServiceRequest,
   ): Promise<{ service: Service; created: boolean }> {
-    return this.#ledger.write(() => putService(this.directory, caller, name, request, this.zone))
+    return this.#ledger.write((books) => putService(books, caller, name, request, this.zone))
   }
 
   removeService(caller: Caller, name: string): Promise<void> {
-    return this.#ledger.write(() => removeService(this.directory, caller, name))
+    return this.#ledger.write((books) => removeService(books, caller, name))
   }
 
   setDrained(caller: Caller, service: string, name: string, drained: boolean): Promise<Member> {
-    return this.#ledger.write(() => setDrained(this.directory, caller, service, name, drained))
+    return this.#ledger.write((books) => setDrained(books, caller, service, name, drained))
   }
 
   async createToken(caller: Caller, request: TokenRequest): Promise<{ token: Token; secret: string }> {
     const secret = newTokenSecret()
     const fresh = { id: randomHex(4), hash: hashSecret(secret), epochMs: this.#clock.epochMs() }
-    const token = await this.#ledger.write(() => createToken(this.directory, caller, request, fresh))
+    const token = await this.#ledger.write((books) => createToken(books, caller, request, fresh))
     return { token, secret }
   }
 
   revokeToken(caller: Caller, id: string): Promise<void> {
-    return this.#ledger.write(() => revokeToken(this.directory, caller, id))
+    return this.#ledger.write((books) => revokeToken(books, caller, id))
   }
 
   /** Puts the places of prefixes in, all or none; what was measured of a prefix stays. */
   importLocalities(caller: Caller, entries: readonly PlaceEntry[]): Promise<{ imported: number }> {
-    return this.#ledger.write(() => {
+    return this.#ledger.write((books) => {
       requireAdmin(caller)
       return {
-        changes: placeChanges(this.directory.places, entries),
+        changes: placeChanges(books.places, entries),
         result: { imported: entries.length },
       }
     })
@@ -283,12 +285,13 @@ export class Core {
 
   // ---- agents
 
-  /** A host joins, comes back, or repeats itself. */
+  /** A host joins, comes back, or repeats itself, with the members that it names. */
   async putHost(caller: Caller, name: string, request: HostRequest, from: Peer): Promise<HostReply> {
     const by = this.#enrolment(from)
-    const { host, credential } = await this.#ledger.write(() =>
-      putHost(this.directory, caller, name, request, by),
+    const { host, credential, members } = await this.#ledger.write((books) =>
+      putHostWithMembers(books, caller, name, request, { ...by, isUnclaimed: this.#unclaimed.has(name) }),
     )
+    if (credential !== null) this.#unclaimed.add(name)
     this.#expect(host)
     this.#proofs.expect(host, this.#clock.monotonicMs())
     return {
@@ -302,13 +305,14 @@ export class Core {
       publicPort: by.fromPort,
       reachable: host.reachable,
       proofs: { ...host.proofs },
+      ...(request.members && { members: members.map((member) => this.#memberReply(member)) }),
     }
   }
 
   /** The host says goodbye: its members are gone from answers when this resolves. */
   removeHost(caller: Caller, name: string): Promise<void> {
     return this.#ledger.writeOrPublish(
-      () => removeHost(this.directory, caller, name, this.#clock.epochMs()).changes,
+      (books) => removeHost(books, caller, name, this.#clock.epochMs()).changes,
     )
   }
 
@@ -321,17 +325,19 @@ export class Core {
     from: Peer,
   ): Promise<MemberReply> {
     const by = this.#enrolment(from)
-    const member = await this.#ledger.write(() =>
-      putMember(this.directory, caller, service, name, request, by),
-    )
+    const member = await this.#ledger.write((books) => putMember(books, caller, service, name, request, by))
     await this.#proofs.prove(member.host, this.#clock.monotonicMs())
+    return this.#memberReply(member)
+  }
+
+  #memberReply({ service, name, host }: Member): MemberReply {
     const state = this.tables.member(service, name)?.state ?? 'left'
     const hint = STATE_HINTS[state]
-    return { service, member: name, host: member.host, state, ...(hint === undefined ? {} : { hint }) }
+    return { service, member: name, host, state, ...(hint === undefined ? {} : { hint }) }
   }
 
   removeMember(caller: Caller, service: string, name: string): Promise<void> {
-    return this.#ledger.write(() => removeMember(this.directory, caller, service, name))
+    return this.#ledger.write((books) => removeMember(books, caller, service, name))
   }
 
   /** Hosts say that they are there, what changed, and what they measured; their orders go back. */
@@ -345,11 +351,11 @@ export class Core {
       this.#ledger.publishMeasured(loadChanges(this.directory, host, beat))
       this.#hearResults(host.name, beat.results ?? [], nowMs)
     }
-    const news = () =>
+    const news = (books: Pick<Books, 'hosts' | 'members'>) =>
       heard.flatMap(({ beat, host }) =>
-        host === null ? [] : heardChanges(this.directory, host.name, beat, this.#clock.epochMs()),
+        host === null ? [] : heardChanges(books, host.name, beat, this.#clock.epochMs()),
       )
-    if (news().length > 0) await this.#ledger.writeOrPublish(news)
+    if (news(this.directory).length > 0) await this.#ledger.writeOrPublish(news)
     return {
       beats: heard.map(({ beat, host }) => {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
@@ -415,7 +421,7 @@ export class Core {
     }
     if (nowMs >= this.#upkeepDueMs) {
       this.#upkeepDueMs = nowMs + UPKEEP_EVERY_MS
-      this.#ledger.writeSoon(() => this.#upkeep())
+      this.#ledger.writeSoon((books) => this.#upkeep(books))
     }
   }
 
@@ -427,8 +433,6 @@ export class Core {
   }
 
   status(): CoreStatus {
-    const hosts = { live: 0, silent: 0, left: 0 }
-    for (const host of this.directory.hosts.values()) hosts[host.presence]++
     let live = 0
     for (const { service, name } of this.directory.members.values()) {
       if (this.tables.member(service, name)?.state === 'live') live++
@@ -440,7 +444,7 @@ export class Core {
       uptimeSec: Math.round((this.#clock.monotonicMs() - this.#startedMs) / 1000),
       ...this.readiness(),
       services: this.directory.services.size,
-      hosts,
+      hosts: { ...this.#ledger.index.presence },
       members: { live, other: this.directory.members.size - live },
       localities: this.directory.localities.size,
       places: this.tables.places.size,
@@ -464,7 +468,7 @@ export class Core {
 
   // ---- what follows from changes
 
-  #follow(changes: readonly Change[]): void {
+  #follow(changes: readonly Applied[]): void {
     this.tables.apply(changes)
     this.#credentials.apply(changes)
     this.#measuring.apply(changes)
@@ -489,9 +493,9 @@ export class Core {
   }
 
   /** What time alone makes due: names to forget, secrets to roll. */
-  #upkeep(): Change[] {
+  #upkeep(books: Books): Change[] {
     const epochMs = this.#clock.epochMs()
-    return [...forgotten(this.directory, epochMs), ...dueSecrets(this.directory.settings, epochMs, randomHex)]
+    return [...forgotten(books, epochMs), ...dueSecrets(books.settings, epochMs, randomHex)]
   }
 
   // ---- hosts
@@ -514,8 +518,8 @@ export class Core {
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
     const presenceSinceMs = this.#clock.epochMs()
-    const silence = (): Change[] => {
-      const host = this.directory.hosts.get(name)
+    const silence = (books: Books): Change[] => {
+      const host = books.hosts.get(name)
       if (host?.presence !== 'live' || this.#liveness.expects(name)) return []
       return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
     }
@@ -526,7 +530,7 @@ export class Core {
     const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.epochMs())
     this.#publishMeasured(measured)
     if (health.length > 0) {
-      this.#ledger.inBackground(this.#ledger.writeOrPublish(() => healthChanges(this.directory, health)))
+      this.#ledger.inBackground(this.#ledger.writeOrPublish((books) => healthChanges(books, health)))
     }
   }
 

@@ -65,7 +65,10 @@ function isIpv4({ address, bits }: Prefix): boolean {
 }
 
 /** The pages that change when these entries are put in. */
-export function placeChanges(pages: ReadonlyMap<string, PlacePage>, entries: Iterable<PlaceEntry>): Change[] {
+export function placeChanges(
+  pages: Pick<ReadonlyMap<string, PlacePage>, 'get'>,
+  entries: Iterable<PlaceEntry>,
+): Change[] {
   const byRegion = new Map<string, PlaceEntry[]>()
   for (const entry of entries) {
     const region = regionOf(entry.prefix)

@@ -4,8 +4,9 @@
 // signed leave for one client prefix to report RTTs for a while, checked without any state.
 
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { Change, Directory } from '../../resolver/directory.ts'
+import type { Directory, Token } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
+import type { Applied } from './books.ts'
 import type { Caller } from './caller.ts'
 
 /** 192 random bits: not to be guessed, short enough to paste. */
@@ -33,44 +34,36 @@ export function matchesHash(secret: string, hash: string): boolean {
 
 /** Who holds which secret, by hash: an index over the directory, kept up by the core. */
 export class CredentialIndex {
-  readonly #callers = new Map<string, Caller>()
-  readonly #hashes = new Map<string, string>()
+  /** A token, or the name of a host. */
+  readonly #holders = new Map<string, Token | string>()
 
   constructor(directory: Directory) {
-    for (const [key, value] of directory.tokens) this.apply([{ kind: 'tokens', key, value }])
-    for (const [key, value] of directory.hosts) this.apply([{ kind: 'hosts', key, value }])
+    for (const token of directory.tokens.values()) this.#holders.set(token.hash, token)
+    for (const { name, credentialHash } of directory.hosts.values())
+      if (credentialHash !== null) this.#holders.set(credentialHash, name)
   }
 
-  apply(changes: readonly Change[]): void {
+  apply(changes: readonly Applied[]): void {
     for (const change of changes) {
-      if (change.kind === 'tokens') {
-        const token = change.value
-        this.#set(
-          `token ${change.key}`,
-          token?.hash,
-          token && { kind: token.scope.admin ? 'admin' : 'token', token },
-        )
-      } else if (change.kind === 'hosts') {
-        this.#set(`host ${change.key}`, change.value?.credentialHash, { kind: 'host', host: change.key })
-      }
+      if (change.kind === 'tokens')
+        this.#set(change.before?.hash ?? null, change.value?.hash ?? null, change.value)
+      else if (change.kind === 'hosts')
+        this.#set(change.before?.credentialHash ?? null, change.value?.credentialHash ?? null, change.key)
     }
   }
 
   /** The caller behind a secret. What is compared is its hash, so timing tells nothing of the secret. */
   find(secret: string | null): Caller {
     if (secret === null) return { kind: 'anonymous' }
-    const caller = this.#callers.get(hashSecret(secret))
-    if (caller !== undefined) return caller
+    const holder = this.#holders.get(hashSecret(secret))
+    if (typeof holder === 'string') return { kind: 'host', host: holder }
+    if (holder !== undefined) return { kind: holder.scope.admin ? 'admin' : 'token', token: holder }
     throw new Problem('unauthorized', 'nobody here has this token or credential; it may have been revoked')
   }
 
-  #set(owner: string, hash: string | null | undefined, caller: Caller | null): void {
-    const before = this.#hashes.get(owner)
-    if (before !== undefined) this.#callers.delete(before)
-    this.#hashes.delete(owner)
-    if (hash == null || caller === null) return
-    this.#hashes.set(owner, hash)
-    this.#callers.set(hash, caller)
+  #set(before: string | null, after: string | null, holder: Token | string | null): void {
+    if (before !== null && before !== after) this.#holders.delete(before)
+    if (after !== null && holder !== null) this.#holders.set(after, holder)
   }
 }
 

@@ -6,18 +6,19 @@
 // for every way in: joining, moving to another network, and proving an address afterwards.
 
 import { formatPrefix, localityPrefix, parseAddress } from '../../resolver/address.ts'
-import { type Directory, type Host, type Member, memberKey, type Service } from '../../resolver/directory.ts'
+import { type Host, type Member, memberKey, type Service } from '../../resolver/directory.ts'
 import { Problem } from '../problem.ts'
+import type { Books } from './books.ts'
 
 /** Throws Problem where a network of the host has no room for one more member, `name`, of the service. */
-export function refuseCrowd(directory: Directory, service: Service, name: string, host: Host): void {
+export function refuseCrowd(books: Books, service: Service, name: string, host: Host): void {
   if (!isLimited(service)) return
-  const before = directory.members.get(memberKey(service.name, name))
-  const known = before === undefined || before.left ? undefined : directory.hosts.get(before.host)
+  const before = books.members.get(memberKey(service.name, name))
+  const known = before === undefined || before.left ? undefined : books.hosts.get(before.host)
   const own = known === undefined ? new Set() : networksOf(known)
   const claimed = host.addresses.map(networkAt)
   for (const network of new Set([...networksOf(host), ...claimed])) {
-    const others = crowdIn(directory, service, network) - (own.has(network) ? 1 : 0)
+    const others = books.index.crowdIn(service.name, network) - (own.has(network) ? 1 : 0)
     if (others < service.maxPerPrefix) continue
     throw new Problem(
       'conflict',
@@ -27,49 +28,35 @@ export function refuseCrowd(directory: Directory, service: Service, name: string
 }
 
 /** Which of a host's `members` have no room where `host` now is and `before` was not: they are out of their services. */
-export function crowdedOut(
-  directory: Directory,
-  before: Host,
-  host: Host,
-  members: readonly Member[],
-): Member[] {
+export function crowdedOut(books: Books, before: Host, host: Host, members: readonly Member[]): Member[] {
   const known = networksOf(before)
   const entered = [...networksOf(host)].filter((network) => !known.has(network))
   if (entered.length === 0) return []
   const stay = new Map<string, number>()
   return members.filter((member) => {
-    const service = directory.services.get(member.service)
+    const service = books.services.get(member.service)
     if (member.left || service === undefined || !isLimited(service)) return false
     const own = stay.get(service.name) ?? 0
     const hasRoom = entered.every(
-      (network) => crowdIn(directory, service, network) + own < service.maxPerPrefix,
+      (network) => books.index.crowdIn(service.name, network) + own < service.maxPerPrefix,
     )
     if (hasRoom) stay.set(service.name, own + 1)
     return !hasRoom
   })
 }
 
-function isLimited(service: Service): boolean {
+/** Whether a service limits its crowds. */
+export function isLimited(service: Service): boolean {
   return service.join === 'open' && service.maxPerPrefix > 0
 }
 
-/** How many members of a service are in a network. */
-function crowdIn(directory: Directory, service: Service, network: string): number {
-  let crowd = 0
-  for (const member of directory.members.values()) {
-    if (member.service !== service.name || member.left) continue
-    const host = directory.hosts.get(member.host)
-    if (host !== undefined && networksOf(host).has(network)) crowd++
-  }
-  return crowd
-}
-
 /** Where a host has proved to be. */
-function networksOf({ publicAddress, proofs }: Host): Set<string> {
+export function networksOf({ publicAddress, proofs }: Host): Set<string> {
   const proven = Object.keys(proofs)
   return new Set((publicAddress === null ? proven : [publicAddress, ...proven]).map(networkAt))
 }
 
-function networkAt(address: string): string {
+/** The /24 or /48 of an address. */
+export function networkAt(address: string): string {
   return formatPrefix(localityPrefix(parseAddress(address)!))
 }

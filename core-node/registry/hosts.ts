@@ -3,11 +3,10 @@
 // Pure, as caller.ts says. A host proves itself by its own credential; a token lets it join; a name whose
 // lease ended may be reclaimed by a token that could have given it. Nobody becomes another's host.
 
-import { contains, localityPrefix, parseAddress, specialKind } from '../../resolver/address.ts'
+import { parseAddress, specialKind } from '../../resolver/address.ts'
 import {
   type Change,
   CORE_SERVICE,
-  type Directory,
   type Host,
   isLabel,
   type Member,
@@ -17,6 +16,7 @@ import {
 } from '../../resolver/directory.ts'
 import { type HostRequest, LEASE_SEC } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
+import type { Books } from './books.ts'
 import { type Caller, canonicalAddress, type Decision, requireAdmin, sameRecord } from './caller.ts'
 import { crowdedOut } from './crowd.ts'
 import { knownHost } from './known.ts'
@@ -43,10 +43,15 @@ export interface Enrolment {
 const FORGET_AFTER_MS = 7 * 24 * 3600_000
 /** Open joins are many and come back by themselves: an hour. */
 const FORGET_OPEN_AFTER_MS = 3600_000
+/** Hosts forgotten in one go: no more than what a commit takes in some ms. */
+const FORGOTTEN_AT_ONCE = 500
+/** Goodbyes that are remembered: a fleet that restarts. Members that come and go by the second would fill the books. */
+const GOODBYES_MAX = 10_000
+const EXCESS_AT_ONCE = 2
 
 /** A host joins, comes back or says again what it is. `credential` is told where it is new. */
 export function putHost(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   name: string,
   request: HostRequest,
@@ -55,8 +60,8 @@ export function putHost(
   if (!isLabel(name)) {
     throw new Problem('bad-request', `a host's name is one DNS label in lower case, not '${name}'`, 'name')
   }
-  const before = directory.hosts.get(name)
-  const renews = requireHostAuthority(directory, caller, name, before, by)
+  const before = books.hosts.get(name)
+  const renews = requireHostAuthority(books, caller, name, before, by)
   const addresses = [...new Set(request.addresses.map(hostAddress))]
   if (request.echo?.address && !addresses.includes(hostAddress(request.echo.address))) {
     throw new Problem(
@@ -97,8 +102,7 @@ export function putHost(
   }
   // The port that a connection came from says nothing new of the host: alone it is no reason to write.
   const same = before !== undefined && sameRecord({ ...before, publicPort: 0 }, { ...host, publicPort: 0 })
-  const out =
-    same || before === undefined ? [] : crowdedOut(directory, before, host, membersOf(directory, name))
+  const out = same || before === undefined ? [] : crowdedOut(books, before, host, membersOf(books, name))
   return {
     changes: same
       ? []
@@ -118,13 +122,13 @@ const DECLARED_PLACE_KM = 10
 
 /** Throws Problem where the caller may not be this host; true where it gets a new credential. */
 function requireHostAuthority(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   name: string,
   before: Host | undefined,
   by: Enrolment,
 ): boolean {
-  if (directory.members.has(memberKey(CORE_SERVICE, name))) {
+  if (books.members.has(memberKey(CORE_SERVICE, name))) {
     throw new Problem('conflict', `'${name}' is the name of a core`, 'name')
   }
   if (caller.kind === 'host') {
@@ -132,7 +136,7 @@ function requireHostAuthority(
     throw new Problem('forbidden', `this credential is that of the host '${caller.host}'`, 'name')
   }
   if (before === undefined) {
-    requireMayJoin(directory, caller, by)
+    requireMayJoin(books, caller, by)
     return true
   }
   if (caller.kind === 'admin') return true
@@ -144,7 +148,7 @@ function requireHostAuthority(
       'name',
     )
   }
-  if (!mayReclaim(directory, caller, before)) {
+  if (!mayReclaim(books, caller, before)) {
     throw new Problem(
       'forbidden',
       `the name '${name}' belongs to a host that joined by another token`,
@@ -154,26 +158,20 @@ function requireHostAuthority(
   return true
 }
 
-function requireMayJoin(directory: Directory, caller: Caller, by: Enrolment): void {
+function requireMayJoin(books: Books, caller: Caller, by: Enrolment): void {
   if (caller.kind !== 'anonymous') return
-  if (![...directory.services.values()].some((service) => service.join === 'open')) {
+  if (![...books.services.values()].some((service) => service.join === 'open')) {
     throw new Problem('unauthorized', 'no service here is open to all: join with a token as Bearer')
   }
-  const prefix = localityPrefix(parseAddress(by.fromAddress)!)
-  let near = 0
-  for (const host of directory.hosts.values()) {
-    const address =
-      host.tokenId === null && host.publicAddress !== null ? parseAddress(host.publicAddress) : null
-    if (address !== null && contains(prefix, address)) near++
-  }
+  const near = books.index.openHostsNear(by.fromAddress)
   if (near < OPEN_HOSTS_PER_PREFIX) return
   throw new Problem('too-many', `${near} hosts joined from your network without a token: that is the limit`)
 }
 
 /** A token may take over a dead host's name if it admitted that host, or covers every service that it is in. */
-function mayReclaim(directory: Directory, caller: Caller, host: Host): boolean {
+function mayReclaim(books: Books, caller: Caller, host: Host): boolean {
   if (caller.kind === 'token' && (caller.token.id === host.tokenId || caller.token.scope.admin)) return true
-  const services = membersOf(directory, host.name).map((member) => directory.services.get(member.service))
+  const services = membersOf(books, host.name).map((member) => books.services.get(member.service))
   if (caller.kind === 'token')
     return services.every((service) => service && covers(caller.token, service.name))
   return host.tokenId === null && services.every((service) => service?.join === 'open')
@@ -217,27 +215,20 @@ function proofsFor(
   return proofs
 }
 
-/** A host says goodbye: it and its members are no more up for choice. */
-export function removeHost(
-  directory: Directory,
-  caller: Caller,
-  name: string,
-  epochMs: number,
-): Decision<void> {
-  const host = knownHost(directory, name)
+/**
+ * A host says goodbye: it and its members are no more up for choice. Who joined by a token is remembered
+ * for a while, its drained members above all; who joined openly is not: anyone could fill the books with goodbyes.
+ */
+export function removeHost(books: Books, caller: Caller, name: string, epochMs: number): Decision<void> {
+  const host = knownHost(books, name)
   if (!(caller.kind === 'host' && caller.host === name)) requireAdmin(caller)
-  if (directory.members.has(memberKey(CORE_SERVICE, name))) {
+  if (books.members.has(memberKey(CORE_SERVICE, name))) {
     throw new Problem('forbidden', `'${name}' is a core; stop it instead`)
   }
-  const changes: Change[] = []
-  for (const member of membersOf(directory, name)) {
-    changes.push({
-      kind: 'members',
-      key: memberKey(member.service, member.name),
-      value: { ...member, left: true },
-    })
-  }
-  changes.push({ kind: 'hosts', key: name, value: { ...host, presence: 'left', presenceSinceMs: epochMs } })
+  const changes =
+    host.tokenId === null
+      ? removal(books, name)
+      : [...goodbye(books, host, epochMs), ...excessGoodbyes(books, name)]
   return { changes, result: undefined }
 }
 
@@ -247,9 +238,43 @@ export function leaving(host: Host | undefined, member: Member): Change {
   return { kind: 'members', key: memberKey(member.service, member.name), value }
 }
 
+function goodbye(books: Books, host: Host, epochMs: number): Change[] {
+  const changes: Change[] = []
+  for (const member of membersOf(books, host.name)) {
+    if (member.left) continue
+    const key = memberKey(member.service, member.name)
+    changes.push({ kind: 'members', key, value: { ...member, left: true } })
+  }
+  if (host.presence === 'left') return changes
+  const value: Host = { ...host, presence: 'left', presenceSinceMs: epochMs }
+  return [...changes, { kind: 'hosts', key: host.name, value }]
+}
+
+/** The oldest goodbyes where there are too many; each new one makes room for itself and a bit more. */
+function excessGoodbyes(books: Books, leaving: string): Change[] {
+  const changes: Change[] = []
+  let excess = Math.min(EXCESS_AT_ONCE, books.index.left.size + 1 - GOODBYES_MAX)
+  for (const name of books.index.left) {
+    if (excess <= 0) break
+    // What an operator drained stays so when it comes back.
+    if (name === leaving || membersOf(books, name).some((member) => member.drained)) continue
+    changes.push(...removal(books, name))
+    excess--
+  }
+  return changes
+}
+
+/** A host and its members, off the books. */
+function removal(books: Books, name: string): Change[] {
+  const changes: Change[] = []
+  for (const key of books.index.membersOf(name)) changes.push({ kind: 'members', key, value: null })
+  changes.push({ kind: 'hosts', key: name, value: null })
+  return changes
+}
+
 /** What an attempt to reach a host showed: `proven` of its addresses answered an echo from outside. */
-export function proofChanges(directory: Directory, tried: Host, proven: readonly string[]): Change[] {
-  const host = directory.hosts.get(tried.name)
+export function proofChanges(books: Books, tried: Host, proven: readonly string[]): Change[] {
+  const host = books.hosts.get(tried.name)
   if (host === undefined || !sameRecord({ echo: host.echo }, { echo: tried.echo })) return []
   const proofs: Record<string, Proof> = { ...host.proofs }
   for (const address of proven) if (host.addresses.includes(address)) proofs[address] = 'echo'
@@ -259,28 +284,25 @@ export function proofChanges(directory: Directory, tried: Host, proven: readonly
     reachable: proven.length > 0 || Object.values(proofs).includes('echo'),
   }
   if (sameRecord(host, value)) return []
-  const out = crowdedOut(directory, host, value, membersOf(directory, host.name))
+  const out = crowdedOut(books, host, value, membersOf(books, host.name))
   return [{ kind: 'hosts', key: host.name, value }, ...out.map((member) => leaving(host, member))]
 }
 
-/** What said goodbye or fell silent so long ago that its name may be forgotten. */
-export function forgotten(directory: Directory, epochMs: number): Change[] {
+/** What said goodbye or fell silent so long ago that its name may be forgotten; some of it, where it is much. */
+export function forgotten(books: Books, epochMs: number): Change[] {
   const changes: Change[] = []
-  for (const host of directory.hosts.values()) {
-    if (!host.agent || host.presence === 'live') continue
+  let count = 0
+  for (const name of [...books.index.left, ...books.index.silent]) {
+    const host = books.hosts.get(name)!
     const afterMs = host.tokenId === null ? FORGET_OPEN_AFTER_MS : FORGET_AFTER_MS
     if (epochMs - host.presenceSinceMs < afterMs) continue
-    for (const member of membersOf(directory, host.name)) {
-      changes.push({ kind: 'members', key: memberKey(member.service, member.name), value: null })
-    }
-    changes.push({ kind: 'hosts', key: host.name, value: null })
+    changes.push(...removal(books, name))
+    if (++count === FORGOTTEN_AT_ONCE) break
   }
   return changes
 }
 
 /** The members on one host. */
-export function membersOf(directory: Directory, host: string): Member[] {
-  const members: Member[] = []
-  for (const member of directory.members.values()) if (member.host === host) members.push(member)
-  return members
+export function membersOf(books: Books, host: string): Member[] {
+  return Array.from(books.index.membersOf(host), (key) => books.members.get(key)!)
 }

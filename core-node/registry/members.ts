@@ -7,7 +7,6 @@ import { formatAddress, formatHostPort, parseAddress, withoutBrackets } from '..
 import {
   type Change,
   CORE_SERVICE,
-  type Directory,
   type Host,
   isLabel,
   type Member,
@@ -16,6 +15,7 @@ import {
 } from '../../resolver/directory.ts'
 import { LEASE_SEC, type MemberRequest } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
+import type { Books } from './books.ts'
 import {
   type Caller,
   canonicalAddress,
@@ -25,7 +25,7 @@ import {
   sameRecord,
 } from './caller.ts'
 import { refuseCrowd } from './crowd.ts'
-import { covers, type Enrolment, hostAddress, leaving, membersOf } from './hosts.ts'
+import { covers, type Enrolment, hostAddress, leaving } from './hosts.ts'
 import { knownMember } from './known.ts'
 
 /** Members of one host, those that left included: what a machine can serve, not what it can make up. */
@@ -33,14 +33,14 @@ const MEMBERS_PER_HOST = 1000
 
 /** A member joins its service or says again what it is. */
 export function putMember(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   serviceName: string,
   name: string,
   request: MemberRequest,
   by: Enrolment,
 ): Decision<Member> {
-  const service = directory.services.get(serviceName)
+  const service = books.services.get(serviceName)
   if (service === undefined)
     throw new Problem('not-found', `there is no service '${serviceName}'; make it first`)
   if (serviceName === CORE_SERVICE)
@@ -48,11 +48,11 @@ export function putMember(
   if (!isLabel(name)) {
     throw new Problem('bad-request', `a member's name is one DNS label in lower case, not '${name}'`, 'name')
   }
-  const before = directory.members.get(memberKey(serviceName, name))
+  const before = books.members.get(memberKey(serviceName, name))
   const changes: Change[] = []
-  const host = hostOfMember(directory, caller, service, name, request, by, changes)
-  refuseTakenMember(directory, before, host)
-  refuseCrowd(directory, service, name, host)
+  const host = hostOfMember(books, caller, service, name, request, by, changes)
+  refuseTakenMember(books, before, host)
+  refuseCrowd(books, service, name, host)
   const member = memberFrom(service, name, host, request, before, caller)
   const same = before !== undefined && sameRecord(before, member)
   if (!same) changes.push({ kind: 'members', key: memberKey(serviceName, name), value: member })
@@ -61,7 +61,7 @@ export function putMember(
 
 /** The host that the request is about, if the caller may speak for it; for an administrator's member without agent, one is made. */
 function hostOfMember(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   service: Service,
   name: string,
@@ -73,10 +73,10 @@ function hostOfMember(
     throw new Problem('unauthorized', 'register the host first (PUT /v1/hosts/NAME), then use its credential')
   }
   if (caller.kind === 'admin' && request.host === undefined) {
-    return agentlessHost(directory, service, name, request, by, changes)
+    return agentlessHost(books, service, name, request, by, changes)
   }
   const hostName = request.host ?? (caller.kind === 'host' ? caller.host : name)
-  const host = directory.hosts.get(hostName)
+  const host = books.hosts.get(hostName)
   if (host === undefined) {
     throw new Problem(
       'not-found',
@@ -98,10 +98,10 @@ function hostOfMember(
       'host',
     )
   }
-  const before = directory.members.get(memberKey(service.name, name))
+  const before = books.members.get(memberKey(service.name, name))
   if (before?.host !== hostName) {
-    requireMayServe(directory, host, service)
-    if (membersOf(directory, hostName).length >= MEMBERS_PER_HOST) {
+    requireMayServe(books, host, service)
+    if (books.index.memberCount(hostName) >= MEMBERS_PER_HOST) {
       throw new Problem(
         'conflict',
         `the host '${hostName}' has ${MEMBERS_PER_HOST} members: that is the limit`,
@@ -113,9 +113,9 @@ function hostOfMember(
 }
 
 /** The token that a host joined by says which services it may serve; open services take any host. What it serves already outlives the token. */
-function requireMayServe(directory: Directory, host: Host, service: Service): void {
+function requireMayServe(books: Books, host: Host, service: Service): void {
   if (service.join === 'open') return
-  const token = host.tokenId === null ? undefined : directory.tokens.get(host.tokenId)
+  const token = host.tokenId === null ? undefined : books.tokens.get(host.tokenId)
   if (token !== undefined && covers(token, service.name)) return
   const why =
     token === undefined
@@ -128,7 +128,7 @@ function requireMayServe(directory: Directory, host: Host, service: Service): vo
 }
 
 function agentlessHost(
-  directory: Directory,
+  books: Books,
   service: Service,
   name: string,
   request: MemberRequest,
@@ -136,7 +136,7 @@ function agentlessHost(
   changes: Change[],
 ): Host {
   const hostName = `${name}.${service.name}`
-  const before = directory.hosts.get(hostName)
+  const before = books.hosts.get(hostName)
   const addresses = [...new Set((request.addresses ?? []).map(hostAddress))]
   if (addresses.length === 0) {
     throw new Problem('bad-request', 'a member without agent needs its addresses', 'addresses')
@@ -173,9 +173,9 @@ function agentlessHost(
   return host
 }
 
-function refuseTakenMember(directory: Directory, before: Member | undefined, host: Host): void {
+function refuseTakenMember(books: Books, before: Member | undefined, host: Host): void {
   if (before === undefined || before.host === host.name || before.left) return
-  if (directory.hosts.get(before.host)?.presence !== 'live') return
+  if (books.hosts.get(before.host)?.presence !== 'live') return
   throw new Problem(
     'conflict',
     `the member '${before.service}/${before.name}' is held by the live host '${before.host}'`,
@@ -265,20 +265,20 @@ function defaultCheck(host: Host, port: number | undefined, url: URL | null): st
 
 /** A member leaves (its host says so: kept as left), or is taken off the books (an administrator). */
 export function removeMember(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   serviceName: string,
   name: string,
 ): Decision<void> {
   const key = memberKey(serviceName, name)
-  const member = knownMember(directory, serviceName, name)
+  const member = knownMember(books, serviceName, name)
   if (serviceName === CORE_SERVICE) throw new Problem('forbidden', `'${name}' is a core; stop it instead`)
   if (caller.kind === 'host' && caller.host === member.host) {
-    return { changes: [leaving(directory.hosts.get(member.host), member)], result: undefined }
+    return { changes: [leaving(books.hosts.get(member.host), member)], result: undefined }
   }
   requireAdmin(caller)
   const changes: Change[] = [{ kind: 'members', key, value: null }]
-  if (directory.hosts.get(member.host)?.agent === false) {
+  if (books.hosts.get(member.host)?.agent === false) {
     changes.push({ kind: 'hosts', key: member.host, value: null })
   }
   return { changes, result: undefined }
@@ -286,14 +286,14 @@ export function removeMember(
 
 /** Takes a member out of choice, or back in, without its host leaving. */
 export function setDrained(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   serviceName: string,
   name: string,
   drained: boolean,
 ): Decision<Member> {
   const key = memberKey(serviceName, name)
-  const member = knownMember(directory, serviceName, name)
+  const member = knownMember(books, serviceName, name)
   if (!(caller.kind === 'host' && caller.host === member.host)) requireAdmin(caller)
   const value = { ...member, drained }
   return { changes: member.drained === drained ? [] : [{ kind: 'members', key, value }], result: value }

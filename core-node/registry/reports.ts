@@ -3,12 +3,15 @@
 // Pure, as caller.ts says; who reported was made sure of before. Others' members are passed over, and what
 // was said already changes nothing.
 
-import { type Change, type Directory, type Health, type Host, memberKey } from '../../resolver/directory.ts'
+import { type Change, type Health, type Host, memberKey } from '../../resolver/directory.ts'
 import type { Beat } from '../../server-agent/protocol/messages.ts'
+import type { Books } from './books.ts'
+
+type Known = Pick<Books, 'hosts' | 'members'>
 
 /** What a heartbeat says that must be kept: a silent host is back, a member's health flipped. Others' members are passed over. */
-export function heardChanges(directory: Directory, hostName: string, beat: Beat, epochMs: number): Change[] {
-  const host = directory.hosts.get(hostName)
+export function heardChanges(books: Known, hostName: string, beat: Beat, epochMs: number): Change[] {
+  const host = books.hosts.get(hostName)
   if (host === undefined || host.presence === 'left') return []
   const changes: Change[] = []
   if (host.presence === 'silent') {
@@ -19,7 +22,7 @@ export function heardChanges(directory: Directory, hostName: string, beat: Beat,
     })
   }
   for (const { service, name, health } of beat.members ?? []) {
-    const member = directory.members.get(memberKey(service, name))
+    const member = books.members.get(memberKey(service, name))
     if (health === undefined || member?.host !== hostName || member.health === health) continue
     changes.push({ kind: 'members', key: memberKey(service, name), value: { ...member, health } })
   }
@@ -27,10 +30,10 @@ export function heardChanges(directory: Directory, hostName: string, beat: Beat,
 }
 
 /** What a heartbeat says of loads: answered with at once, not worth a write each. */
-export function loadChanges(directory: Directory, host: Host, beat: Beat): Change[] {
+export function loadChanges(books: Known, host: Host, beat: Beat): Change[] {
   const changes: Change[] = []
   for (const { service, name, load } of beat.members ?? []) {
-    const member = directory.members.get(memberKey(service, name))
+    const member = books.members.get(memberKey(service, name))
     if (load === undefined || member?.host !== host.name || member.load === load) continue
     changes.push({ kind: 'members', key: memberKey(service, name), value: { ...member, load } })
   }
@@ -39,12 +42,12 @@ export function loadChanges(directory: Directory, host: Host, beat: Beat): Chang
 
 /** Health that checks by other hosts decided, by member key. */
 export function healthChanges(
-  directory: Directory,
+  books: Known,
   decided: readonly { member: string; health: Health }[],
 ): Change[] {
   const changes: Change[] = []
   for (const { member: key, health } of decided) {
-    const member = directory.members.get(key)
+    const member = books.members.get(key)
     if (member === undefined || member.health === health) continue
     changes.push({ kind: 'members', key, value: { ...member, health } })
   }

@@ -8,14 +8,15 @@ import {
   type AllDown,
   type Change,
   CORE_SERVICE,
-  type Directory,
   isLabel,
+  memberKey,
   POLICIES,
   type Policy,
   type Service,
 } from '../../resolver/directory.ts'
 import { Attributes } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
+import type { Books } from './books.ts'
 import {
   type Caller,
   canonicalAddress,
@@ -105,7 +106,7 @@ export type ServiceRequest = Static<typeof ServiceRequest>
 
 /** Makes or replaces a service. Problems: bad-request with its field, conflict over a name. */
 export function putService(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   name: string,
   request: ServiceRequest,
@@ -118,8 +119,8 @@ export function putService(
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
   const service = withinZone(serviceFrom(name, request), zone)
-  refuseTakenNames(directory, service)
-  const before = directory.services.get(name)
+  refuseTakenNames(books, service)
+  const before = books.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
   return {
     changes: same ? [] : [{ kind: 'services', key: name, value: service }],
@@ -187,9 +188,9 @@ function allDownFrom(request: ServiceRequest): AllDown {
   return { mode }
 }
 
-function refuseTakenNames(directory: Directory, service: Service): void {
+function refuseTakenNames(books: Books, service: Service): void {
   const wanted = new Set([service.name, ...service.aliases])
-  for (const other of directory.services.values()) {
+  for (const other of books.services.values()) {
     if (other.name === service.name) continue
     for (const name of [other.name, ...other.aliases]) {
       if (!wanted.has(name)) continue
@@ -200,16 +201,16 @@ function refuseTakenNames(directory: Directory, service: Service): void {
 }
 
 /** Removes a service with its members, and the agentless hosts that were nothing else. */
-export function removeService(directory: Directory, caller: Caller, name: string): Decision<void> {
+export function removeService(books: Books, caller: Caller, name: string): Decision<void> {
   requireAdmin(caller)
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
-  knownService(directory, name)
+  knownService(books, name)
   const changes: Change[] = [{ kind: 'services', key: name, value: null }]
-  for (const [key, member] of directory.members) {
+  for (const member of books.members.values()) {
     if (member.service !== name) continue
-    changes.push({ kind: 'members', key, value: null })
-    if (directory.hosts.get(member.host)?.agent === false) {
+    changes.push({ kind: 'members', key: memberKey(name, member.name), value: null })
+    if (books.hosts.get(member.host)?.agent === false) {
       changes.push({ kind: 'hosts', key: member.host, value: null })
     }
   }

@@ -4,7 +4,8 @@
 // Invariant: a roll takes nobody's cookie away: the secret before stays good for a day more, far longer
 // than a cookie lives (RFC 9018, 4.3). Pure: clock and random bytes by argument.
 
-import type { Change, Directory } from '../../resolver/directory.ts'
+import type { Change } from '../../resolver/directory.ts'
+import type { Records } from './draft-map.ts'
 
 const TICKET_KEY = 'ticket-key'
 const COOKIE_SECRETS = 'cookie-secrets'
@@ -15,7 +16,7 @@ const TICKET_KEY_BYTES = 32
 
 /** The settings to commit for secrets that are missing or due to be rolled. */
 export function dueSecrets(
-  settings: Directory['settings'],
+  settings: Records<string>,
   epochMs: number,
   randomHex: (bytes: number) => string,
 ): Change[] {
@@ -33,16 +34,16 @@ export function dueSecrets(
   return changes
 }
 
-export function ticketKey(settings: Directory['settings']): Uint8Array {
+export function ticketKey(settings: Records<string>): Uint8Array {
   return Buffer.from(settings.get(TICKET_KEY)!, 'hex')
 }
 
 /** 16 bytes each: the current one, then the one before it. */
-export function cookieSecrets(settings: Directory['settings']): Uint8Array[] {
+export function cookieSecrets(settings: Records<string>): Uint8Array[] {
   return stamped(settings).map(({ hex }) => Buffer.from(hex, 'hex'))
 }
 
-function stamped(settings: Directory['settings']): { hex: string; sinceMs: number }[] {
+function stamped(settings: Records<string>): { hex: string; sinceMs: number }[] {
   const entries = settings.get(COOKIE_SECRETS)?.split(',') ?? []
   return entries.map((entry) => {
     const [hex = '', sinceMs] = entry.split('@')

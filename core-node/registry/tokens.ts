@@ -3,9 +3,10 @@
 // Pure, as caller.ts says. Of a secret only its hash comes here.
 
 import { type Static, Type } from 'typebox'
-import { CORE_SERVICE, type Directory, type Token } from '../../resolver/directory.ts'
+import { CORE_SERVICE, type Token } from '../../resolver/directory.ts'
 import { LABEL_PATTERN } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
+import type { Books } from './books.ts'
 import { type Caller, type Decision, requireAdmin } from './caller.ts'
 
 const Label = Type.String({ pattern: LABEL_PATTERN })
@@ -24,7 +25,7 @@ export type TokenRequest = Static<typeof TokenRequest>
 
 /** A token's record; `fresh` brings its id and the hash of its secret. */
 export function createToken(
-  directory: Directory,
+  books: Books,
   caller: Caller,
   request: TokenRequest,
   fresh: { readonly id: string; readonly hash: string; readonly epochMs: number },
@@ -40,7 +41,7 @@ export function createToken(
   for (const name of services) {
     if (name === CORE_SERVICE)
       throw new Problem('bad-request', 'the members of core are the cores themselves', 'services')
-    if (!directory.services.has(name)) {
+    if (!books.services.has(name)) {
       throw new Problem('not-found', `there is no service '${name}'; make it first`, 'services')
     }
   }
@@ -55,12 +56,12 @@ export function createToken(
 }
 
 /** Takes a token back. Hosts that joined by it stay until they leave or are removed; the last admin token stays. */
-export function revokeToken(directory: Directory, caller: Caller, id: string): Decision<void> {
+export function revokeToken(books: Books, caller: Caller, id: string): Decision<void> {
   requireAdmin(caller)
-  const token = directory.tokens.get(id)
+  const token = books.tokens.get(id)
   if (token === undefined) throw new Problem('not-found', `there is no token '${id}'`)
   if (token.scope.admin) {
-    const admins = [...directory.tokens.values()].filter((other) => other.scope.admin)
+    const admins = [...books.tokens.values()].filter((other) => other.scope.admin)
     if (admins.length === 1) {
       throw new Problem('conflict', 'this is the last admin token; create another before you revoke it')
     }

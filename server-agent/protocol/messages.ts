@@ -38,6 +38,72 @@ export const Attributes = Type.Record(
   },
 )
 
+const health = Type.Union([Type.Literal('up'), Type.Literal('down'), Type.Literal('unknown')])
+const load = Type.Union([Type.Number({ minimum: 0, maximum: 1e15 }), Type.Null()])
+
+const memberFields = {
+  addresses: Type.Optional(
+    Type.Array(AddressText, { maxItems: 8, description: 'Served addresses; without it: the host’s' }),
+  ),
+  port: Type.Optional(Port),
+  url: Type.Optional(
+    Type.String({ maxLength: 2048, pattern: '^https?://', description: 'Base URL for redirects' }),
+  ),
+  attributes: Type.Optional(Attributes),
+  weight: Type.Optional(Type.Number({ minimum: 0, maximum: 1e6, default: 1 })),
+  capacity: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 1e15, default: 1 })),
+  load: Type.Optional(load),
+  health: Type.Optional(health),
+}
+
+export const MemberRequest = Type.Object(
+  {
+    host: Type.Optional(
+      Type.String({
+        maxLength: 127,
+        description:
+          'Whose member; without it: the host of the credential; for an administrator: none, nearby hosts check it',
+      }),
+    ),
+    ...memberFields,
+    check: Type.Optional(
+      Type.String({
+        maxLength: 2048,
+        pattern: '^(tcp|https?)://',
+        description: 'For a member without agent: what nearby hosts check',
+      }),
+    ),
+  },
+  closed,
+)
+export type MemberRequest = Static<typeof MemberRequest>
+
+/** A member that joins with its host, by one message. */
+export const JoiningMember = Type.Object(
+  {
+    service: Label,
+    name: Type.Optional(
+      Type.String({ pattern: LABEL_PATTERN, description: 'Within the service; without it: the host’s name' }),
+    ),
+    ...memberFields,
+  },
+  closed,
+)
+export type JoiningMember = Static<typeof JoiningMember>
+/** More join by a message each: a message is decided in one go, while all else waits. */
+export const MAX_JOINING = 250
+
+export const MemberReply = Type.Object({
+  service: Label,
+  member: Label,
+  host: Type.String(),
+  state: Type.String({
+    description: 'live, or why it is not answered with: unverified, down, drained, silent',
+  }),
+  hint: Type.Optional(Type.String({ description: 'What to do about that state' })),
+})
+export type MemberReply = Static<typeof MemberReply>
+
 export const HostRequest = Type.Object(
   {
     addresses: Type.Array(AddressText, {
@@ -66,6 +132,13 @@ export const HostRequest = Type.Object(
         { ...closed, description: 'Where it is, if its operator knows better than geography' },
       ),
     ),
+    members: Type.Optional(
+      Type.Array(JoiningMember, {
+        maxItems: MAX_JOINING,
+        description:
+          'Members to put with it: all of this message or nothing; those not named stay as they are',
+      }),
+    ),
   },
   closed,
 )
@@ -89,55 +162,11 @@ export const HostReply = Type.Object({
     description: 'Whether its echo answered from outside; null: not known yet',
   }),
   proofs: Type.Record(Type.String(), Type.String(), { description: 'Which addresses are proven, and how' }),
+  members: Type.Optional(
+    Type.Array(MemberReply, { description: 'Those that the request named, in its order' }),
+  ),
 })
 export type HostReply = Static<typeof HostReply>
-
-const health = Type.Union([Type.Literal('up'), Type.Literal('down'), Type.Literal('unknown')])
-const load = Type.Union([Type.Number({ minimum: 0, maximum: 1e15 }), Type.Null()])
-
-export const MemberRequest = Type.Object(
-  {
-    host: Type.Optional(
-      Type.String({
-        maxLength: 127,
-        description:
-          'Whose member; without it: the host of the credential; for an administrator: none, nearby hosts check it',
-      }),
-    ),
-    addresses: Type.Optional(
-      Type.Array(AddressText, { maxItems: 8, description: 'Served addresses; without it: the host’s' }),
-    ),
-    port: Type.Optional(Port),
-    url: Type.Optional(
-      Type.String({ maxLength: 2048, pattern: '^https?://', description: 'Base URL for redirects' }),
-    ),
-    attributes: Type.Optional(Attributes),
-    weight: Type.Optional(Type.Number({ minimum: 0, maximum: 1e6, default: 1 })),
-    capacity: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 1e15, default: 1 })),
-    load: Type.Optional(load),
-    health: Type.Optional(health),
-    check: Type.Optional(
-      Type.String({
-        maxLength: 2048,
-        pattern: '^(tcp|https?)://',
-        description: 'For a member without agent: what nearby hosts check',
-      }),
-    ),
-  },
-  closed,
-)
-export type MemberRequest = Static<typeof MemberRequest>
-
-export const MemberReply = Type.Object({
-  service: Label,
-  member: Label,
-  host: Type.String(),
-  state: Type.String({
-    description: 'live, or why it is not answered with: unverified, down, drained, silent',
-  }),
-  hint: Type.Optional(Type.String({ description: 'What to do about that state' })),
-})
-export type MemberReply = Static<typeof MemberReply>
 
 /** What an agent found out by an order. Only orders that were given to this host count; others are dropped and counted. */
 export const OrderResult = Type.Object(

@@ -19,12 +19,11 @@ const HERE = peer('127.0.0.1')
 
 /** A host that joined, by its credential, with one member of `mirror`. */
 async function join1(fixture: CoreFixture, name: string, request: object = {}): Promise<string> {
-  const { core } = fixture
-  const { credential } = await core.putHost(ADMIN, name, { addresses: ['127.0.0.1'], ...request }, HERE)
+  const { core, config } = fixture
+  const admin = core.authenticate(readFileSync(join(config.data, 'admin-token'), 'utf8').trim())
+  const { credential } = await core.putHost(admin, name, { addresses: ['127.0.0.1'], ...request }, HERE)
   const caller = core.authenticate(credential!)
-  await core
-    .putMember(caller, 'mirror', name, { port: 80 }, HERE)
-    .catch(() => core.putMember(ADMIN, 'mirror', name, { host: name, port: 80 }, HERE))
+  await core.putMember(caller, 'mirror', name, { port: 80 }, HERE)
   return credential!
 }
 

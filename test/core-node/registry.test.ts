@@ -4,6 +4,7 @@ import t from 'tap'
 import { CheckBoard } from '../../core-node/measuring/checks.ts'
 import { OrderBook } from '../../core-node/measuring/orders.ts'
 import { Problem, type ProblemCode } from '../../core-node/problem.ts'
+import { Books } from '../../core-node/registry/books.ts'
 import type { Caller, Decision } from '../../core-node/registry/caller.ts'
 import {
   CredentialIndex,
@@ -20,11 +21,12 @@ import {
   putHost,
   removeHost,
 } from '../../core-node/registry/hosts.ts'
+import { putHostWithMembers } from '../../core-node/registry/joining.ts'
 import { putMember, removeMember, setDrained } from '../../core-node/registry/members.ts'
 import { heardChanges } from '../../core-node/registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from '../../core-node/registry/services.ts'
 import { createToken, revokeToken } from '../../core-node/registry/tokens.ts'
-import { applyChanges, type Directory, emptyDirectory, type Token } from '../../resolver/directory.ts'
+import { emptyDirectory, type Host, type Token } from '../../resolver/directory.ts'
 import type { EchoOrder, HostRequest, MemberRequest } from '../../server-agent/protocol/messages.ts'
 
 type Assertions = Pick<typeof t, 'equal' | 'match' | 'fail'>
@@ -58,12 +60,12 @@ function by(overrides: Partial<Enrolment> = {}): Enrolment {
   }
 }
 
-/** A directory in which decisions take effect, as in a core. */
-class Books {
-  readonly directory: Directory = emptyDirectory()
+/** Books in which decisions take effect, as in a core. */
+class World {
+  readonly directory = new Books(emptyDirectory())
 
   do<T>(decision: Decision<T>): T {
-    applyChanges(this.directory, decision.changes)
+    this.directory.publish(decision.changes)
     return decision.result
   }
   service(name: string, request: ServiceRequest = {}): void {
@@ -71,8 +73,15 @@ class Books {
   }
   token(...services: string[]): Caller & { kind: 'token' } {
     const caller = asToken(...services)
-    this.directory.tokens.set(caller.token.id, caller.token)
+    this.directory.publish([{ kind: 'tokens', key: caller.token.id, value: caller.token }])
     return caller
+  }
+  revoke(caller: Caller & { kind: 'token' }): void {
+    this.directory.publish([{ kind: 'tokens', key: caller.token.id, value: null }])
+  }
+  fallSilent(name: string, presenceSinceMs: number): void {
+    const value: Host = { ...this.directory.hosts.get(name)!, presence: 'silent', presenceSinceMs }
+    this.directory.publish([{ kind: 'hosts', key: name, value }])
   }
   host(caller: Caller, name: string, request: Partial<HostRequest> = {}, at = by()) {
     return this.do(putHost(this.directory, caller, name, { addresses: ['192.0.2.1'], ...request }, at))
@@ -95,7 +104,7 @@ function refuses(t: Assertions, run: () => unknown, code: ProblemCode, says: Reg
 }
 
 t.test('a service gets the contract’s defaults, and putting it again changes nothing', (t) => {
-  const books = new Books()
+  const books = new World()
   const { service, created } = books.do(putService(books.directory, admin, 'mirror', {}, 'any.test'))
   t.ok(created)
   t.match(service, { policy: 'nearest', ttlSec: 30, minAddrs: 1, maxAddrs: 2, verify: 'echo', join: 'token' })
@@ -106,7 +115,7 @@ t.test('a service gets the contract’s defaults, and putting it again changes n
 })
 
 t.test('a service that makes no sense is refused with the field that was wrong', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('web', { aliases: ['www', 'www.example.org'] })
   const put = (name: string, request: ServiceRequest) => () =>
     putService(books.directory, admin, name, request, 'any.test')
@@ -141,7 +150,7 @@ t.test('a service that makes no sense is refused with the field that was wrong',
 })
 
 t.test('only an administrator changes services and tokens', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   refuses(t, () => putService(books.directory, anonymous, 'm', {}, 'any.test'), 'unauthorized', /admin token/)
   refuses(
@@ -175,19 +184,22 @@ t.test('only an administrator changes services and tokens', (t) => {
 })
 
 t.test('the last admin token can not be revoked', (t) => {
-  const books = new Books()
+  const books = new World()
   const make = (id: string): Token =>
     books.do(createToken(books.directory, admin, { admin: true }, { id, hash: id, epochMs: 0 }))
   make('1')
   refuses(t, () => revokeToken(books.directory, admin, '1'), 'conflict', /last admin token/)
   make('2')
   books.do(revokeToken(books.directory, admin, '1'))
-  t.same([...books.directory.tokens.keys()], ['2'])
+  t.same(
+    Array.from(books.directory.tokens.values(), ({ id }) => id),
+    ['2'],
+  )
   t.end()
 })
 
 t.test('a host joins by a token, gets its own credential once, and may say the same again', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token = books.token('mirror')
   refuses(t, () => books.host(anonymous, 'a'), 'unauthorized', /join with a token/)
@@ -214,7 +226,7 @@ t.test('a host joins by a token, gets its own credential once, and may say the s
 t.test(
   'a live host’s name can not be taken; one whose lease ended can, by a token that could have given it',
   (t) => {
-    const books = new Books()
+    const books = new World()
     books.service('mirror')
     books.service('other')
     const token = books.token('mirror')
@@ -223,8 +235,7 @@ t.test(
     books.member(asHost('a'), 'mirror', 'a')
     refuses(t, () => books.host(token, 'a'), 'conflict', /live host/, 'name')
     refuses(t, () => books.host(asHost('b'), 'a'), 'forbidden', /that of the host 'b'/)
-    const host = books.directory.hosts.get('a')!
-    books.directory.hosts.set('a', { ...host, presence: 'silent' })
+    books.fallSilent('a', 0)
     refuses(t, () => books.host(foreign, 'a'), 'forbidden', /another token/)
     refuses(t, () => books.host(anonymous, 'a'), 'forbidden', /another token/)
     const second = books.host(
@@ -240,7 +251,7 @@ t.test(
 )
 
 t.test('a join whose reply was lost may be repeated until its credential was shown', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token = books.token('mirror')
   const foreign = books.token('other')
@@ -253,7 +264,7 @@ t.test('a join whose reply was lost may be repeated until its credential was sho
 })
 
 t.test('an echo at somebody else’s address is refused', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const echo = { address: '198.51.100.66', port: 53 }
   refuses(
@@ -271,7 +282,7 @@ t.test('an echo at somebody else’s address is refused', (t) => {
 })
 
 t.test('a host that said goodbye registers again before its members do', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   books.host(books.token('mirror'), 'a')
   books.do(removeHost(books.directory, asHost('a'), 'a', 0))
@@ -280,20 +291,20 @@ t.test('a host that said goodbye registers again before its members do', (t) => 
 })
 
 t.test('what a host serves already outlives the token that it joined by', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   books.service('game')
   const token = books.token('mirror', 'game')
   books.host(token, 'a')
   books.member(asHost('a'), 'mirror', 'a')
-  books.directory.tokens.delete(token.token.id)
+  books.revoke(token)
   t.equal(books.member(asHost('a'), 'mirror', 'a', { port: 81 }).port, 81)
   refuses(t, () => books.member(asHost('a'), 'game', 'a'), 'forbidden', /still valid/)
   t.end()
 })
 
 t.test('a tier that is no number is refused, for it would order members by nothing', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   books.host(books.token('mirror'), 'a')
   const put = (tier: string) => () => books.member(asHost('a'), 'mirror', 'a', { attributes: { tier } })
@@ -304,7 +315,7 @@ t.test('a tier that is no number is refused, for it would order members by nothi
 })
 
 t.test('one network can not fill the books with hosts that joined without a token', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('overlay', { join: 'open' })
   for (let i = 0; i < 256; i++) books.host(anonymous, `h${i}`)
   refuses(t, () => books.host(anonymous, 'more'), 'too-many', /limit/)
@@ -313,7 +324,7 @@ t.test('one network can not fill the books with hosts that joined without a toke
 })
 
 t.test('addresses that no client could reach are refused', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token = books.token('mirror')
   for (const address of [
@@ -337,7 +348,7 @@ t.test('addresses that no client could reach are refused', (t) => {
 })
 
 t.test('a member belongs to its host alone', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token = books.token('mirror')
   books.host(token, 'a')
@@ -371,13 +382,13 @@ t.test('a member belongs to its host alone', (t) => {
 })
 
 t.test('a token is for its services only', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   books.service('game')
   const token = books.token('mirror')
   books.host(token, 'a')
   refuses(t, () => books.member(asHost('a'), 'game', 'a'), 'forbidden', /may not serve 'game'/)
-  books.directory.tokens.delete(token.token.id)
+  books.revoke(token)
   refuses(
     t,
     () => books.member(asHost('a'), 'mirror', 'a'),
@@ -388,17 +399,17 @@ t.test('a token is for its services only', (t) => {
 })
 
 t.test('a host that joined by an admin token may serve any service', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token: Token = { id: '1', hash: 'h', scope: { admin: true }, createdMs: 0, note: '' }
-  books.directory.tokens.set('1', token)
+  books.directory.publish([{ kind: 'tokens', key: '1', value: token }])
   books.host({ kind: 'admin', token }, 'a')
   t.equal(books.member(asHost('a'), 'mirror', 'a').host, 'a')
   t.end()
 })
 
 t.test('a member’s URL is at its host’s own addresses or at a name that the service lists', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror', { urlHosts: ['cdn.example.org', '*.mirrors.example.net'] })
   const token = books.token('mirror')
   books.host(token, 'a', { addresses: ['192.0.2.1', '2001:db8::1'] })
@@ -427,7 +438,7 @@ t.test('a member’s URL is at its host’s own addresses or at a name that the 
 })
 
 t.test('an administrator may register a server without agent, which nearby hosts check', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const put = (request: MemberRequest) => () => books.member(admin, 'mirror', 'old', request)
   refuses(t, put({ port: 80 }), 'bad-request', /needs its addresses/, 'addresses')
@@ -443,12 +454,12 @@ t.test('an administrator may register a server without agent, which nearby hosts
   t.equal(put({ addresses: ['2001:db8::9'], port: 80 })().check, 'tcp://[2001:db8::9]:80')
   t.equal(put({ addresses: ['192.0.2.9'], url: 'https://old.example/' })().check, 'https://old.example/')
   books.do(removeMember(books.directory, admin, 'mirror', 'old'))
-  t.equal(books.directory.hosts.size, 0, 'its host goes with it')
+  t.same([...books.directory.hosts.values()], [], 'its host goes with it')
   t.end()
 })
 
 t.test('a goodbye takes all of a host’s members out, and coming back keeps what an operator drained', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   books.service('game')
   const token = books.token('mirror', 'game')
@@ -467,7 +478,7 @@ t.test('a goodbye takes all of a host’s members out, and coming back keeps wha
 })
 
 t.test('an open service takes anyone, but not more than so many from one network', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('overlay', { join: 'open', maxPerPrefix: 2 })
   const from = (address: string) => by({ fromAddress: address })
   const join = (name: string, address: string) => {
@@ -484,7 +495,7 @@ t.test('an open service takes anyone, but not more than so many from one network
 })
 
 t.test('a network’s limit holds for every way in, by where a host has proved to be', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('overlay', { join: 'open', maxPerPrefix: 2 })
   books.service('other', { join: 'open', maxPerPrefix: 2 })
   books.service('free', { join: 'open' })
@@ -525,8 +536,8 @@ t.test('a network’s limit holds for every way in, by where a host has proved t
   const there = host('b', '198.51.100.4')
   join('b')
   const claimed = { ...there, addresses: ['198.51.100.4', '192.0.2.4'] }
-  applyChanges(books.directory, [{ kind: 'hosts', key: 'b', value: claimed }])
-  applyChanges(books.directory, proofChanges(books.directory, claimed, ['192.0.2.4']))
+  books.directory.publish([{ kind: 'hosts', key: 'b', value: claimed }])
+  books.directory.publish(proofChanges(books.directory, claimed, ['192.0.2.4']))
   t.notOk(isIn('b'), 'proven where no room is')
 
   host('two', '100.65.0.1')
@@ -559,7 +570,7 @@ t.test('a network’s limit holds for every way in, by where a host has proved t
 })
 
 t.test('heartbeats change a host’s own members only', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const token = books.token('mirror')
   books.host(token, 'a')
@@ -573,13 +584,13 @@ t.test('heartbeats change a host’s own members only', (t) => {
   t.same(heardChanges(books.directory, 'b', beat('b'), 9), [])
   const changes = heardChanges(books.directory, 'a', beat('a'), 9)
   t.match(changes, [{ kind: 'members', key: 'mirror/a', value: { health: 'down' } }])
-  applyChanges(books.directory, changes)
+  books.directory.publish(changes)
   t.same(heardChanges(books.directory, 'a', beat('a'), 9), [], 'said again, it is nothing new')
   t.end()
 })
 
 t.test('only addresses of the host as it is now are proven', (t) => {
-  const books = new Books()
+  const books = new World()
   books.service('mirror')
   const tried = books.host(books.token('mirror'), 'a', { echo: { port: 7 } }).host
   const proof = proofChanges(books.directory, tried, ['192.0.2.1', '198.51.100.66'])
@@ -594,35 +605,143 @@ t.test('only addresses of the host as it is now are proven', (t) => {
   t.end()
 })
 
-t.test('names that left are forgotten after a week, open joins after an hour, live ones never', (t) => {
-  const books = new Books()
-  books.service('overlay', { join: 'open' })
+t.test(
+  'names that left are forgotten after a week, silent open joins after an hour, live ones never',
+  (t) => {
+    const books = new World()
+    books.service('overlay', { join: 'open' })
+    books.service('mirror')
+    books.host(books.token('mirror'), 'kept')
+    books.host(anonymous, 'open')
+    books.host(books.token('mirror'), 'live')
+    books.member(asHost('open'), 'overlay', 'open')
+    books.do(removeHost(books.directory, asHost('kept'), 'kept', 0))
+    books.fallSilent('open', 0)
+    const after = (hours: number) => forgotten(books.directory, hours * 3600_000).map((change) => change.key)
+    t.same(after(0.9), [])
+    t.same(after(1), ['overlay/open', 'open'])
+    t.same(after(7 * 24).sort(), ['kept', 'open', 'overlay/open'])
+    t.end()
+  },
+)
+
+t.test(
+  'who joined openly is forgotten with its goodbye; who joined by a token is remembered, drained or not',
+  (t) => {
+    const books = new World()
+    books.service('overlay', { join: 'open' })
+    books.host(anonymous, 'open')
+    books.host(books.token('overlay'), 'known')
+    for (const name of ['open', 'known']) books.member(asHost(name), 'overlay', name)
+    for (const name of ['open', 'known']) books.do(removeHost(books.directory, asHost(name), name, 5))
+    t.notOk(books.directory.hosts.has('open') || books.directory.members.has('overlay/open'))
+    t.match(books.directory.hosts.get('known'), { presence: 'left', presenceSinceMs: 5 })
+    t.match(books.directory.members.get('overlay/known'), { left: true })
+    t.same(removeHost(books.directory, admin, 'known', 9).changes, [], 'said again, it is nothing new')
+    t.end()
+  },
+)
+
+t.test('of goodbyes the latest ten thousand are remembered, and those of drained members', (t) => {
+  const books = new World()
   books.service('mirror')
-  books.host(books.token('mirror'), 'kept')
-  books.host(anonymous, 'open')
-  books.host(books.token('mirror'), 'live')
-  books.member(asHost('open'), 'overlay', 'open')
-  books.do(removeHost(books.directory, asHost('kept'), 'kept', 0))
-  books.do(removeHost(books.directory, asHost('open'), 'open', 0))
-  const after = (hours: number) => forgotten(books.directory, hours * 3600_000).map((change) => change.key)
-  t.same(after(0.9), [])
-  t.same(after(1), ['overlay/open', 'open'])
-  t.same(after(7 * 24).sort(), ['kept', 'open', 'overlay/open'])
+  const token = books.token('mirror')
+  for (let i = 0; i < 10_010; i++) {
+    const name = `h${i}`
+    books.host(token, name)
+    if (i === 1) {
+      books.member(asHost(name), 'mirror', name)
+      books.do(setDrained(books.directory, admin, 'mirror', name, true))
+    }
+    books.do(removeHost(books.directory, asHost(name), name, i))
+  }
+  t.equal(books.directory.index.left.size, 10_000)
+  t.same(
+    ['h0', 'h1', 'h10', 'h11', 'h12', 'h10009'].map((name) => books.directory.hosts.has(name)),
+    [false, true, false, true, true, true],
+  )
+  t.end()
+})
+
+t.test(
+  'a host joins with its members by one message: all of it or nothing, and again it is nothing new',
+  (t) => {
+    const books = new World()
+    for (const name of ['a', 'b', 'c']) books.service(name)
+    const token = books.token('a', 'b')
+    const addresses = ['192.0.2.1']
+    const join = (services: string[], more: object = {}) =>
+      putHostWithMembers(
+        books.directory,
+        token,
+        'h',
+        { addresses, members: services.map((service) => ({ service, port: 80, ...more })) },
+        by(),
+      )
+    refuses(t, () => join(['a', 'c']), 'forbidden', /may not serve 'c'/, 'members.1')
+    refuses(t, () => join(['a', 'b'], { url: 'http://x.example/' }), 'forbidden', /urlHosts/, 'members.0.url')
+    refuses(t, () => join(['a', 'none']), 'not-found', /no service 'none'/, 'members.1')
+    t.same([...books.directory.hosts.values()], [], 'nothing of a refused one is in the books')
+    const { host, credential, members } = books.do(join(['a', 'b']))
+    t.match(host, { presence: 'live', tokenId: token.token.id })
+    t.equal(credential, 'nch_fresh')
+    t.match(members, [{ service: 'a', name: 'h', host: 'h', port: 80 }, { service: 'b' }])
+    const again = putHostWithMembers(
+      books.directory,
+      asHost('h'),
+      'h',
+      { addresses, members: [{ service: 'b', port: 80 }] },
+      by(),
+    )
+    t.same(again.changes, [])
+    t.ok(books.directory.members.has('a/h'), 'who is not named stays')
+    t.end()
+  },
+)
+
+t.test('an administrator may join a host with its members, too', (t) => {
+  const books = new World()
+  books.service('a')
+  const members = [{ service: 'a', name: 'other', url: 'https://x.example/' }]
+  const { result } = putHostWithMembers(
+    books.directory,
+    admin,
+    'h',
+    { addresses: ['192.0.2.1'], members },
+    by(),
+  )
+  t.match(result.members, [{ name: 'other', host: 'h', url: 'https://x.example/' }])
+  t.end()
+})
+
+t.test('one host is in a hundred services, leaves them one by one or all at once', (t) => {
+  const books = new World()
+  const services = Array.from({ length: 100 }, (_, i) => `s${i}`)
+  for (const name of services) books.service(name)
+  const token = books.token(...services)
+  const request = { addresses: ['192.0.2.1'], members: services.map((service) => ({ service })) }
+  books.do(putHostWithMembers(books.directory, token, 'h', request, by()))
+  t.equal(books.directory.index.memberCount('h'), 100)
+  books.do(removeMember(books.directory, asHost('h'), 's7', 'h'))
+  t.match(books.directory.members.get('s7/h'), { left: true })
+  t.match(books.directory.members.get('s8/h'), { left: false })
+  const { changes } = removeHost(books.directory, asHost('h'), 'h', 5)
+  t.equal(changes.length, 99 + 1, 'each other member, and the host')
   t.end()
 })
 
 t.test('a secret is found by its hash, forgotten with its record, and never kept', (t) => {
-  const books = new Books()
+  const books = new World()
   const secret = newTokenSecret()
   const token: Token = { id: '1', hash: hashSecret(secret), scope: { admin: true }, createdMs: 0, note: '' }
-  const index = new CredentialIndex(books.directory)
+  const index = new CredentialIndex(emptyDirectory())
   refuses(t, () => index.find(secret), 'unauthorized', /nobody here/)
-  index.apply([{ kind: 'tokens', key: '1', value: token }])
+  index.apply(books.directory.publish([{ kind: 'tokens', key: '1', value: token }]))
   t.same(index.find(secret), { kind: 'admin', token })
   t.same(index.find(null), anonymous)
   t.ok(matchesHash(secret, token.hash))
   t.notOk(matchesHash(`${secret}x`, token.hash))
-  index.apply([{ kind: 'tokens', key: '1', value: null }])
+  index.apply(books.directory.publish([{ kind: 'tokens', key: '1', value: null }]))
   refuses(t, () => index.find(secret), 'unauthorized', /nobody here/)
   t.end()
 })
