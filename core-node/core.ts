@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto'
 import type { Store } from '../db/store.ts'
 import {
   type Address,
+  familyOf,
   formatAddress,
   formatPrefix,
   localityPrefix,
@@ -40,12 +41,14 @@ import {
   type MemberRequest,
   type OrderResult,
 } from '../server-agent/protocol/messages.ts'
+import { isPulseLike, SESSION_BYTES } from '../server-agent/protocol/pulse.ts'
 import { AddressProofs } from './address-proofs.ts'
 import { Counters } from './counters.ts'
 import { Ledger, type Log } from './ledger.ts'
 import { Liveness } from './liveness.ts'
 import { Measuring, type Sample } from './measuring/measuring.ts'
 import { Problem } from './problem.ts'
+import { type PulseOutcome, Pulses } from './pulses.ts'
 import { ensureAdminToken } from './registry/admin-token.ts'
 import type { Applied, Books } from './registry/books.ts'
 import { type Caller, requireAdmin } from './registry/caller.ts'
@@ -139,6 +142,8 @@ export class Core {
   readonly #proofs: AddressProofs
   readonly #liveness: Liveness
   readonly #measuring: Measuring
+  readonly #pulses: Pulses
+  readonly #echoPort: number
   readonly #startedMs: number
   #ticketKey: Uint8Array
   #cookieSecrets: readonly Uint8Array[]
@@ -147,6 +152,8 @@ export class Core {
   #upkeepDueMs = 0
   /** Hosts whose new credential nobody has shown yet: the reply that told it may have been lost. */
   readonly #unclaimed = new Set<string>()
+  /** Hosts that were not told yet whether they are reachable. */
+  readonly #untold = new Set<string>()
   #draining = false
   #zoneSerial = 0
   #serialOf = -1
@@ -210,6 +217,13 @@ export class Core {
       onOwnResult: (result) => this.#hearResults(this.name, [result], clock.monotonicMs()),
       onOpinion: (host, asker, reached) => this.#liveness.hearOpinion(host, asker, reached),
       rng: this.#rng,
+    })
+    this.#echoPort = echo.port
+    this.#pulses = new Pulses({
+      directory,
+      session: randomBytes(SESSION_BYTES),
+      renew: (host) => this.#renew(host),
+      hasNews: (host) => this.#untold.has(host.name) || this.#measuring.hasOrders(host.name),
     })
     // Known hosts are served from the first query on; who is not heard within one lease is asked about.
     for (const host of directory.hosts.values()) this.#expect(host)
@@ -305,6 +319,7 @@ export class Core {
       publicPort: by.fromPort,
       reachable: host.reachable,
       proofs: { ...host.proofs },
+      pulse: this.#pulseAddress(from.address),
       ...(request.members && { members: members.map((member) => this.#memberReply(member)) }),
     }
   }
@@ -360,9 +375,20 @@ export class Core {
       beats: heard.map(({ beat, host }) => {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
         const orders = this.#measuring.ordersFor(host.name)
+        this.#untold.delete(host.name)
         return { host: beat.host, status: 'ok' as const, reachable: host.reachable, orders }
       }),
     }
+  }
+
+  /** A packet on the echo's port that may be a pulse: the reply (null: none), or false where it is none. */
+  hearPulse(packet: Uint8Array): Uint8Array | null | false {
+    return isPulseLike(packet) && this.#pulses.receive(packet, this.#clock.monotonicMs())
+  }
+
+  /** What came of pulses so far. */
+  get pulseCounts(): Readonly<Record<PulseOutcome, number>> {
+    return this.#pulses.counts
   }
 
   /** RTTs that a host saw to clients, or (with a ticket) that a client saw to members. */
@@ -476,6 +502,10 @@ export class Core {
       if (change.kind === 'hosts' && change.value?.presence !== 'live') {
         this.#liveness.forget(change.key)
         this.#unclaimed.delete(change.key)
+        this.#untold.delete(change.key)
+        if (change.value === null) this.#pulses.forget(change.key)
+      } else if (change.kind === 'hosts' && change.before !== null && change.value !== null) {
+        if (change.before.reachable !== change.value.reachable) this.#untold.add(change.key)
       }
       if (change.kind === 'settings') this.#readSecrets()
     }
@@ -504,6 +534,20 @@ export class Core {
   #expect(host: Host): void {
     if (!host.agent || host.presence !== 'live' || host.name === this.name) return
     this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
+  }
+
+  /** A pulse of a live host came; false: it has no lease here, as one that is just being given up. */
+  #renew(host: Host): boolean {
+    if (!this.#liveness.expects(host.name)) return false
+    this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
+    return true
+  }
+
+  /** Where pulses are taken: this core's echo, at its address of the host's family if it has one. */
+  #pulseAddress(host: Address): { address: string; port: number } {
+    const { advertise } = this.#config
+    const own = advertise.find((text) => familyOf(parseAddress(text)!) === familyOf(host))
+    return { address: own ?? advertise[0]!, port: this.#echoPort }
   }
 
   /** The host behind a beat, if the credential is its own and it has not said goodbye. */

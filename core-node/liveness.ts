@@ -3,11 +3,14 @@
 //
 // Pure state machine on a monotonic clock that the caller passes in (ms): events in, facts out. The
 // promises: a host that stops is silent within one lease; one lost packet, one bad path or this core's
-// own trouble never takes a live host out. It sends nothing: `ask` facts say whom to ask.
+// own trouble never takes a live host out. It sends nothing: `ask` facts say whom to ask. A tick costs what
+// is due or unheard, not what is well: a heartbeat moves a number, and its lease is looked at when it may be due.
 //
 //   heard --5/8 lease--> asked --anyone reached it--> vouched (at most VOUCH_MS) --> silent
 //                              --nobody by the end of the lease--> silent
 //   any heartbeat --> heard
+
+import { DueQueue } from './due-queue.ts'
 
 /** After this share of a lease without a heartbeat, others are asked: 5 of 8 s. */
 const ASK_SHARE = 5 / 8
@@ -23,14 +26,48 @@ export const STALL_MS = 1_000
 const MASS_MIN = 3
 
 interface Lease {
+  readonly host: string
   readonly leaseMs: number
   /** Its operator was let in by a token: its word counts about others, and its silence about us. */
   readonly trusted: boolean
   heardMs: number
-  phase: 'heard' | 'asked' | 'vouched'
+  phase: 'heard' | 'asked' | 'vouched' | 'gone'
   askedMs: number
   /** Who was asked in this round; null: no opinion yet. */
-  opinions: Map<string, boolean | null>
+  opinions: ReadonlyMap<string, boolean | null>
+  /** While it is heard: where it stands among those of its kind. */
+  place: number
+}
+
+/** Of the many that nobody was asked about: one for all. */
+const NO_OPINIONS: ReadonlyMap<string, boolean | null> = new Map()
+
+/** The hosts of one kind: those let in by a token, or open ones. */
+class Kind {
+  /** In no order, so that any can be drawn. */
+  readonly heard: Lease[] = []
+  readonly unheard = new Set<Lease>()
+  /** Why their silence is held against this home itself; null: it is not. */
+  suspicion: string | null = null
+
+  isHeard(lease: Lease): void {
+    this.unheard.delete(lease)
+    lease.place = this.heard.length
+    this.heard.push(lease)
+  }
+
+  isUnheard(lease: Lease): void {
+    this.isGone(lease)
+    this.unheard.add(lease)
+  }
+
+  isGone(lease: Lease): void {
+    if (this.unheard.delete(lease)) return
+    const last = this.heard.pop()!
+    if (last === lease) return
+    this.heard[lease.place] = last
+    last.place = lease.place
+  }
 }
 
 export type LivenessFact =
@@ -43,9 +80,11 @@ export type LivenessFact =
 export class Liveness {
   readonly #home: string
   readonly #leases = new Map<string, Lease>()
+  /** Leases that are heard, by when others may have to be asked: no later than that. */
+  readonly #due = new DueQueue<Lease>()
+  readonly #trusted = new Kind()
+  readonly #open = new Kind()
   #tickMs: number
-  /** Of hosts let in by a token (true) or open ones (false): why their silence is held against this home itself. */
-  readonly #suspicions = new Map<boolean, string>()
 
   /** `home`: the name of the core that asks; `nowMs`: the monotonic clock. */
   constructor(home: string, nowMs: number) {
@@ -59,13 +98,45 @@ export class Liveness {
 
   /** Why this home distrusts itself at the moment; null: it does not. */
   get suspicion(): string | null {
-    return this.#suspicions.get(true) ?? this.#suspicions.get(false) ?? null
+    return this.#trusted.suspicion ?? this.#open.suspicion
   }
 
   /** A heartbeat or registration came. `trusted`: the host joined by a token, not openly. */
   hear(host: string, leaseMs: number, nowMs: number, trusted: boolean): void {
-    const lease: Lease = { leaseMs, trusted, heardMs: nowMs, phase: 'heard', askedMs: 0, opinions: new Map() }
-    this.#leases.set(host, lease)
+    const lease = this.#leases.get(host)
+    if (lease === undefined || lease.leaseMs !== leaseMs || lease.trusted !== trusted) {
+      this.forget(host)
+      this.#begin({
+        host,
+        leaseMs,
+        trusted,
+        heardMs: nowMs,
+        phase: 'heard',
+        askedMs: 0,
+        opinions: NO_OPINIONS,
+        place: 0,
+      })
+      return
+    }
+    lease.heardMs = nowMs
+    if (lease.phase !== 'heard') this.#hearAgain(lease)
+  }
+
+  #begin(lease: Lease): void {
+    this.#leases.set(lease.host, lease)
+    this.#kindOf(lease).isHeard(lease)
+    this.#due.add(lease, lease.heardMs + lease.leaseMs * ASK_SHARE)
+  }
+
+  #hearAgain(lease: Lease): void {
+    lease.phase = 'heard'
+    lease.opinions = NO_OPINIONS
+    this.#kindOf(lease).isHeard(lease)
+    this.#due.add(lease, lease.heardMs + lease.leaseMs * ASK_SHARE)
+  }
+
+  #kindOf(lease: Lease): Kind {
+    return lease.trusted ? this.#trusted : this.#open
   }
 
   /** Whether it has a lease that has not ended. */
@@ -75,13 +146,18 @@ export class Liveness {
 
   /** It left, was removed, or moved to another home. */
   forget(host: string): void {
+    const lease = this.#leases.get(host)
+    if (lease === undefined) return
     this.#leases.delete(host)
+    this.#kindOf(lease).isGone(lease)
+    lease.phase = 'gone'
   }
 
   /** One asker's answer. Late, unasked and repeated ones change nothing. */
   hearOpinion(host: string, asker: string, reached: boolean): void {
     const lease = this.#leases.get(host)
-    if (lease?.opinions.get(asker) === null) lease.opinions.set(asker, reached)
+    if (lease?.opinions.get(asker) !== null) return
+    lease.opinions = new Map(lease.opinions).set(asker, reached)
   }
 
   /**
@@ -90,14 +166,20 @@ export class Liveness {
    */
   tick(nowMs: number, rng: () => number): LivenessFact[] {
     this.#forgive(nowMs)
-    const facts: LivenessFact[] = []
-    const doomed: string[] = []
-    for (const [host, lease] of this.#leases) {
-      const step = this.#step(host, lease, nowMs, rng)
-      if (step === 'doomed') doomed.push(host)
+    const unheard = [...this.#trusted.unheard, ...this.#open.unheard]
+    const facts = this.#askOverdue(nowMs, rng)
+    const doomed: Lease[] = []
+    for (const lease of unheard) {
+      const step = this.#step(lease, nowMs, rng)
+      if (step === 'doomed') doomed.push(lease)
       else if (step !== null) facts.push(step)
     }
-    return facts.concat(this.#judge(doomed, nowMs))
+    for (const kind of [this.#trusted, this.#open]) {
+      // Each kind by itself, so that a crowd of the ones says nothing of the others.
+      const some = doomed.filter((lease) => this.#kindOf(lease) === kind)
+      facts.push(...this.#judge(kind, some, nowMs))
+    }
+    return facts
   }
 
   #forgive(nowMs: number): void {
@@ -111,69 +193,61 @@ export class Liveness {
     }
   }
 
-  #step(host: string, lease: Lease, nowMs: number, rng: () => number): LivenessFact | 'doomed' | null {
-    const silentMs = nowMs - lease.heardMs
-    if (lease.phase === 'heard') {
-      return silentMs >= lease.leaseMs * ASK_SHARE ? this.#ask(host, lease, nowMs, rng) : null
+  /** Asks about those not heard for too long. Most of whom it looks at were heard meanwhile, and come again later. */
+  #askOverdue(nowMs: number, rng: () => number): LivenessFact[] {
+    const facts: LivenessFact[] = []
+    for (let lease = this.#due.take(nowMs); lease !== null; lease = this.#due.take(nowMs)) {
+      if (lease.phase !== 'heard') continue
+      const dueMs = lease.heardMs + lease.leaseMs * ASK_SHARE
+      if (dueMs > nowMs) this.#due.add(lease, dueMs)
+      else {
+        lease.phase = 'asked'
+        this.#kindOf(lease).isUnheard(lease)
+        facts.push(this.#ask(lease, nowMs, rng))
+      }
     }
+    return facts
+  }
+
+  /** What time and opinions make of a host that is unheard. */
+  #step(lease: Lease, nowMs: number, rng: () => number): LivenessFact | 'doomed' | null {
+    const { host } = lease
     const said = [...lease.opinions.values()]
     if (said.includes(true)) {
       if (lease.phase === 'asked') {
         lease.phase = 'vouched'
         return { kind: 'vouched', host }
       }
-      if (silentMs >= lease.leaseMs + VOUCH_MS) return 'doomed'
-      return nowMs - lease.askedMs >= lease.leaseMs * ASK_AGAIN_SHARE
-        ? this.#ask(host, lease, nowMs, rng)
-        : null
+      if (nowMs - lease.heardMs >= lease.leaseMs + VOUCH_MS) return 'doomed'
+      return nowMs - lease.askedMs >= lease.leaseMs * ASK_AGAIN_SHARE ? this.#ask(lease, nowMs, rng) : null
     }
     if (said.every((opinion) => opinion === false)) return 'doomed'
     const patienceMs = lease.leaseMs * (1 - ASK_SHARE)
     return nowMs - lease.askedMs >= patienceMs ? 'doomed' : null
   }
 
-  #ask(host: string, lease: Lease, nowMs: number, rng: () => number): LivenessFact {
-    const askers = this.#askers(host, lease.trusted, rng)
-    if (lease.phase === 'heard') lease.phase = 'asked'
+  #ask(lease: Lease, nowMs: number, rng: () => number): LivenessFact {
+    const askers = [...this.#drawAskers(lease.trusted, rng), this.#home]
     lease.askedMs = nowMs
     lease.opinions = new Map(askers.map((asker) => [asker, null]))
-    return { kind: 'ask', host, askers }
+    return { kind: 'ask', host: lease.host, askers }
   }
 
   /**
-   * The home itself and up to OPINIONS hosts that are heard, drawn at random (a partial Fisher-Yates).
-   * Who joined openly is not asked about those who needed a token.
+   * Up to OPINIONS hosts that are heard, each equally likely (Floyd's sampling, CACM 1987). Who joined openly
+   * is not asked about those who needed a token.
    */
-  #askers(host: string, trustedOnly: boolean, rng: () => number): string[] {
-    const heard: string[] = []
-    for (const [other, lease] of this.#leases) {
-      if (other !== host && lease.phase === 'heard' && (lease.trusted || !trustedOnly)) heard.push(other)
+  #drawAskers(trustedOnly: boolean, rng: () => number): string[] {
+    const trusted = this.#trusted.heard
+    const all = trusted.length + (trustedOnly ? 0 : this.#open.heard.length)
+    const drawn = new Set<number>()
+    for (let last = Math.max(0, all - OPINIONS); last < all; last++) {
+      const any = Math.floor(rng() * (last + 1))
+      drawn.add(drawn.has(any) ? last : any)
     }
-    const count = Math.min(OPINIONS, heard.length)
-    for (let i = 0; i < count; i++) {
-      const j = i + Math.floor(rng() * (heard.length - i))
-      const drawn = heard[j]!
-      heard[j] = heard[i]!
-      heard[i] = drawn
-    }
-    return [...heard.slice(0, count), this.#home]
-  }
-
-  /** The network is back for most of a kind: the others of it get a whole lease to be heard in, too. */
-  #startAnew(kind: boolean, nowMs: number): void {
-    for (const [host, { leaseMs, phase, trusted }] of this.#leases) {
-      if (trusted === kind && phase !== 'heard') this.hear(host, leaseMs, nowMs, trusted)
-    }
-  }
-
-  /** Gives the doomed up: those that were let in by a token and those that joined openly each by themselves, so that a crowd of the ones says nothing of the others. */
-  #judge(doomed: readonly string[], nowMs: number): LivenessFact[] {
-    return [true, false].flatMap((kind) =>
-      this.#judgeKind(
-        kind,
-        doomed.filter((host) => this.#leases.get(host)?.trusted === kind),
-        nowMs,
-      ),
+    return Array.from(
+      drawn,
+      (i) => (i < trusted.length ? trusted[i]! : this.#open.heard[i - trusted.length]!).host,
     )
   }
 
@@ -181,48 +255,49 @@ export class Liveness {
    * Where so many went at once that this core's own network is the likelier cause, only those are given
    * up of whom a host that is still heard says that it can't be reached, or who were silent too long.
    */
-  #judgeKind(kind: boolean, doomed: readonly string[], nowMs: number): LivenessFact[] {
-    const massive = this.#massSilence(kind)
-    if (massive === null && this.#suspicions.delete(kind)) {
+  #judge(kind: Kind, doomed: readonly Lease[], nowMs: number): LivenessFact[] {
+    const massive = massSilence(kind)
+    if (massive === null && kind.suspicion !== null) {
+      kind.suspicion = null
       this.#startAnew(kind, nowMs)
       return []
     }
-    const surely = massive === null ? doomed : doomed.filter((host) => this.#isConfirmed(host, nowMs))
-    const facts = surely.map((host): LivenessFact => {
-      const seconds = ((nowMs - this.#leases.get(host)!.heardMs) / 1000).toFixed(1)
+    const surely = massive === null ? doomed : doomed.filter((lease) => this.#isConfirmed(lease, nowMs))
+    const facts = surely.map(({ host, heardMs }): LivenessFact => {
+      const seconds = ((nowMs - heardMs) / 1000).toFixed(1)
       return {
         kind: 'silent',
         host,
         why: `not heard for ${seconds} s, and nobody who was asked could reach it`,
       }
     })
-    for (const host of surely) this.#leases.delete(host)
+    for (const { host } of surely) this.forget(host)
     // By those given up alone the network is not back: what is left is judged for itself.
-    const left = this.#massSilence(kind)
-    if (massive !== null && left !== null) this.#suspicions.set(kind, left)
-    else this.#suspicions.delete(kind)
+    const left = massSilence(kind)
+    kind.suspicion = massive !== null ? left : null
     return facts
   }
 
-  /** What to say where more than half of the hosts of a kind are unheard; null: it is not so. */
-  #massSilence(kind: boolean): string | null {
-    let unheard = 0
-    let all = 0
-    for (const { trusted, phase } of this.#leases.values()) {
-      if (trusted !== kind) continue
-      all++
-      if (phase !== 'heard') unheard++
+  /** The network is back for most of a kind: the others of it get a whole lease to be heard in, too. */
+  #startAnew(kind: Kind, nowMs: number): void {
+    for (const lease of [...kind.unheard]) {
+      lease.heardMs = nowMs
+      this.#hearAgain(lease)
     }
-    if (unheard < MASS_MIN || unheard <= all / 2) return null
-    return `${unheard} of ${all} hosts fell silent together: this core suspects its own network and keeps whom nobody else gives up`
   }
 
-  #isConfirmed(host: string, nowMs: number): boolean {
-    const lease = this.#leases.get(host)!
+  #isConfirmed(lease: Lease, nowMs: number): boolean {
     if (nowMs - lease.heardMs >= lease.leaseMs + VOUCH_MS) return true
     for (const [asker, reached] of lease.opinions) {
       if (asker !== this.#home && reached === false && this.#leases.get(asker)?.phase === 'heard') return true
     }
     return false
   }
+}
+
+/** What to say where more than half of the hosts of a kind are unheard; null: it is not so. */
+function massSilence({ heard, unheard }: Kind): string | null {
+  const all = heard.length + unheard.size
+  if (unheard.size < MASS_MIN || unheard.size <= all / 2) return null
+  return `${unheard.size} of ${all} hosts fell silent together: this core suspects its own network and keeps whom nobody else gives up`
 }

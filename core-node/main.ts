@@ -27,6 +27,8 @@ import type { Config } from './settings/config.ts'
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
 const TICK_MS = 250
+/** Pulses of 100,000 hosts that come in a few tenths of a second, while this process is busy. */
+const RECEIVE_BUFFER_BYTES = 4 << 20
 
 interface RunningCore {
   readonly core: Core
@@ -48,8 +50,14 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     const geography = openGeography(config.geo)
     if (!config.dns.every(({ host }) => isLoopbackHost(host))) geography?.load()
 
+    let running: Core | null = null
     let echoKey: Uint8Array | null = null
-    const echo = await openEcho({ ...config.echo, key: () => echoKey }).catch((error) => {
+    const echo = await openEcho({
+      ...config.echo,
+      receiveBufferBytes: RECEIVE_BUFFER_BYTES,
+      key: () => echoKey,
+      guest: (packet) => (running === null ? false : running.hearPulse(packet)),
+    }).catch((error) => {
       throw listenError('echo', config.echo, error)
     })
     closers.push(() => echo.close())
@@ -58,6 +66,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     const rng = Math.random
     const core = await Core.open({ config, store, geography, echo, clock, rng, log })
     echoKey = core.echoKey
+    running = core
     closers.push(() => core.close())
 
     const metrics = new Metrics(core)

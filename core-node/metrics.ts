@@ -15,6 +15,7 @@ import type { CoreStatus } from './core.ts'
 
 /** What metrics read of a core. */
 interface Measured {
+  readonly pulseCounts: Readonly<Record<string, number>>
   readonly tables: Tables
   status(): CoreStatus
 }
@@ -131,6 +132,7 @@ export class Metrics {
     this.#readCounter(packets, 'What became of packets at the echo', ['outcome'], (tell) => {
       tell({ outcome: 'answered' }, stats.answered)
       tell({ outcome: 'matched' }, stats.matched)
+      tell({ outcome: 'guest' }, stats.guests)
       for (const [reason, count] of Object.entries(stats.dropped))
         tell({ outcome: `dropped-${reason}` }, count)
     })
@@ -158,6 +160,10 @@ export class Metrics {
     this.#gauge('nearcast_places', 'Prefixes that imports told the place of', [], (tell) =>
       tell({}, this.#status.places),
     )
+    const pulses = 'nearcast_pulses_total'
+    this.#readCounter(pulses, 'What became of heartbeats by UDP', ['outcome'], (tell) => {
+      for (const [outcome, count] of Object.entries(this.#core.pulseCounts)) tell({ outcome }, count)
+    })
     const events = 'nearcast_events_total'
     this.#readCounter(events, 'What the core heard, ordered, decided and refused', ['event'], (tell) => {
       for (const [event, count] of Object.entries(this.#status.counters)) tell({ event }, count)

@@ -34,6 +34,7 @@ import { openPassiveWatch, type PassiveWatch } from './passive-watch.ts'
 import { Prober, type ProberStats } from './prober.ts'
 import { type EchoSocket, type EchoStats, openEcho } from './protocol/echo-socket.ts'
 import type { MemberReply, Order, OrderResult } from './protocol/messages.ts'
+import { PulseSender } from './pulse-sender.ts'
 import { type BeatReply, changesOf, tcpPortOf, type WatchedMember } from './requests.ts'
 import { Session } from './session.ts'
 
@@ -64,6 +65,7 @@ export class Agent extends EventEmitter<AgentEvents> {
   /** Of orders, not yet told to a core. */
   readonly #results: OrderResult[] = []
   readonly #stopping = new AbortController()
+  readonly #pulses: PulseSender
   #echo: EchoSocket | null = null
   #prober: Prober | null = null
   #passive: PassiveWatch | null = null
@@ -82,6 +84,7 @@ export class Agent extends EventEmitter<AgentEvents> {
     this.#options = resolveOptions(options, hostname())
     this.name = this.#options.name
     this.#session = new Session(this.#options)
+    this.#pulses = new PulseSender(this.name)
     for (const member of this.#options.members) this.#watch(member)
   }
 
@@ -286,6 +289,7 @@ export class Agent extends EventEmitter<AgentEvents> {
     const unknown = [...this.#members.values()].filter(({ told }) => told === null)
     if (performance.now() - this.#membersTriedMs > MEMBER_RETRY_MS) await this.#putMembers(unknown)
     const members = changesOf(this.#members.values())
+    if (members.length === 0 && (await this.#pulse())) return
     const results = this.#results.splice(0, RESULTS_PER_BEAT)
     let reply: BeatReply
     try {
@@ -304,6 +308,13 @@ export class Agent extends EventEmitter<AgentEvents> {
     }
     this.#noteReachable(reply.reachable)
     this.#prober!.accept(reply.orders)
+  }
+
+  /** Says "as before" by a packet, where that is all there is to say. False: it must be said by HTTP. */
+  async #pulse(): Promise<boolean> {
+    const { pulseAddress, echoKey } = this.#session
+    if (pulseAddress === null || echoKey === null || this.#results.length > 0) return false
+    return this.#pulses.isReady && this.#pulses.beat(pulseAddress, echoKey, this.#heartbeatMs)
   }
 
   #noteReachable(reachable: boolean | null | undefined): void {
@@ -391,6 +402,7 @@ export class Agent extends EventEmitter<AgentEvents> {
   /** What stop() does: ends the loop and all probes and checks, says goodbye, and closes the echo last. */
   async #end(): Promise<void> {
     this.#stopping.abort(new Error('stopped'))
+    this.#pulses.close()
     await Promise.all([...this.#members.values()].map(({ watch }) => watch.stop()))
     // A join under way is let finish: it must not reach the core after the goodbye.
     await this.#loop

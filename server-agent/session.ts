@@ -10,6 +10,7 @@ import { type Call, CoreClient } from './core-client.ts'
 import { CredentialFile } from './credential-file.ts'
 import type { ResolvedMember, ResolvedOptions } from './options.ts'
 import type { Beat, HostReply, MeasurementRequest, MemberReply } from './protocol/messages.ts'
+import type { PulseAddress } from './pulse-sender.ts'
 import {
   type BeatReply,
   BeatsReplyShape,
@@ -33,6 +34,8 @@ export class Session {
   readonly cores: CoreClient
   /** Checks the MACs of echo requests; null before the first join. */
   echoKey: Uint8Array | null = null
+  /** Where the home takes heartbeats of one UDP packet; null: nowhere. */
+  pulseAddress: PulseAddress | null = null
   readonly #options: ResolvedOptions
   readonly #file: CredentialFile | null
   #credential: string | null = null
@@ -61,6 +64,7 @@ export class Session {
     const put = async (addresses: readonly string[]): Promise<HostReply> => {
       const reply = await this.#putHost(hostRequest(this.#options, listening, addresses))
       this.echoKey = Buffer.from(reply.echoKey, 'hex')
+      this.pulseAddress = pulseAddressOf(reply)
       if (reply.credential !== undefined) await this.#keep(reply.credential, warn)
       return reply
     }
@@ -172,6 +176,11 @@ export class Session {
       )
     }
   }
+}
+
+/** Anything else than an address and port is nowhere: pulses are a saving, no need. */
+function pulseAddressOf({ pulse }: HostReply): PulseAddress | null {
+  return pulse && isIP(pulse.address) !== 0 ? pulse : null
 }
 
 function memberPath(member: ResolvedMember): string {

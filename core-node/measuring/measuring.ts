@@ -156,6 +156,11 @@ export class Measuring {
     }
   }
 
+  /** Whether anything waits for a host. */
+  hasOrders(host: string): boolean {
+    return this.#book.has(host)
+  }
+
   /** What waits for a host: rides on the reply to its heartbeat. */
   ordersFor(host: string): Order[] {
     return this.#book.take(host)

@@ -43,6 +43,11 @@ export class OrderBook {
     }
   }
 
+  /** Whether anything waits for `host`. */
+  has(host: string): boolean {
+    return this.#waiting.has(host)
+  }
+
   /** What waits for `host`, once. */
   take(host: string): Order[] {
     const waiting = this.#waiting.get(host) ?? []

@@ -1,8 +1,8 @@
 // The echo's socket: answers echoes that come in, and times those that it sends.
 //
 // One UDP socket does both, on both families where it listens on '::'. Invariant: every packet that
-// comes in is counted once, as answered, as matched (a reply that was waited for) or as dropped with
-// its reason. A reply is known by its nonce and MAC and not by its source, since a host with several
+// comes in is counted once, as answered, as matched (a reply that was waited for), as a guest's, or as dropped
+// with its reason. A reply is known by its nonce and MAC and not by its source, since a host with several
 // addresses may answer from another than the one asked.
 
 import { randomBytes } from 'node:crypto'
@@ -26,6 +26,10 @@ export interface EchoSocketOptions {
   readonly port: number
   /** This host's own key, 32 bytes; null while it has none, and then nothing is answered. */
   readonly key: () => Uint8Array | null
+  /** Another protocol on the same port: its reply to a packet (null: none), or false for what is not its own. */
+  readonly guest?: (packet: Uint8Array) => Uint8Array | null | false
+  /** Room for packets that wait while this process is busy, as far as the system gives it. */
+  readonly receiveBufferBytes?: number
   /** Epoch ms, for the age of probers. */
   readonly now?: () => number
   /** Monotonic ms, for the rate limits. */
@@ -59,10 +63,12 @@ export type EchoSocketDrop =
   | 'total-limit'
 
 export interface EchoStats {
-  /** = answered + matched + the sum of dropped. */
+  /** = answered + matched + guests + the sum of dropped. */
   received: number
   answered: number
   matched: number
+  /** Packets of another protocol, whoever takes them counts what came of them. */
+  guests: number
   dropped: Record<EchoSocketDrop, number>
   /** Sends that the system refused. */
   sendErrors: number
@@ -78,11 +84,11 @@ interface Waiting {
 /** Opens the socket. Rejects with the system's error (EADDRINUSE, EADDRNOTAVAIL, EACCES) when it can't listen. */
 export async function openEcho(options: EchoSocketOptions): Promise<EchoSocket> {
   try {
-    return new EchoSocket(await bindUdp(options.host, options.port), options)
+    return new EchoSocket(await bindUdp(options.host, options.port, options.receiveBufferBytes), options)
   } catch (error) {
     const noIpv6 = (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT' && options.host === '::'
     if (!noIpv6) throw error
-    return new EchoSocket(await bindUdp('0.0.0.0', options.port), options)
+    return new EchoSocket(await bindUdp('0.0.0.0', options.port, options.receiveBufferBytes), options)
   }
 }
 
@@ -93,6 +99,7 @@ export class EchoSocket {
     received: 0,
     answered: 0,
     matched: 0,
+    guests: 0,
     dropped: {
       shape: 0,
       age: 0,
@@ -110,6 +117,7 @@ export class EchoSocket {
   readonly #key: () => Uint8Array | null
   readonly #now: () => number
   readonly #steadyNow: () => number
+  readonly #guest: EchoSocketOptions['guest']
   readonly #perSource = new TokenBuckets(PER_SOURCE)
   readonly #inTotal = new TokenBuckets(IN_TOTAL)
   /** Nonce in hex -> who waits for its reply. */
@@ -126,6 +134,7 @@ export class EchoSocket {
     this.#key = options.key
     this.#now = options.now ?? Date.now
     this.#steadyNow = options.steadyNow ?? (() => performance.now())
+    this.#guest = options.guest
     socket.on('message', (packet, from) => this.#receive(packet, from))
     socket.on('error', () => this.stats.sendErrors++)
   }
@@ -172,9 +181,20 @@ export class EchoSocket {
   #receive(packet: Uint8Array, from: RemoteInfo): void {
     const receivedAtMs = performance.now()
     this.stats.received++
+    if (this.#guest !== undefined && this.#takeAsGuest(packet, from)) return
     const nonce = replyNonce(packet)
     const drop = nonce === null ? this.#answer(packet, from) : this.#match(packet, nonce, receivedAtMs)
     if (drop !== null) this.stats.dropped[drop]++
+  }
+
+  /** Whether the packet is the guest's: then it was counted, and answered if there was anything to say. */
+  #takeAsGuest(packet: Uint8Array, from: RemoteInfo): boolean {
+    // A send to port 0 throws in Node; nobody honest sends from it.
+    const reply = from.port === 0 ? false : this.#guest!(packet)
+    if (reply === false) return false
+    this.stats.guests++
+    if (reply !== null) this.#send(reply, from.port, from.address, () => {})
+    return true
   }
 
   /** Answers a request; or says why not. */
@@ -220,9 +240,10 @@ export class EchoSocket {
 }
 
 /** A UDP socket bound to `host`, which asks no resolver anything: it only ever sends to addresses. */
-export async function bindUdp(host: string, port: number): Promise<Socket> {
+export async function bindUdp(host: string, port: number, receiveBufferBytes?: number): Promise<Socket> {
   const socket = createSocket({
     type: isIPv6(host) ? 'udp6' : 'udp4',
+    ...(receiveBufferBytes !== undefined && { recvBufferSize: receiveBufferBytes }),
     lookup: (address, _options, done) => done(null, address, isIPv6(address) ? 6 : 4),
   })
   try {

@@ -162,6 +162,11 @@ export const HostReply = Type.Object({
     description: 'Whether its echo answered from outside; null: not known yet',
   }),
   proofs: Type.Record(Type.String(), Type.String(), { description: 'Which addresses are proven, and how' }),
+  pulse: Type.Optional(
+    Type.Union([Type.Object({ address: Type.String(), port: Port }), Type.Null()], {
+      description: 'Where heartbeats of one UDP packet (pulse.ts) are taken; null or absent: nowhere',
+    }),
+  ),
   members: Type.Optional(
     Type.Array(MemberReply, { description: 'Those that the request named, in its order' }),
   ),

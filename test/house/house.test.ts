@@ -52,6 +52,7 @@ const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
 /** Parts of Node that are functions of their arguments, as these files use them: MACs, and what is an address. */
 const PURE_BUILTINS: Readonly<Record<string, string>> = {
   'server-agent/protocol/echo.ts': 'node:crypto',
+  'server-agent/protocol/pulse.ts': 'node:crypto',
   'server-agent/passive.ts': 'node:net',
 }
 /** What pure files may import from outside resolver/ and themselves: schemas, and the error that they give back. */
