@@ -386,6 +386,16 @@ export class Core {
     return isPulseLike(packet) && this.#pulses.receive(packet, this.#clock.monotonicMs())
   }
 
+  /** The UDP port where pulses are taken: the echo's. */
+  get pulsePort(): number {
+    return this.#echoPort
+  }
+
+  /** Hosts by presence, without walking them. */
+  get hostCounts(): CoreStatus['hosts'] {
+    return { ...this.#ledger.index.presence }
+  }
+
   /** What came of pulses so far. */
   get pulseCounts(): Readonly<Record<PulseOutcome, number>> {
     return this.#pulses.counts
@@ -470,7 +480,7 @@ export class Core {
       uptimeSec: Math.round((this.#clock.monotonicMs() - this.#startedMs) / 1000),
       ...this.readiness(),
       services: this.directory.services.size,
-      hosts: { ...this.#ledger.index.presence },
+      hosts: this.hostCounts,
       members: { live, other: this.directory.members.size - live },
       localities: this.directory.localities.size,
       places: this.tables.places.size,
