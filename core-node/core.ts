@@ -217,6 +217,7 @@ export class Core {
       onOwnResult: (result) => this.#hearResults(this.name, [result], clock.monotonicMs()),
       onOpinion: (host, asker, reached) => this.#liveness.hearOpinion(host, asker, reached),
       rng: this.#rng,
+      nowMs: clock.monotonicMs(),
     })
     this.#echoPort = echo.port
     this.#pulses = new Pulses({
@@ -507,7 +508,7 @@ export class Core {
   #follow(changes: readonly Applied[]): void {
     this.tables.apply(changes)
     this.#credentials.apply(changes)
-    this.#measuring.apply(changes)
+    this.#measuring.apply(changes, this.#clock.monotonicMs())
     for (const change of changes) {
       if (change.kind === 'hosts' && change.value?.presence !== 'live') {
         this.#liveness.forget(change.key)

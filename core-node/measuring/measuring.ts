@@ -17,7 +17,6 @@ import {
   specialKind,
 } from '../../resolver/address.ts'
 import type { Change, Directory, Health, Host, Member } from '../../resolver/directory.ts'
-import { hashText } from '../../resolver/hash.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { Prober } from '../../server-agent/prober.ts'
 import { newProber, proberKey } from '../../server-agent/protocol/echo.ts'
@@ -32,7 +31,8 @@ import {
 import { TokenBuckets } from '../../server-agent/protocol/token-bucket.ts'
 import type { Counters } from '../counters.ts'
 import type { Config } from '../settings/config.ts'
-import { CHECKERS, CheckBoard } from './checks.ts'
+import { Checkers } from './checkers.ts'
+import { CheckBoard } from './checks.ts'
 import { Demand } from './demand.ts'
 import { EchoPlanner } from './echo-planner.ts'
 import { Localities, type Report, settleIncumbents } from './localities.ts'
@@ -53,6 +53,8 @@ export interface MeasuringOptions {
   /** An opinion that was asked for. */
   readonly onOpinion: (host: string, asker: string, reached: boolean) => void
   readonly rng: () => number
+  /** The monotonic clock. */
+  readonly nowMs: number
 }
 
 /** An RTT that nobody ordered: `client` saw, or was seen from, `host`. */
@@ -70,8 +72,8 @@ export interface Heard {
   readonly health: readonly { readonly member: string; readonly health: Health }[]
 }
 
-/** Echoes of one order: the smallest of three is close to the path's own delay. */
-const ECHO_COUNT = 3
+/** Echoes of a second opinion: one that comes through is enough. */
+const OPINION_ECHOES = 3
 /** A member without agent is checked by each of its checkers this often, ms. */
 const CHECK_EVERY_MS = 2_000
 /** Clients of which that is remembered: a few MB. */
@@ -81,10 +83,10 @@ const LAPSE_MS = 60_000
 /** Samples that one report of many stands for. */
 const SAMPLES_OF_A_REPORT = 8
 /** Client prefixes that one host may bring up unasked: what a busy server meets, not an address plan. */
-const UNASKED_PREFIXES = { perSec: 1, burst: 1000 }
+const UNASKED_PREFIXES = { perSec: 1, burst: 1000, maxKeys: 10_000 }
 /** ... and has so long to answer, ms. */
 const CHECK_TIMEOUT_MS = 1_500
-/** Echoes and probes are planned this often, ms: twice a heartbeat. */
+/** Probes are planned this often, ms: twice a heartbeat. Echoes with each tick, a few at a time. */
 const PLAN_EVERY_MS = 1_000
 /** Probes of one order to a client: the second and third find out what a queue added. */
 const PROBE_COUNT = 3
@@ -103,7 +105,10 @@ export class Measuring {
   readonly #book = new OrderBook()
   readonly #checks = new CheckBoard()
   readonly #mesh = new HostMesh()
-  readonly #echoes = new EchoPlanner()
+  readonly #echoes: EchoPlanner
+  readonly #checkers: Checkers
+  /** Keys of the members without agent. */
+  readonly #checked = new Set<string>()
   readonly #probes: ProbePlanner | null
   readonly #probeMethods: ClientOrder['methods']
   readonly #privateRanges: readonly Prefix[]
@@ -135,7 +140,12 @@ export class Measuring {
       { kind: 'tcp', port: config.probeTcpPort },
       { kind: 'icmp' },
     ]
-    for (const record of options.directory.localities.values()) this.#localities.load(record)
+    this.#echoes = new EchoPlanner(options.self)
+    this.#checkers = new Checkers(this.#tables)
+    const { hosts, members, localities } = options.directory
+    for (const [name, host] of hosts) this.#followHost(name, host, options.nowMs)
+    for (const [key, member] of members) this.#followMember(key, member)
+    for (const record of localities.values()) this.#localities.load(record)
     this.#prober = new Prober({
       echo: options.echo,
       perMinute: OWN_PROBES_PER_MINUTE,
@@ -143,17 +153,29 @@ export class Measuring {
     })
   }
 
-  /** Records changed: what is kept about those that went is forgotten. */
-  apply(changes: readonly Change[]): void {
+  /** Records changed: who is planned for is kept up, and what is kept about those that went is forgotten. */
+  apply(changes: readonly Change[], nowMs: number): void {
     for (const change of changes) {
-      if (change.value !== null) continue
-      if (change.kind === 'hosts') {
-        this.#lapsedMs.delete(change.key)
-        this.#mesh.forget(change.key)
-        this.#localities.forgetHost(change.key)
-      }
-      if (change.kind === 'members') this.#checks.forget(change.key)
+      if (change.kind === 'hosts') this.#followHost(change.key, change.value, nowMs)
+      else if (change.kind === 'members') this.#followMember(change.key, change.value)
     }
+  }
+
+  #followHost(name: string, host: Host | null, nowMs: number): void {
+    this.#echoes.follow(name, host, nowMs)
+    this.#checkers.follow(name, host)
+    if (host !== null) return
+    this.#lapsedMs.delete(name)
+    this.#mesh.forget(name)
+    this.#localities.forgetHost(name)
+  }
+
+  #followMember(key: string, member: Member | null): void {
+    if (member !== null && member.check !== null && !member.left) this.#checked.add(key)
+    else this.#checked.delete(key)
+    if (member !== null) return
+    this.#checks.forget(key)
+    this.#checkers.forget(key)
   }
 
   /** Whether anything waits for a host. */
@@ -168,7 +190,15 @@ export class Measuring {
 
   /** Has `askers` echo `host`, at once. */
   askOpinions(host: string, askers: readonly string[], nowMs: number, epochMs: number): void {
-    for (const asker of askers) this.#giveEcho(asker, host, true, { kind: 'opinion', host }, nowMs, epochMs)
+    for (const asker of askers)
+      this.#giveEcho(
+        asker,
+        host,
+        { urgent: true, count: OPINION_ECHOES },
+        { kind: 'opinion', host },
+        nowMs,
+        epochMs,
+      )
   }
 
   /** Whether `host`'s echo answers at an address and port, tried by this core itself. */
@@ -263,9 +293,9 @@ export class Measuring {
       this.#checksDueMs = nowMs + CHECK_EVERY_MS
       this.#orderChecks(nowMs)
     }
+    this.#orderEchoes(nowMs, epochMs)
     if (nowMs >= this.#plansDueMs) {
       this.#plansDueMs = nowMs + PLAN_EVERY_MS
-      this.#orderEchoes(nowMs, epochMs)
       for (const prefix of this.#localities.takeMoved()) this.#probes?.wake(prefix, nowMs)
       this.#orderProbes(nowMs)
     }
@@ -317,7 +347,7 @@ export class Measuring {
   #giveEcho(
     from: string,
     to: string,
-    urgent: boolean,
+    { urgent, count }: { urgent: boolean; count: number },
     purpose: Purpose,
     nowMs: number,
     epochMs: number,
@@ -334,19 +364,14 @@ export class Measuring {
       port: target.echo.port,
       prober: Buffer.from(prober).toString('hex'),
       key: Buffer.from(key).toString('hex'),
-      count: ECHO_COUNT,
+      count,
     }
     this.#give(from, order, purpose, nowMs)
   }
 
   #orderEchoes(nowMs: number, epochMs: number): void {
-    const hosts = [...this.#directory.hosts.values()].filter((host) => host.presence === 'live')
-    for (const { from, to } of this.#echoes.plan(
-      { tables: this.#tables, hosts, home: this.#self },
-      nowMs,
-      this.#rng,
-    )) {
-      this.#giveEcho(from, to, false, { kind: 'mesh', to }, nowMs, epochMs)
+    for (const { from, to, count } of this.#echoes.plan(this.#tables, nowMs, this.#rng)) {
+      this.#giveEcho(from, to, { urgent: false, count }, { kind: 'mesh', to }, nowMs, epochMs)
     }
   }
 
@@ -373,37 +398,21 @@ export class Measuring {
 
   /** Has this core and the nearest hosts look at each member without agent. */
   #orderChecks(nowMs: number): void {
-    for (const [key, member] of this.#directory.members) {
-      if (member.check === null || member.left) continue
-      for (const checker of this.#checkersOf(member, nowMs)) {
+    const isAble = (host: string) =>
+      nowMs - (this.#lapsedMs.get(host) ?? Number.NEGATIVE_INFINITY) >= LAPSE_MS
+    for (const key of this.#checked) {
+      const member = this.#directory.members.get(key)!
+      const near = this.#checkers.of(member, isAble, nowMs, this.#rng)
+      for (const checker of [this.#self, ...near]) {
         const check = {
           kind: 'check',
           id: newOrderId(),
-          check: member.check,
+          check: member.check!,
           timeoutMs: CHECK_TIMEOUT_MS,
         } as const
         this.#give(checker, check, { kind: 'check', member: key }, nowMs)
       }
     }
-  }
-
-  /**
-   * Who looks at a member: this core, and of the hosts that were let in by a token and carry such orders
-   * out the nearest; where distances are not known or equal, those that its name falls to.
-   */
-  #checkersOf(member: Member, nowMs: number): string[] {
-    const able: { name: string; ms: number; lot: number }[] = []
-    const row = this.#tables.hostRow(member.host)
-    for (const host of this.#directory.hosts.values()) {
-      if (!host.agent || host.presence !== 'live' || host.tokenId === null) continue
-      if (nowMs - (this.#lapsedMs.get(host.name) ?? Number.NEGATIVE_INFINITY) < LAPSE_MS) continue
-      const ms =
-        row < 0 ? Number.NaN : this.#tables.distanceBetweenHostsMs(this.#tables.hostRow(host.name), row)
-      const lot = hashText(`${host.name} ${member.service}/${member.name}`)
-      able.push({ name: host.name, ms: Number.isNaN(ms) ? Number.MAX_VALUE : ms, lot })
-    }
-    able.sort((a, b) => a.ms - b.ms || a.lot - b.lot)
-    return [this.#self, ...able.slice(0, CHECKERS - 1).map(({ name }) => name)]
   }
 
   // ---- hearing answers

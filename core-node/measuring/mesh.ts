@@ -18,6 +18,11 @@ import { type FirstSightings, isPlaced, placeNewcomer, see } from './newcomer.ts
 
 /** Peers whose RTTs are kept for one host: all of an ordinary service's, and some 5 kB. */
 export const MAX_MESH_PEERS = 128
+/**
+ * Hosts whose last RTTs are remembered, those heard last: some 5 kB each among many. The others' begin with what
+ * their records say, as after a restart of the core.
+ */
+const MAX_HOSTS = 20_000
 /** Echoes of a pair that the quartile is taken of. */
 const WINDOW = 8
 /** What moved by less is told as it was, so that records rest, and what is reckoned from them, while nothing happens. */
@@ -38,7 +43,15 @@ interface HostMemory {
 }
 
 export class HostMesh {
+  /** The one longest unheard first. */
   readonly #hosts = new Map<string, HostMemory>()
+  /** Peer -> the hosts that remember RTTs to it. */
+  readonly #measuredBy = new Map<string, Set<string>>()
+  readonly #maxHosts: number
+
+  constructor(maxHosts: number = MAX_HOSTS) {
+    this.#maxHosts = maxHosts
+  }
 
   /**
    * `host` measured the way to `peer` (the least RTT of one round of echoes, 0..10,000 ms): its record as
@@ -52,40 +65,62 @@ export class HostMesh {
     memory.coordinate = state
     if (memory.first !== null) settle(memory, peer, rttMs)
     if (isMoved(memory.told, memory.coordinate.coordinate)) memory.told = memory.coordinate.coordinate
-    this.#remember(memory, peer.name, rttMs)
+    this.#remember(host.name, memory, peer.name, rttMs)
     const { told, meshMs } = memory
     const isToldAlready = host.coordinate === told && host.meshMs === meshMs
     return { host: isToldAlready ? host : { ...host, coordinate: told, meshMs }, refused: null }
   }
 
-  /** A host is gone: nothing is kept of it, nor of the ways to it. */
+  /** A host is gone: nothing is kept of it, nor of the ways to it. Costs those that measured it, not all. */
   forget(name: string): void {
-    this.#hosts.delete(name)
-    for (const memory of this.#hosts.values()) {
-      if (!memory.windowsMs.delete(name)) continue
+    this.#drop(name)
+    for (const host of this.#measuredBy.get(name) ?? []) {
+      const memory = this.#hosts.get(host)!
+      memory.windowsMs.delete(name)
       const { [name]: _, ...rest } = memory.meshMs
       memory.meshMs = rest
     }
+    this.#measuredBy.delete(name)
+  }
+
+  #drop(name: string): void {
+    for (const peer of this.#hosts.get(name)?.windowsMs.keys() ?? []) this.#unlink(name, peer)
+    this.#hosts.delete(name)
+  }
+
+  #link(host: string, peer: string): void {
+    const hosts = this.#measuredBy.get(peer)
+    if (hosts) hosts.add(host)
+    else this.#measuredBy.set(peer, new Set([host]))
+  }
+
+  #unlink(host: string, peer: string): void {
+    const hosts = this.#measuredBy.get(peer)
+    hosts?.delete(host)
+    if (hosts?.size === 0) this.#measuredBy.delete(peer)
   }
 
   #memoryOf(host: Host): HostMemory {
-    let memory = this.#hosts.get(host.name)
-    if (!memory) {
-      const meshMs = host.meshMs ?? {}
-      const windowsMs = new Map(Object.entries(meshMs).map(([name, ms]) => [name, [ms]]))
-      const first = host.coordinate === null ? new Map() : null
-      const coordinate = startCoordinate(host.coordinate)
-      memory = { coordinate, first, told: host.coordinate, windowsMs, meshMs }
-      this.#hosts.set(host.name, memory)
-    }
+    const memory = this.#hosts.get(host.name) ?? this.#begin(host)
+    this.#hosts.delete(host.name)
+    this.#hosts.set(host.name, memory)
+    if (this.#hosts.size > this.#maxHosts) this.#drop(this.#hosts.keys().next().value!)
     return memory
   }
 
-  #remember(memory: HostMemory, peer: string, rttMs: number): void {
+  #begin({ name, coordinate, meshMs = {} }: Host): HostMemory {
+    const windowsMs = new Map(Object.entries(meshMs).map(([peer, ms]) => [peer, [ms]]))
+    for (const peer of windowsMs.keys()) this.#link(name, peer)
+    const first = coordinate === null ? new Map() : null
+    return { coordinate: startCoordinate(coordinate), first, told: coordinate, windowsMs, meshMs }
+  }
+
+  #remember(host: string, memory: HostMemory, peer: string, rttMs: number): void {
     const { windowsMs } = memory
     const window = [...(windowsMs.get(peer) ?? []), rttMs].slice(-WINDOW)
     windowsMs.delete(peer)
     windowsMs.set(peer, window)
+    this.#link(host, peer)
     const told = memory.meshMs[peer]
     const nowMs = quartileMs(window)
     const isNews = told === undefined || Math.abs(nowMs - told) > Math.max(TELL_RTT_MS, TELL_RTT_SHARE * told)
@@ -94,6 +129,7 @@ export class HostMesh {
     while (windowsMs.size > MAX_MESH_PEERS) {
       const oldest = windowsMs.keys().next().value!
       windowsMs.delete(oldest)
+      this.#unlink(host, oldest)
       delete next[oldest]
     }
     memory.meshMs = next

@@ -66,7 +66,8 @@ function runSlices({ rtt, members, newcomers, seed }: Wish): Record<string, unkn
   const [rows, newRows] = [shuffled.slice(0, members), shuffled.slice(members, members + newcomers)]
   const records = rows.map((_, i) => hostOf(i, null))
   const tables = new Tables()
-  const [mesh, planner] = [new HostMesh(), new EchoPlanner()]
+  const [mesh, planner] = [new HostMesh(), new EchoPlanner('core')]
+  for (const host of records) planner.follow(host.name, host, 0)
   const report: Record<string, unknown>[] = []
   let settled: readonly Host[] = []
   let nowMs = 0
@@ -79,7 +80,7 @@ function runSlices({ rtt, members, newcomers, seed }: Wish): Record<string, unkn
       const fromMs = nowMs
       for (; nowMs < untilMs; nowMs += STEP_MS) {
         const changes: Change[] = []
-        for (const { from, to } of planner.plan({ tables, hosts: records, home: 'core' }, nowMs, rng)) {
+        for (const { from, to } of planner.plan(tables, nowMs, rng)) {
           const [a, b] = [Number(from.slice(1)), Number(to.slice(1))]
           const queueMs = bloated(a) || bloated(b) ? BLOAT_MS * rng() : 0
           const rttMs = slice.rttMs(rows[a]!, rows[b]!) * (1 + 0.05 * rng()) + queueMs

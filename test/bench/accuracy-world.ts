@@ -111,12 +111,13 @@ function echoAround(
   const records = rows.map((row, i) => hostOf(i, places?.[row] ?? null))
   const tables = new Tables()
   const mesh = new HostMesh()
-  const planner = new EchoPlanner()
+  const planner = new EchoPlanner('core')
+  for (const host of records) planner.follow(host.name, host, 0)
   const known = new Set<string>()
   const pairs = rows.length * (rows.length - 1)
   for (let nowMs = 0; nowMs < SETTLE_MS && (nowMs < 120_000 || known.size < pairs); nowMs += STEP_MS) {
     const touched = new Set<number>()
-    for (const { from, to } of planner.plan({ tables, hosts: records, home: 'core' }, nowMs, rng)) {
+    for (const { from, to } of planner.plan(tables, nowMs, rng)) {
       const [a, b] = [Number(from.slice(1)), Number(to.slice(1))]
       known.add(`${a} ${b}`)
       const rttMs = reportMs(a, rows[b]!)

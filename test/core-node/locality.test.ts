@@ -893,10 +893,11 @@ t.test(
       2 + Math.hypot(spots[a]![0] - spots[b]![0], spots[a]![1] - spots[b]![1])
     const tables = tablesOf(spots.map(() => null))
     const states = fresh(spots.length)
-    const planner = new EchoPlanner()
+    const planner = new EchoPlanner('c1')
     const hosts = () => spots.map((_, n) => tables.hosts.recordOf(tables.hostRow(`h${n}`))!)
+    for (const host of hosts()) planner.follow(host.name, host, 0)
     for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
-      for (const { from, to } of planner.plan({ tables, hosts: hosts(), home: 'c1' }, nowMs, rng)) {
+      for (const { from, to } of planner.plan(tables, nowMs, rng)) {
         const [a, b] = [Number(from.slice(1)), Number(to.slice(1))]
         states[a] = observe(
           states[a]!,
@@ -916,7 +917,7 @@ t.test(
 
     const settled = new Map<string, number>()
     for (let nowMs = 60_000; nowMs < 660_000; nowMs += 2000) {
-      for (const { from, to } of planner.plan({ tables, hosts: hosts(), home: 'c1' }, nowMs, rng)) {
+      for (const { from, to } of planner.plan(tables, nowMs, rng)) {
         t.not(from, to)
         if (from === 'h0') settled.set(to, (settled.get(to) ?? 0) + 1)
       }
@@ -936,13 +937,14 @@ t.test(
 
 t.test('echo plans keep to the home, the family, the reachable and the bound', async (t) => {
   const rng = seededRng(6)
-  const planner = new EchoPlanner(600)
+  const planner = new EchoPlanner('c1', 600)
   const many = Array.from({ length: 1000 }, (_, n) => aHost(`h${n}`, { addresses: [`192.0.2.1`] }))
   const tables = new Tables()
+  for (const host of many) planner.follow(host.name, host, 0)
   let count = 0
   const froms = new Set<string>()
   for (let nowMs = 0; nowMs < 300_000; nowMs += 2000) {
-    for (const { from } of planner.plan({ tables, hosts: many, home: 'c1' }, nowMs, rng)) {
+    for (const { from } of planner.plan(tables, nowMs, rng)) {
       count++
       froms.add(from)
     }
@@ -958,7 +960,9 @@ t.test('echo plans keep to the home, the family, the reachable and the bound', a
     aHost('six', { addresses: ['2001:db8::1'], echo: { address: '2001:db8::1', port: 7 } }),
     aHost('bare', { addresses: ['192.0.2.5'], agent: false, echo: null }),
   ]
-  const plans = new EchoPlanner().plan({ tables, hosts: odd, home: 'c1' }, 0, rng)
+  const fresh = new EchoPlanner('c1')
+  for (const host of odd) fresh.follow(host.name, host, 0)
+  const plans = fresh.plan(tables, 0, rng)
   const pairs = plans.map(({ from, to }) => `${from}>${to}`).sort()
   t.same(pairs, ['a>elsewhere', 'mute>a', 'mute>elsewhere', 'nat>a', 'nat>elsewhere'])
 })

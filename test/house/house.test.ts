@@ -44,9 +44,16 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 /** The files of resolver/ that touch the machine: sockets. All others are pure. */
 const RESOLVER_SHELLS = ['resolver/dns-server.ts', 'resolver/dns-tcp.ts', 'resolver/dns-udp.ts']
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
-const CORE_PURE = ['coordinates', 'mesh', 'planner', 'localities', 'demand', 'echo-planner'].map(
-  (name) => `core-node/measuring/${name}.ts`,
-)
+const CORE_PURE = [
+  'coordinates',
+  'mesh',
+  'planner',
+  'localities',
+  'demand',
+  'echo-planner',
+  'host-draw',
+  'checkers',
+].map((name) => `core-node/measuring/${name}.ts`)
 /** A header that says so is held to it; one that says "Pure but for" is not. */
 const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
 /** Parts of Node that are functions of their arguments, as these files use them: MACs, and what is an address. */
