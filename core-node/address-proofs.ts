@@ -6,6 +6,7 @@
 import { formatPrefix, localityPrefix, parseAddress } from '../resolver/address.ts'
 import type { Change, Directory, Host } from '../resolver/directory.ts'
 import { TokenBuckets } from '../server-agent/protocol/token-bucket.ts'
+import { DueQueue } from './due-queue.ts'
 import type { Books } from './registry/books.ts'
 import { proofChanges } from './registry/hosts.ts'
 
@@ -13,7 +14,7 @@ import { proofChanges } from './registry/hosts.ts'
 const AGAIN_MS = 10_000
 const AGAIN_AT_MOST_MS = 3_600_000
 /** Tries to one /24 (/48): anyone may name an address that is not its own, and its owner must hardly notice. */
-const TRIES_PER_PREFIX = { perSec: 1, burst: 60 }
+const TRIES_PER_PREFIX = { perSec: 1, burst: 60, maxKeys: 20_000 }
 /** A host that just joined knows its key only by the reply, which needs its way, ms. */
 const SOON_MS = 250
 
@@ -24,9 +25,18 @@ interface AddressProofsOptions {
   readonly write: (decide: (books: Books) => readonly Change[]) => Promise<void>
 }
 
+/** A host with addresses to be tried. */
+interface Trial {
+  readonly host: string
+  readonly atMs: number
+  /** Until the next one, if this shows nothing. */
+  readonly waitMs: number
+}
+
 export class AddressProofs {
   readonly #options: AddressProofsOptions
-  readonly #due = new Map<string, { atMs: number; waitMs: number }>()
+  readonly #trials = new Map<string, Trial>()
+  readonly #due = new DueQueue<Trial>()
   readonly #budget = new TokenBuckets(TRIES_PER_PREFIX)
 
   constructor(options: AddressProofsOptions) {
@@ -35,18 +45,29 @@ export class AddressProofs {
 
   /** A host joined or changed its addresses: tried soon. */
   expect(host: Host, nowMs: number): void {
-    if (openAddresses(host).length > 0) this.#due.set(host.name, { atMs: nowMs + SOON_MS, waitMs: AGAIN_MS })
+    if (openAddresses(host).length > 0)
+      this.#plan({ host: host.name, atMs: nowMs + SOON_MS, waitMs: AGAIN_MS })
+  }
+
+  /** The record of a host is gone. */
+  forget(host: string): void {
+    this.#trials.delete(host)
+  }
+
+  #plan(trial: Trial): void {
+    this.#trials.set(trial.host, trial)
+    this.#due.add(trial, trial.atMs)
   }
 
   /** Tries each address of a host that is not proven yet, and keeps what answered. */
   async prove(name: string, nowMs: number): Promise<void> {
     const { directory, reach, write } = this.#options
     const host = directory.hosts.get(name)
-    const waitMs = this.#due.get(name)?.waitMs ?? AGAIN_MS
-    this.#due.delete(name)
+    const waitMs = this.#trials.get(name)?.waitMs ?? AGAIN_MS
+    this.#trials.delete(name)
     const open = host?.presence === 'live' ? openAddresses(host) : []
     if (host?.echo == null || open.length === 0) return
-    this.#due.set(name, { atMs: nowMs + waitMs, waitMs: Math.min(2 * waitMs, AGAIN_AT_MOST_MS) })
+    this.#plan({ host: name, atMs: nowMs + waitMs, waitMs: Math.min(2 * waitMs, AGAIN_AT_MOST_MS) })
     const { port } = host.echo
     const tried = open.filter((address) => this.#budget.take(prefixOfText(address), nowMs))
     const answered = await Promise.all(tried.map((address) => reach(host, { address, port })))
@@ -56,7 +77,12 @@ export class AddressProofs {
 
   /** The hosts whose time to be tried has come. */
   due(nowMs: number): string[] {
-    return [...this.#due].filter(([, { atMs }]) => atMs <= nowMs).map(([name]) => name)
+    const names: string[] = []
+    for (let trial = this.#due.take(nowMs); trial !== null; trial = this.#due.take(nowMs)) {
+      // Another trial of that host may have been planned since, or none is wanted any more.
+      if (this.#trials.get(trial.host) === trial) names.push(trial.host)
+    }
+    return names
   }
 }
 

@@ -514,6 +514,7 @@ export class Core {
         this.#liveness.forget(change.key)
         this.#unclaimed.delete(change.key)
         this.#untold.delete(change.key)
+        this.#proofs.forget(change.key)
         if (change.value === null) this.#pulses.forget(change.key)
       } else if (change.kind === 'hosts' && change.before !== null && change.value !== null) {
         if (change.before.reachable !== change.value.reachable) this.#untold.add(change.key)

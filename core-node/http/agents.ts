@@ -27,7 +27,7 @@ const MEASUREMENT_BYTES = 256 << 10
 /** What one agent says in a heartbeat, with many members and results. */
 const SMALL_BYTES = 16 << 10
 /** Heartbeats of unknown hosts from one address: after a restart of many they come, but not for ever. */
-const STRANGERS = { perSec: 1, burst: 60 }
+const STRANGERS = { perSec: 1, burst: 60, maxKeys: 10_000 }
 const SUSPECT_MS = 60_000
 const MAX_SUSPECTS = 10_000
 

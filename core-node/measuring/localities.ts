@@ -71,6 +71,8 @@ export class Localities {
   /** Least recently used first. */
   readonly #prefixes = new Map<string, PrefixMemory>()
   readonly #relatives = new Map<string, Set<string>>()
+  /** Host -> the prefixes that it has a pair with: its going costs those, not all. */
+  readonly #measuredBy = new Map<string, Set<string>>()
   readonly #changed = new Set<string>()
   readonly #moved = new Set<string>()
   readonly #maxPrefixes: number
@@ -88,9 +90,9 @@ export class Localities {
     const prefix = parsePrefix(record.prefix)
     if (!prefix || record.evidence.length === 0) return
     const memory = this.#memoryOf(prefix)
-    memory.pairs.clear()
+    for (const host of [...memory.pairs.keys()]) this.#dropPair(memory, host)
     for (const { host, rttMs, count, atMs, kind } of record.evidence) {
-      memory.pairs.set(host, { kind, samplesMs: [rttMs], count, atMs })
+      this.#setPair(memory, host, { kind, samplesMs: [rttMs], count, atMs })
     }
   }
 
@@ -110,13 +112,13 @@ export class Localities {
       this.#moved.add(formatPrefix(report.prefix))
     }
     memory.pairs.delete(report.host)
-    memory.pairs.set(report.host, {
+    this.#setPair(memory, report.host, {
       kind: report.kind,
       samplesMs: [...before.samplesMs, ...samples].slice(-WINDOW),
       count: before.count + samples.length,
       atMs: nowMs,
     })
-    tidy(memory)
+    this.#tidy(memory)
     this.#changed.add(formatPrefix(report.prefix))
     return null
   }
@@ -145,7 +147,7 @@ export class Localities {
     const memory = this.#memoryOf(prefix)
     for (const [host, pair] of best.pairs) {
       if (pair.count > 0)
-        memory.pairs.set(host, { ...pair, samplesMs: [quartileMs(pair.samplesMs)], count: 0 })
+        this.#setPair(memory, host, { ...pair, samplesMs: [quartileMs(pair.samplesMs)], count: 0 })
     }
     this.#changed.add(text)
     return true
@@ -153,7 +155,11 @@ export class Localities {
 
   /** A host is gone: what it saw is nobody's evidence any more. */
   forgetHost(host: string): void {
-    for (const [text, { pairs }] of this.#prefixes) if (pairs.delete(host)) this.#changed.add(text)
+    for (const text of this.#measuredBy.get(host) ?? []) {
+      this.#prefixes.get(text)!.pairs.delete(host)
+      this.#changed.add(text)
+    }
+    this.#measuredBy.delete(host)
   }
 
   /** Prefixes of which an RTT came in that is clearly another than before, since the last call: their ways have changed. */
@@ -174,7 +180,7 @@ export class Localities {
     for (const text of this.#changed) {
       const memory = this.#prefixes.get(text)
       const before = published.get(text)
-      const evidence = memory ? evidenceOf(memory, nowMs) : []
+      const evidence = memory ? this.#evidenceOf(memory, nowMs) : []
       if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
       const value = evidence.length === 0 ? null : { ...blank(text), ...before, evidence }
       changes.push({ kind: 'localities', key: text, value })
@@ -195,8 +201,42 @@ export class Localities {
     return memory
   }
 
+  #setPair(memory: PrefixMemory, host: string, pair: Pair): void {
+    memory.pairs.set(host, pair)
+    const text = formatPrefix(memory.prefix)
+    const prefixes = this.#measuredBy.get(host)
+    if (prefixes) prefixes.add(text)
+    else this.#measuredBy.set(host, new Set([text]))
+  }
+
+  #dropPair(memory: PrefixMemory, host: string): void {
+    memory.pairs.delete(host)
+    const prefixes = this.#measuredBy.get(host)
+    prefixes?.delete(formatPrefix(memory.prefix))
+    if (prefixes?.size === 0) this.#measuredBy.delete(host)
+  }
+
+  /** Drops what relatives lent once there is enough of its own, and the oldest of too many hosts. */
+  #tidy(memory: PrefixMemory): void {
+    const { pairs } = memory
+    const own = [...pairs.values()].filter((pair) => pair.count > 0).length
+    if (own >= OWN_ENOUGH)
+      for (const [host, pair] of pairs) if (pair.count === 0) this.#dropPair(memory, host)
+    while (pairs.size > MAX_HOSTS) this.#dropPair(memory, leastTelling(pairs))
+  }
+
+  #evidenceOf(memory: PrefixMemory, nowMs: number): Evidence[] {
+    for (const [host, { atMs }] of memory.pairs) if (nowMs - atMs > MAX_AGE_MS) this.#dropPair(memory, host)
+    const evidence = Array.from(memory.pairs, ([host, { kind, samplesMs, count, atMs }]) => {
+      return { host, rttMs: quartileMs(samplesMs), count, atMs, kind }
+    })
+    return evidence.sort((a, b) => a.rttMs - b.rttMs || (a.host < b.host ? -1 : 1))
+  }
+
   #forget(text: string): void {
-    const key = relativeKey(this.#prefixes.get(text)!.prefix)
+    const memory = this.#prefixes.get(text)!
+    for (const host of [...memory.pairs.keys()]) this.#dropPair(memory, host)
+    const key = relativeKey(memory.prefix)
     const relatives = this.#relatives.get(key)!
     relatives.delete(text)
     if (relatives.size === 0) this.#relatives.delete(key)
@@ -250,14 +290,6 @@ export function quartileMs(samplesMs: readonly number[]): number {
   return samplesMs.toSorted((a, b) => a - b)[Math.floor(samplesMs.length / 4)]!
 }
 
-function evidenceOf(memory: PrefixMemory, nowMs: number): Evidence[] {
-  for (const [host, pair] of memory.pairs) if (nowMs - pair.atMs > MAX_AGE_MS) memory.pairs.delete(host)
-  const evidence = Array.from(memory.pairs, ([host, { kind, samplesMs, count, atMs }]) => {
-    return { host, rttMs: quartileMs(samplesMs), count, atMs, kind }
-  })
-  return evidence.sort((a, b) => a.rttMs - b.rttMs || (a.host < b.host ? -1 : 1))
-}
-
 function isWorthTelling(before: readonly Evidence[], now: readonly Evidence[]): boolean {
   if (before.length !== now.length) return true
   const byHost = new Map(before.map((e) => [e.host, e]))
@@ -267,13 +299,6 @@ function isWorthTelling(before: readonly Evidence[], now: readonly Evidence[]): 
     const movedMs = Math.abs(e.rttMs - old.rttMs)
     return movedMs > Math.max(TELL_MS, TELL_SHARE * old.rttMs) || e.atMs - old.atMs > TELL_AGE_MS
   })
-}
-
-/** Drops what relatives lent once there is enough of its own, and the oldest of too many hosts. */
-function tidy({ pairs }: PrefixMemory): void {
-  const own = [...pairs.values()].filter((pair) => pair.count > 0).length
-  if (own >= OWN_ENOUGH) for (const [host, pair] of pairs) if (pair.count === 0) pairs.delete(host)
-  while (pairs.size > MAX_HOSTS) pairs.delete(leastTelling(pairs))
 }
 
 /** Of too many hosts: the least believed kind, and of that the farthest, which says least of who is near. */

@@ -74,6 +74,8 @@ export interface Heard {
 
 /** Echoes of a second opinion: one that comes through is enough. */
 const OPINION_ECHOES = 3
+/** One lost packet makes nobody unreachable. */
+const REACH_TRIES = 2
 /** A member without agent is checked by each of its checkers this often, ms. */
 const CHECK_EVERY_MS = 2_000
 /** Clients of which that is remembered: a few MB. */
@@ -208,9 +210,12 @@ export class Measuring {
     timeoutMs: number,
     epochMs: number,
   ): Promise<boolean> {
-    const { prober, key } = passFor(host, epochMs)
-    const { rttsMs } = await this.#echo.ping({ ...at, prober, key, count: 2, intervalMs: 100, timeoutMs })
-    return rttsMs.length > 0
+    const pass = { ...at, ...passFor(host, epochMs), count: 1, timeoutMs: timeoutMs / REACH_TRIES }
+    for (let tries = 0; tries < REACH_TRIES; tries++) {
+      const { rttsMs } = await this.#echo.ping(pass)
+      if (rttsMs.length > 0) return true
+    }
+    return false
   }
 
   /** What a host found out by its orders. Answers to orders that it was not given are counted and dropped. */
