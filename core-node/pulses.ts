@@ -3,7 +3,7 @@
 // Invariant: a pulse renews a lease only if it was made under its host's key, in this core's session, with a
 // counter above all before; so no packet counts twice. Who has no key gets no answer, and no answer is longer
 // than its pulse. Each packet is counted once, by what came of it.
-// Pure but for its own memory: one number a host that ever sent a pulse. Sends nothing.
+// Pure but for its own memory: a number for each host that ever sent a pulse. Sends nothing.
 
 import type { Directory, Host } from '../resolver/directory.ts'
 import { isPulseMade, type PulseStatus, readPulse, writePulseReply } from '../server-agent/protocol/pulse.ts'
@@ -68,14 +68,15 @@ export class Pulses {
     const last = this.#counters.get(host.name) ?? 0
     const isNew = Buffer.compare(pulse.session, session) === 0 && pulse.counter > last
     if (!isNew && !this.#resyncs.take('', nowMs)) return { outcome: 'limit', reply: null }
-    const status = isNew ? this.#hear(host, pulse.counter) : 'resync'
+    if (isNew) this.#counters.set(host.name, pulse.counter)
+    const status = isNew ? this.#hear(host) : 'resync'
     const counter = isNew ? pulse.counter : last
-    return { outcome: status, reply: writePulseReply(packet, { status, session, counter }, key) }
+    const reply = writePulseReply(packet, { status, session, counter }, key)
+    return { outcome: status, reply }
   }
 
-  #hear(host: Host, counter: number): PulseStatus {
+  #hear(host: Host): PulseStatus {
     const { renew, hasNews } = this.#options
-    this.#counters.set(host.name, counter)
     // Who was silent comes back by what it says over HTTP: that is to be kept, and this is not worth a write.
     if (host.presence !== 'live' || !renew(host)) return 'call'
     return hasNews(host) ? 'call' : 'ok'

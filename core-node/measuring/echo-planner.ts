@@ -157,6 +157,8 @@ export class EchoPlanner {
       known.length < SPARSE_FAR ? this.#drawFar(memory, known, round) : this.#drawNear(memory, known, round)
     const count = isNew ? SPARSE_FAR : SPARSE_COUNT
     for (const to of others.slice(0, count)) this.#order(memory, to, 1, round)
+    // Its orders are fetched and answered by HTTP: a round costs what so many of them do.
+    this.#credit -= Math.max(0, SPARSE_COUNT - others.length)
     memory.others = [...others.slice(count), ...others.slice(0, count)]
     this.#settled.add(memory, round.nowMs + SPARSE_EVERY_MS)
   }

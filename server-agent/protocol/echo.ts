@@ -7,7 +7,8 @@
 // Invariant: what is not a fresh request under our key gets no answer, and no answer is longer than
 // its request. Pure: no sockets here (echo-socket.ts), no clock, no chance.
 
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
+import { hasMac, hmacOf, MAC_BYTES, macOf } from './mac.ts'
 
 export const ECHO_BYTES = 48
 export const PROBER_BYTES = 16
@@ -19,8 +20,9 @@ const REQUEST = 1
 const REPLY = 2
 const PROBER_AT = 8
 const NONCE_AT = PROBER_AT + PROBER_BYTES
-const MAC_AT = NONCE_AT + NONCE_BYTES
-const MAC_BYTES = ECHO_BYTES - MAC_AT
+const MAC_AT = ECHO_BYTES - MAC_BYTES
+
+const PROBER_LABEL = Buffer.from('nearcast echo 1')
 
 const HOUR_MS = 3_600_000
 /** A prober lives for days, not for ever: a leaked key dies with it. Either way, so that clocks may differ. */
@@ -39,7 +41,7 @@ export function newProber(nowMs: number, random12: Uint8Array): Uint8Array {
 
 /** The key under which `prober` talks to the host that holds `hostKey`, 32 bytes. */
 export function proberKey(hostKey: Uint8Array, prober: Uint8Array): Uint8Array {
-  return createHmac('sha256', hostKey).update('nearcast echo 1').update(prober).digest()
+  return hmacOf(Buffer.concat([PROBER_LABEL, prober]), hostKey)
 }
 
 /** A request; `nonce` (8 random bytes) names it in its reply. */
@@ -84,14 +86,6 @@ function hasShape(packet: Uint8Array, type: number): boolean {
   )
 }
 
-function hasMac(packet: Uint8Array, key: Uint8Array): boolean {
-  return timingSafeEqual(packet.subarray(MAC_AT), macOf(packet, key))
-}
-
-function macOf(packet: Uint8Array, key: Uint8Array): Uint8Array {
-  return createHmac('sha256', key).update(packet.subarray(0, MAC_AT)).digest().subarray(0, MAC_BYTES)
-}
-
 function write(type: number, prober: Uint8Array, nonce: Uint8Array, key: Uint8Array): Uint8Array {
   const packet = new Uint8Array(ECHO_BYTES)
   view(packet).setUint32(0, MAGIC)
@@ -99,7 +93,7 @@ function write(type: number, prober: Uint8Array, nonce: Uint8Array, key: Uint8Ar
   packet[5] = type
   packet.set(prober, PROBER_AT)
   packet.set(nonce, NONCE_AT)
-  packet.set(macOf(packet, key), MAC_AT)
+  packet.set(macOf(packet, MAC_AT, key), MAC_AT)
   return packet
 }
 

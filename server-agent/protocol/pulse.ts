@@ -8,7 +8,8 @@
 // after a restart. Whose session or counter is behind is told where to go on (status 3): that costs no HTTP.
 // Invariant: no reply is longer than its pulse. Pure: no sockets, no clock, no chance.
 
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
+import { hasMac, macOf } from './mac.ts'
 
 export const PULSE_BYTES = 100
 export const PULSE_REPLY_BYTES = 44
@@ -26,7 +27,6 @@ const PULSE_MAC_AT = NAME_AT + NAME_BYTES
 const TAG_AT = NAME_AT
 const TAG_BYTES = 8
 const REPLY_MAC_AT = TAG_AT + TAG_BYTES
-const MAC_BYTES = 16
 export const MAX_COUNTER = 0xffff_ffff
 
 /**
@@ -77,7 +77,7 @@ export function readPulse(packet: Uint8Array): Pulse | null {
 
 /** Whether a packet that readPulse took was made under this key. */
 export function isPulseMade(packet: Uint8Array, key: Uint8Array): boolean {
-  return timingSafeEqual(packet.subarray(PULSE_MAC_AT), macOf(packet, PULSE_MAC_AT, key))
+  return hasMac(packet, key)
 }
 
 /** The reply to a pulse. */
@@ -99,7 +99,7 @@ export function readPulseReply(packet: Uint8Array, pulse: Uint8Array, key: Uint8
   if (status === null) return null
   const tag = pulse.subarray(PULSE_MAC_AT, PULSE_MAC_AT + TAG_BYTES)
   if (!timingSafeEqual(packet.subarray(TAG_AT, REPLY_MAC_AT), tag)) return null
-  if (!timingSafeEqual(packet.subarray(REPLY_MAC_AT), macOf(packet, REPLY_MAC_AT, key))) return null
+  if (!hasMac(packet, key)) return null
   const session = packet.slice(SESSION_AT, COUNTER_AT)
   return { status, session, counter: viewOf(packet).getUint32(COUNTER_AT) }
 }
@@ -125,10 +125,6 @@ function begin(
   packet.set(session, SESSION_AT)
   viewOf(packet).setUint32(COUNTER_AT, counter)
   return packet
-}
-
-function macOf(packet: Uint8Array, end: number, key: Uint8Array): Uint8Array {
-  return createHmac('sha256', key).update(packet.subarray(0, end)).digest().subarray(0, MAC_BYTES)
 }
 
 function viewOf(packet: Uint8Array): DataView {

@@ -13,17 +13,28 @@ const END = Buffer.from('\r\n\r\n')
 export class HttpConnection {
   /** The address that it comes from. */
   readonly from: string
-  readonly #socket: Socket
+  readonly #port: number
+  /** null: not connected, or closed since: a core ends idle connections. */
+  #socket: Socket | null = null
   #received: Buffer = Buffer.alloc(0)
   #waiting: { resolve: (reply: HttpReply) => void; reject: (error: Error) => void } | null = null
 
   constructor(port: number, from: string) {
     this.from = from
-    this.#socket = connect({ host: '127.0.0.1', port, localAddress: from })
-    this.#socket.setNoDelay(true)
-    this.#socket.on('data', (part) => this.#receive(part))
-    this.#socket.on('error', (error) => this.#waiting?.reject(error))
-    this.#socket.on('close', () => this.#waiting?.reject(new Error('the core closed the connection')))
+    this.#port = port
+  }
+
+  #connect(): Socket {
+    const socket = connect({ host: '127.0.0.1', port: this.#port, localAddress: this.from })
+    socket.setNoDelay(true)
+    socket.on('data', (part) => this.#receive(part))
+    socket.on('error', (error) => this.#waiting?.reject(error))
+    socket.on('close', () => {
+      this.#socket = null
+      this.#received = Buffer.alloc(0)
+      this.#waiting?.reject(new Error('the core closed the connection'))
+    })
+    return socket
   }
 
   request(method: string, path: string, secret: string, body: unknown = null): Promise<HttpReply> {
@@ -31,6 +42,7 @@ export class HttpConnection {
     const type = body === null ? '' : 'Content-Type: application/json\r\n'
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject }
+      this.#socket ??= this.#connect()
       this.#socket.write(
         `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${secret}\r\n${type}Content-Length: ${text.length}\r\n\r\n${text}`,
       )
@@ -39,7 +51,7 @@ export class HttpConnection {
 
   close(): void {
     this.#waiting = null
-    this.#socket.destroy()
+    this.#socket?.destroy()
   }
 
   #receive(part: Buffer): void {

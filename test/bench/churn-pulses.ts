@@ -15,11 +15,13 @@ const SOCKETS = 16
 const TAG_AT = 84
 const NO_SESSION = new Uint8Array(SESSION_BYTES)
 
-interface Waiting {
+/** A heartbeat under way: a reply to any of its packets will do. */
+interface Beat {
   readonly host: number
-  readonly pulse: Buffer
-  readonly sentMs: number
-  readonly isSecond: boolean
+  readonly pulses: Buffer[]
+  /** When the last one left. */
+  sentMs: number
+  isDone: boolean
 }
 
 export interface PulseCounts {
@@ -48,8 +50,10 @@ export class IdleHosts {
   readonly #port: number
   readonly #callByHttp: (host: string, credential: string) => Promise<void>
   #sockets: Socket[] = []
-  /** By tag; in order of sending. */
-  readonly #waiting = new Map<string, Waiting>()
+  readonly #byTag = new Map<string, Beat>()
+  /** In order of sending, each as often as it sent a packet. */
+  readonly #due: Beat[] = []
+  #dueFrom = 0
   #timer: NodeJS.Timeout | null = null
   #startedMs = 0
   #sentUpTo = 0
@@ -97,46 +101,63 @@ export class IdleHosts {
     const upTo = Math.floor(((nowMs - this.#startedMs) / this.#everyMs) * this.#count)
     for (; this.#sentUpTo < upTo; this.#sentUpTo++) {
       this.counts.due++
-      this.#send(this.#sentUpTo % this.#count, false)
+      this.#send({ host: this.#sentUpTo % this.#count, pulses: [], sentMs: nowMs, isDone: false })
     }
-    for (const [tag, waiting] of this.#waiting) {
-      if (nowMs - waiting.sentMs < WAIT_MS) break
-      this.#waiting.delete(tag)
-      if (!waiting.isSecond) {
-        this.counts.again++
-        this.#send(waiting.host, true)
-      } else {
-        this.counts.lost++
-        this.#call(waiting.host)
-      }
+    for (; this.#dueFrom < this.#due.length; this.#dueFrom++) {
+      const beat = this.#due[this.#dueFrom]!
+      if (!beat.isDone && nowMs - beat.sentMs < WAIT_MS) break
+      if (!beat.isDone) this.#late(beat)
+    }
+    if (this.#dueFrom < 100_000) return
+    this.#due.splice(0, this.#dueFrom)
+    this.#dueFrom = 0
+  }
+
+  #late(beat: Beat): void {
+    if (beat.pulses.length === 1) {
+      this.counts.again++
+      this.#send(beat)
+    } else {
+      this.counts.lost++
+      this.#end(beat)
+      this.#call(beat.host)
     }
   }
 
-  #send(host: number, isSecond: boolean): void {
+  #send(beat: Beat): void {
+    const { host } = beat
     const counter = ++this.#counters[host]!
     const session = this.#knowsSession[host] === 1 ? this.#session : NO_SESSION
     const bytes = writePulse({ host: hostName(host), session, counter }, this.#keys[host]!)
     const pulse = Buffer.from(bytes.buffer)
-    this.#waiting.set(tagAt(pulse, TAG_AT), { host, pulse, sentMs: performance.now(), isSecond })
+    beat.pulses.push(pulse)
+    beat.sentMs = performance.now()
+    this.#byTag.set(tagAt(pulse, TAG_AT), beat)
+    this.#due.push(beat)
     this.#sockets[host % SOCKETS]?.send(pulse, this.#port, '127.0.0.1')
   }
 
+  #end(beat: Beat): void {
+    beat.isDone = true
+    for (const pulse of beat.pulses) this.#byTag.delete(tagAt(pulse, TAG_AT))
+  }
+
   #receive(packet: Buffer): void {
-    const tag = tagAt(packet, 20)
-    const waiting = this.#waiting.get(tag)
-    if (waiting === undefined) return
-    const reply = readPulseReply(packet, waiting.pulse, this.#keys[waiting.host]!)
-    if (reply === null) return
-    this.#waiting.delete(tag)
+    const beat = this.#byTag.get(tagAt(packet, 20))
+    if (beat === undefined) return
+    const key = this.#keys[beat.host]!
+    const reply = beat.pulses.map((pulse) => readPulseReply(packet, pulse, key)).find((it) => it !== null)
+    if (reply === undefined) return
+    this.#end(beat)
     if (reply.status === 'resync') {
       this.counts.resynced++
       this.#session = reply.session
-      this.#knowsSession[waiting.host] = 1
-      this.#counters[waiting.host] = reply.counter
-      this.#send(waiting.host, waiting.isSecond)
+      this.#knowsSession[beat.host] = 1
+      this.#counters[beat.host] = reply.counter
+      this.#send({ host: beat.host, pulses: [], sentMs: beat.sentMs, isDone: false })
     } else {
       this.counts.answered++
-      if (reply.status === 'call') this.#call(waiting.host)
+      if (reply.status === 'call') this.#call(beat.host)
     }
   }
 

@@ -60,6 +60,7 @@ const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
 const PURE_BUILTINS: Readonly<Record<string, string>> = {
   'server-agent/protocol/echo.ts': 'node:crypto',
   'server-agent/protocol/pulse.ts': 'node:crypto',
+  'server-agent/protocol/mac.ts': 'node:crypto',
   'server-agent/passive.ts': 'node:net',
 }
 /** What pure files may import from outside resolver/ and themselves: schemas, and the error that they give back. */
