@@ -253,10 +253,18 @@ export class Agent extends EventEmitter<AgentEvents> {
 
   async #joinCore(): Promise<Joined> {
     this.#hurry = new AbortController()
-    const { addresses, reply } = await this.#session.putHost(this.#echo!, (text) =>
+    const joining = [...this.#members.values()]
+    for (const watched of joining) watched.told = null
+    const { addresses, reply } = await this.#session.putHost(this.#echo!, joining, (text) =>
       this.emit('warning', text),
     )
-    const members = await this.#putMembers([...this.#members.values()])
+    // Whose addresses were not proven yet, since the echo's key came with this very reply, asks once more: that
+    // waits for the proof.
+    const joined = (reply.members ?? []).filter(({ state }) => state !== 'unverified')
+    const others = joining.filter(
+      ({ member }) => !joined.some((it) => it.service === member.service && it.member === member.name),
+    )
+    const members = [...joined, ...(await this.#putMembers(others))]
     this.#heartbeatMs = Math.min(Math.max(MIN_HEARTBEAT_MS, reply.heartbeatSec * 1000), MAX_HEARTBEAT_MS)
     this.#registered = true
     const { core: home, publicAddress, publicPort, reachable } = reply

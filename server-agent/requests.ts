@@ -12,6 +12,7 @@ import {
   type Beat,
   HostReply,
   type HostRequest,
+  type JoiningMember,
   MeasurementReply,
   MemberReply,
   type MemberRequest,
@@ -67,7 +68,7 @@ export function hostRequest(
   }
 }
 
-export function memberRequest(watched: WatchedMember): MemberRequest {
+export function memberRequest(watched: WatchedMember): Omit<MemberRequest, 'host' | 'check'> {
   const { addresses, port, url, attributes, weight, capacity } = watched.member
   return {
     ...(addresses.length === 0 ? {} : { addresses: [...addresses] }),
@@ -79,6 +80,12 @@ export function memberRequest(watched: WatchedMember): MemberRequest {
     load: watched.watch.load,
     health: watched.watch.health,
   }
+}
+
+/** The same for a member that joins with its host. */
+export function joiningMember(watched: WatchedMember): JoiningMember {
+  const { service, name } = watched.member
+  return { service, name, ...memberRequest(watched) }
 }
 
 /** Where a member's clients connect to; undefined where its operator did not say. */

@@ -9,13 +9,21 @@ import { AgentError, reasonOf } from './agent-error.ts'
 import { type Call, CoreClient } from './core-client.ts'
 import { CredentialFile } from './credential-file.ts'
 import type { ResolvedMember, ResolvedOptions } from './options.ts'
-import type { Beat, HostReply, MeasurementRequest, MemberReply } from './protocol/messages.ts'
+import {
+  type Beat,
+  type HostReply,
+  type HostRequest,
+  MAX_JOINING,
+  type MeasurementRequest,
+  type MemberReply,
+} from './protocol/messages.ts'
 import type { PulseAddress } from './pulse-sender.ts'
 import {
   type BeatReply,
   BeatsReplyShape,
   HostReplyShape,
   hostRequest,
+  joiningMember,
   localAddressTo,
   MeasurementReplyShape,
   MemberReplyShape,
@@ -41,6 +49,8 @@ export class Session {
   #credential: string | null = null
   /** Some core may know this host. */
   #announced = false
+  /** The core may take members with their host; false: it said that it does not. */
+  #takesMembers = true
 
   constructor(options: ResolvedOptions) {
     this.#options = options
@@ -54,27 +64,32 @@ export class Session {
   }
 
   /**
-   * Registers the host; where no addresses were given, by the one that the core sees. `listening` is
-   * its echo. `warn` is told where the credential can't be kept.
+   * Registers the host; where no addresses were given, by the one that the core sees. `listening` is its echo;
+   * `members` join by the same message where the core takes that: those that the reply tells of have joined.
+   * `warn` is told where the credential can't be kept.
    */
   async putHost(
     listening: { readonly address: string; readonly port: number },
+    members: readonly WatchedMember[],
     warn: (text: string) => void,
   ): Promise<{ readonly addresses: readonly string[]; readonly reply: HostReply }> {
-    const put = async (addresses: readonly string[]): Promise<HostReply> => {
-      const reply = await this.#putHost(hostRequest(this.#options, listening, addresses))
+    const put = async (
+      addresses: readonly string[],
+      joining: readonly WatchedMember[],
+    ): Promise<HostReply> => {
+      const reply = await this.#putHost(hostRequest(this.#options, listening, addresses), joining)
       this.echoKey = Buffer.from(reply.echoKey, 'hex')
       this.pulseAddress = pulseAddressOf(reply)
       if (reply.credential !== undefined) await this.#keep(reply.credential, warn)
       return reply
     }
     const given = this.#options.addresses
-    if (given.length > 0) return { addresses: given, reply: await put(given) }
+    if (given.length > 0) return { addresses: given, reply: await put(given, members) }
     const local = await localAddressTo(new URL(this.cores.current))
-    const reply = await put([local])
+    const reply = await put([local], [])
     const seen = reply.publicAddress
     if (isIP(seen) === 0 || seen === local) return { addresses: [local], reply }
-    return { addresses: [seen], reply: await put([seen]) }
+    return { addresses: [seen], reply: await put([seen], members) }
   }
 
   /** Registers a member as it is now. */
@@ -150,7 +165,27 @@ export class Session {
     return `/v1/hosts/${this.#options.name}`
   }
 
-  async #putHost(body: unknown): Promise<HostReply> {
+  /** With its members; without them where the core will not have them so: then each is put by itself, and told what is wrong with it. */
+  async #putHost(host: HostRequest, members: readonly WatchedMember[]): Promise<HostReply> {
+    if (members.length === 0 || !this.#takesMembers) return this.#putHostAs(host)
+    const bodies = members.slice(0, MAX_JOINING).map(joiningMember)
+    try {
+      const reply = await this.#putHostAs({ ...host, members: bodies })
+      reply.members?.forEach((_, i) => {
+        const { health = 'unknown', load = null } = bodies[i] ?? {}
+        members[i]!.told = { health, load }
+      })
+      return reply
+    } catch (error) {
+      if (!(error instanceof AgentError) || error.code !== 'refused') throw error
+      if (error.key !== undefined && !error.key.startsWith('members')) throw error
+      // A core of an earlier version knows no such field.
+      if (error.key === 'members') this.#takesMembers = false
+      return this.#putHostAs(host)
+    }
+  }
+
+  async #putHostAs(body: HostRequest): Promise<HostReply> {
     const { token } = this.#options
     const put = { method: 'PUT', path: this.#hostPath(), body, reply: HostReplyShape } as const
     this.#announced = true
