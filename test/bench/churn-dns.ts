@@ -3,7 +3,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { encode } from 'dns-packet'
-import { SERVICE, ZONE } from './churn-world.ts'
+import { ZONE } from './churn-world.ts'
 
 const WAIT_MS = 1000
 const IDS = 65_536
@@ -33,9 +33,9 @@ export class DnsQuestions {
   }
 
   /** How many addresses a member of the service is found at; -1: no answer came in time. */
-  find(member: string): Promise<number> {
+  find(member: string, service: string): Promise<number> {
     const id = this.#id++ % IDS
-    const name = `${member}.${SERVICE}.${ZONE}`
+    const name = `${member}.${service}.${ZONE}`
     const query = encode({ type: 'query', id, questions: [{ type: 'A', name }] })
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
