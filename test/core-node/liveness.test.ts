@@ -2,6 +2,7 @@
 // a core that ticks four times a second, and cuts between them.
 
 import t from 'tap'
+import { DueQueue } from '../../core-node/due-queue.ts'
 import { Liveness, VOUCH_MS } from '../../core-node/liveness.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
@@ -287,5 +288,75 @@ t.test('opinions that nobody asked for change nothing', (t) => {
     liveness.tick(5250, () => 0),
     [{ kind: 'silent', host: 'a' }],
   )
+  t.end()
+})
+
+t.test('a host that changes its lease is judged by the new one from then on', (t) => {
+  const liveness = new Liveness('core1', 0)
+  liveness.hear('a', 300_000, 0, true)
+  liveness.hear('a', LEASE_MS, 1000, true)
+  const facts = []
+  for (let nowMs = 0; nowMs <= 1000 + LEASE_MS; nowMs += TICK_MS) facts.push(...liveness.tick(nowMs, () => 0))
+  t.match(facts, [
+    { kind: 'ask', host: 'a' },
+    { kind: 'silent', host: 'a' },
+  ])
+  t.equal(facts.length, 2)
+  t.end()
+})
+
+t.test('a host that left is asked about no more, also where it comes back under its name', (t) => {
+  const liveness = new Liveness('core1', 0)
+  for (let round = 0; round < 50; round++) {
+    liveness.hear('a', LEASE_MS, round * 1000, true)
+    if (round % 2 === 0) liveness.forget('a')
+    t.same(
+      liveness.tick(round * 1000, () => 0),
+      [],
+    )
+  }
+  t.equal(liveness.size, 1)
+  t.end()
+})
+
+t.test('askers are drawn from all who are heard, each as likely as the next', (t) => {
+  const rng = seededRng(3)
+  const counts = new Map<string, number>()
+  for (let round = 0; round < 300; round++) {
+    const liveness = new Liveness('core1', 0)
+    liveness.hear('silent', LEASE_MS, 0, true)
+    for (let i = 0; i < 20; i++) liveness.hear(`h${i}`, LEASE_MS, 1000, true)
+    for (let nowMs = TICK_MS; nowMs < 5000; nowMs += TICK_MS) liveness.tick(nowMs, rng)
+    const [fact] = liveness.tick(5000, rng)
+    t.match(fact, { kind: 'ask', host: 'silent' })
+    const askers = fact?.kind === 'ask' ? fact.askers : []
+    if (new Set(askers).size !== 4 || askers.at(-1) !== 'core1') t.fail(askers.join())
+    for (const asker of askers.slice(0, 3)) counts.set(asker, (counts.get(asker) ?? 0) + 1)
+  }
+  t.equal(counts.size, 20)
+  t.ok(Math.min(...counts.values()) > 20 && Math.max(...counts.values()) < 75, 'about 45 each')
+  t.end()
+})
+
+t.test('what is due comes in order of time, then of coming, as a sorted list would have it', (t) => {
+  const rng = seededRng(9)
+  const queue = new DueQueue<number>()
+  let listed: { dueMs: number; n: number }[] = []
+  for (let n = 0, nowMs = 0; n < 3000; n++) {
+    const dueMs = nowMs + Math.floor(50 * rng())
+    queue.add(n, dueMs)
+    listed.push({ dueMs, n })
+    if (rng() < 0.8) continue
+    nowMs += Math.floor(20 * rng())
+    const taken: number[] = []
+    for (let item = queue.take(nowMs); item !== null; item = queue.take(nowMs)) taken.push(item)
+    const due = listed.filter((entry) => entry.dueMs <= nowMs).sort((a, b) => a.dueMs - b.dueMs || a.n - b.n)
+    listed = listed.filter((entry) => entry.dueMs > nowMs)
+    t.same(
+      taken,
+      due.map((entry) => entry.n),
+    )
+    t.equal(queue.size, listed.length)
+  }
   t.end()
 })

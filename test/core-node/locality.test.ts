@@ -2,6 +2,8 @@
 // the planner of probes and of echoes, and demand. Seeded chance, a clock of numbers, no I/O.
 
 import t from 'tap'
+import { Checkers } from '../../core-node/measuring/checkers.ts'
+import { CHECKERS } from '../../core-node/measuring/checks.ts'
 import {
   applyForce,
   type CoordinateState,
@@ -14,6 +16,7 @@ import {
 } from '../../core-node/measuring/coordinates.ts'
 import { Demand } from '../../core-node/measuring/demand.ts'
 import { EchoPlanner } from '../../core-node/measuring/echo-planner.ts'
+import { HostDraw } from '../../core-node/measuring/host-draw.ts'
 import { Localities, quartileMs, settleIncumbents } from '../../core-node/measuring/localities.ts'
 import { HostMesh } from '../../core-node/measuring/mesh.ts'
 import { ProbePlanner, type ProbeRules } from '../../core-node/measuring/planner.ts'
@@ -965,6 +968,97 @@ t.test('echo plans keep to the home, the family, the reachable and the bound', a
   const plans = fresh.plan(tables, 0, rng)
   const pairs = plans.map(({ from, to }) => `${from}>${to}`).sort()
   t.same(pairs, ['a>elsewhere', 'mute>a', 'mute>elsewhere', 'nat>a', 'nat>elsewhere'])
+})
+
+t.test(
+  'among thousands a newcomer measures sixteen once it stayed a moment, and the bound holds',
+  async (t) => {
+    const rng = seededRng(8)
+    const planner = new EchoPlanner('c1')
+    const tables = new Tables()
+    const count = 4000
+    const at = (n: number) => `10.${n >> 8}.${n & 255}.1`
+    const coordinate = { vec: Array<number>(8).fill(1), heightMs: 1, adjustmentMs: 0, error: 0.2 }
+    const settled = Array.from({ length: count }, (_, n) =>
+      aHost(`h${n}`, { addresses: [at(n)], echo: { address: at(n), port: 7 }, home: 'c1', coordinate }),
+    )
+    tables.apply(settled.map(records.ofHost))
+    for (const host of settled) planner.follow(host.name, host, 0)
+    const run = (fromMs: number, toMs: number) => {
+      const plans = []
+      for (let nowMs = fromMs; nowMs < toMs; nowMs += 250) plans.push(...planner.plan(tables, nowMs, rng))
+      return plans
+    }
+    const first = run(0, 60_000)
+    t.ok(first.length <= 3300 && first.length > 2700, `${first.length} orders in the first minute`)
+    t.ok(
+      first.every(({ count }) => count === 1),
+      'an echo each',
+    )
+
+    const passing = aHost('passing', { addresses: ['10.200.0.1'], home: 'c1' })
+    const staying = aHost('staying', { addresses: ['10.200.0.2'], home: 'c1' })
+    for (const host of [passing, staying]) planner.follow(host.name, host, 60_000)
+    const early = run(60_000, 61_750)
+    planner.follow('passing', null, 61_750)
+    const later = run(61_750, 120_000)
+    t.notOk(
+      [...early, ...later].some(({ from }) => from === 'passing'),
+      'who leaves at once costs none',
+    )
+    const own = later.filter(({ from }) => from === 'staying').map(({ to }) => to)
+    t.equal(own.length, 16)
+    t.equal(new Set(own).size, 16, 'different ones')
+    const vantages = new Set(tables.hosts.vantages().map((row) => tables.hostName(row)))
+    t.ok(own.filter((name) => vantages.has(name)).length >= 8, 'half of them vantages')
+    t.ok(early.every(({ from }) => from !== 'staying'))
+
+    const rounds = new Map<string, number>()
+    for (const { from } of run(120_000, 2_000_000)) rounds.set(from, (rounds.get(from) ?? 0) + 1)
+    t.ok(rounds.size > count * 0.95, `${rounds.size} settled ones had their turn`)
+  },
+)
+
+t.test(
+  'of many hosts the checkers of a member are near, stay a while, and are changed when they lapse',
+  async (t) => {
+    const rng = seededRng(8)
+    const tables = new Tables()
+    const checkers = new Checkers(tables)
+    const member = records.aMember('m', { service: 'web', host: 'm.web' })
+    for (let n = 0; n < 2000; n++)
+      checkers.follow(`h${n}`, aHost(`h${n}`, { tokenId: n % 2 === 0 ? 't' : null }))
+    const able = () => true
+    const first = checkers.of(member, able, 0, rng)
+    t.equal(first.length, CHECKERS - 1)
+    t.ok(
+      first.every((name) => Number(name.slice(1)) % 2 === 0),
+      'none that joined openly',
+    )
+    t.same(checkers.of(member, able, 59_000, rng), first)
+    t.notOk(checkers.of(member, (name) => name !== first[0], 59_500, rng).includes(first[0]!))
+    checkers.follow(first[1]!, null)
+    t.notOk(checkers.of(member, able, 59_700, rng).includes(first[1]!))
+  },
+)
+
+t.test('hosts are drawn evenly, whoever came and went', async (t) => {
+  const rng = seededRng(2)
+  const draw = new HostDraw()
+  for (let n = 0; n < 40; n++) draw.set(`h${n}`, true)
+  for (let n = 0; n < 40; n += 2) draw.set(`h${n}`, false)
+  draw.set('h1', true)
+  const counts = new Map<string, number>()
+  for (let round = 0; round < 2000; round++) {
+    const names = draw.draw(5, rng)
+    if (new Set(names).size !== 5) t.fail(names.join())
+    for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1)
+  }
+  t.equal(counts.size, 20)
+  const expected = (2000 * 5) / 20
+  const chiSquare = [...counts.values()].reduce((sum, n) => sum + (n - expected) ** 2 / expected, 0)
+  t.ok(chiSquare < 43.8, `${chiSquare}: below the 99.9th percentile of 19 degrees of freedom`)
+  t.equal(draw.draw(99, rng).length, 20)
 })
 
 // Demand.
