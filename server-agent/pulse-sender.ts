@@ -20,8 +20,12 @@ export interface PulseAddress {
 const MAX_WAIT_MS = 1000
 /** ... and for this share of the time between heartbeats, so that HTTP is in time when it does not come. */
 const WAIT_SHARE = 1 / 8
-/** After so many pulses without a reply UDP is taken for blocked ... */
+/**
+ * After so many pulses in a row without a reply UDP is taken for blocked: the more where it went through before,
+ * since then a core that is busy is likelier, and heartbeats by HTTP would make it busier ...
+ */
 const FAILURES = 3
+const FAILURES_ONCE_ANSWERED = 20
 /** ... and tried again after so long, twice as long each time, ms. */
 const REST_MS = 60_000
 const MAX_REST_MS = 3_600_000
@@ -33,6 +37,8 @@ export class PulseSender {
   #session: Uint8Array = new Uint8Array(SESSION_BYTES)
   #counter = 0
   #failures = 0
+  /** A pulse was answered since UDP was last taken for blocked. */
+  #isProven = false
   #restMs = REST_MS
   #restsUntilMs = Number.NEGATIVE_INFINITY
   /** Looks at what comes in while a pulse waits. */
@@ -128,12 +134,14 @@ export class PulseSender {
 
   #count(answered: boolean): void {
     if (answered) {
+      this.#isProven = true
       this.#failures = 0
       this.#restMs = REST_MS
       return
     }
-    if (++this.#failures < FAILURES) return
+    if (++this.#failures < (this.#isProven ? FAILURES_ONCE_ANSWERED : FAILURES)) return
     this.#failures = 0
+    this.#isProven = false
     this.#restsUntilMs = this.#now() + this.#restMs
     this.#restMs = Math.min(MAX_REST_MS, 2 * this.#restMs)
   }
