@@ -29,6 +29,8 @@ const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 const TICK_MS = 250
 /** Pulses of 100,000 hosts that come in a few tenths of a second, while this process is busy. */
 const RECEIVE_BUFFER_BYTES = 4 << 20
+/** Enough to take 10,000 pulses a second where the loop comes round only fifty times. */
+const EARS = 8
 
 interface RunningCore {
   readonly core: Core
@@ -55,6 +57,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     const echo = await openEcho({
       ...config.echo,
       receiveBufferBytes: RECEIVE_BUFFER_BYTES,
+      ears: EARS,
       key: () => echoKey,
       guest: (packet) => (running === null ? false : running.hearPulse(packet)),
     }).catch((error) => {

@@ -28,6 +28,11 @@ export interface EchoSocketOptions {
   readonly key: () => Uint8Array | null
   /** Another protocol on the same port: its reply to a packet (null: none), or false for what is not its own. */
   readonly guest?: (packet: Uint8Array) => Uint8Array | null | false
+  /**
+   * Sockets to listen with, default 1. Node takes 32 packets from a socket each time round its loop, so a process
+   * that is busy hears no more than that; whoever hears from very many needs more ears.
+   */
+  readonly ears?: number
   /** Room for packets that wait while this process is busy, as far as the system gives it. */
   readonly receiveBufferBytes?: number
   /** Epoch ms, for the age of probers. */
@@ -83,13 +88,44 @@ interface Waiting {
 
 /** Opens the socket. Rejects with the system's error (EADDRINUSE, EADDRNOTAVAIL, EACCES) when it can't listen. */
 export async function openEcho(options: EchoSocketOptions): Promise<EchoSocket> {
-  try {
-    return new EchoSocket(await bindUdp(options.host, options.port, options.receiveBufferBytes), options)
-  } catch (error) {
-    const noIpv6 = (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT' && options.host === '::'
-    if (!noIpv6) throw error
-    return new EchoSocket(await bindUdp('0.0.0.0', options.port, options.receiveBufferBytes), options)
+  const { host, port, receiveBufferBytes, ears = 1 } = options
+  const open = async (address: string): Promise<EchoSocket> => {
+    const sockets =
+      ears > 1
+        ? await bindEars(address, port, ears, receiveBufferBytes)
+        : [await bindUdp(address, port, { receiveBufferBytes })]
+    return new EchoSocket(sockets, options)
   }
+  try {
+    return await open(host)
+  } catch (error) {
+    const noIpv6 = (error as NodeJS.ErrnoException).code === 'EAFNOSUPPORT' && host === '::'
+    if (!noIpv6) throw error
+    return open('0.0.0.0')
+  }
+}
+
+/**
+ * Several sockets on one port, among which the system spreads those who send; only one where it can't. The first
+ * is bound once by itself, so that a port which another program has is still refused.
+ */
+async function bindEars(
+  host: string,
+  port: number,
+  ears: number,
+  receiveBufferBytes?: number,
+): Promise<Socket[]> {
+  const alone = await bindUdp(host, port, { receiveBufferBytes })
+  const bound = alone.address().port
+  await new Promise<void>((resolve) => alone.close(() => resolve()))
+  const sockets: Socket[] = []
+  try {
+    while (sockets.length < ears)
+      sockets.push(await bindUdp(host, bound, { receiveBufferBytes, reusePort: true }))
+  } catch {
+    // No such thing on this system: one does.
+  }
+  return sockets.length > 0 ? sockets : [await bindUdp(host, bound, { receiveBufferBytes })]
 }
 
 export class EchoSocket {
@@ -112,7 +148,7 @@ export class EchoSocket {
     },
     sendErrors: 0,
   }
-  readonly #socket: Socket
+  readonly #sockets: readonly Socket[]
   readonly #ipv6: boolean
   readonly #key: () => Uint8Array | null
   readonly #now: () => number
@@ -124,19 +160,21 @@ export class EchoSocket {
   readonly #waiting = new Map<string, Waiting>()
   #closing: Promise<void> | null = null
 
-  /** Takes a bound socket over; use openEcho. */
-  constructor(socket: Socket, options: EchoSocketOptions) {
-    const bound = socket.address()
+  /** Takes bound sockets of one address and port over; use openEcho. */
+  constructor(sockets: readonly Socket[], options: EchoSocketOptions) {
+    const bound = sockets[0]!.address()
     this.address = bound.address
     this.port = bound.port
-    this.#socket = socket
+    this.#sockets = sockets
     this.#ipv6 = bound.family === 'IPv6'
     this.#key = options.key
     this.#now = options.now ?? Date.now
     this.#steadyNow = options.steadyNow ?? (() => performance.now())
     this.#guest = options.guest
-    socket.on('message', (packet, from) => this.#receive(packet, from))
-    socket.on('error', () => this.stats.sendErrors++)
+    for (const socket of sockets) {
+      socket.on('message', (packet, from) => this.#receive(packet, from))
+      socket.on('error', () => this.stats.sendErrors++)
+    }
   }
 
   /** Sends `count` echoes and waits for their replies. Never rejects: what got lost has no RTT. */
@@ -154,7 +192,11 @@ export class EchoSocket {
   close(): Promise<void> {
     this.#closing ??= new Promise((resolve) => {
       for (const waiting of this.#waiting.values()) waiting.settle(null)
-      this.#socket.close(() => resolve())
+      let open = this.#sockets.length
+      const closed = (): void => {
+        if (--open === 0) resolve()
+      }
+      for (const socket of this.#sockets) socket.close(closed)
     })
     return this.#closing
   }
@@ -230,7 +272,7 @@ export class EchoSocket {
     }
     try {
       const to = this.#ipv6 && isIPv4(address) ? `::ffff:${address}` : address
-      this.#socket.send(packet, port, to, (error) => {
+      this.#sockets[0]!.send(packet, port, to, (error) => {
         if (error !== null) fail()
       })
     } catch {
@@ -240,10 +282,16 @@ export class EchoSocket {
 }
 
 /** A UDP socket bound to `host`, which asks no resolver anything: it only ever sends to addresses. */
-export async function bindUdp(host: string, port: number, receiveBufferBytes?: number): Promise<Socket> {
+export async function bindUdp(
+  host: string,
+  port: number,
+  more: { readonly receiveBufferBytes?: number | undefined; readonly reusePort?: boolean } = {},
+): Promise<Socket> {
+  const { receiveBufferBytes, reusePort } = more
   const socket = createSocket({
     type: isIPv6(host) ? 'udp6' : 'udp4',
     ...(receiveBufferBytes !== undefined && { recvBufferSize: receiveBufferBytes }),
+    ...(reusePort !== undefined && { reusePort }),
     lookup: (address, _options, done) => done(null, address, isIPv6(address) ? 6 : 4),
   })
   try {

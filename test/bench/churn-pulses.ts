@@ -10,7 +10,8 @@ import { hostCredential, hostKey, hostName } from './churn-world.ts'
 const WAIT_MS = 900
 /** Hosts are looked at this often, and those due send. */
 const STEP_MS = 10
-const SOCKETS = 16
+/** Hosts send from sockets of their own: many, so that the core's ears share them. */
+const SOCKETS = 256
 /** Where a pulse's MAC begins: its first 8 bytes name it in the reply. */
 const TAG_AT = 84
 const NO_SESSION = new Uint8Array(SESSION_BYTES)
@@ -77,7 +78,7 @@ export class IdleHosts {
 
   async start(): Promise<void> {
     for (let i = 0; i < SOCKETS; i++) {
-      const socket = createSocket({ type: 'udp4', recvBufferSize: 4 << 20 })
+      const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 })
       socket.bind(0, '127.0.0.1')
       await once(socket, 'listening')
       socket.on('message', (packet) => this.#receive(packet))
