@@ -3,7 +3,7 @@
 // By two one-shot hashes over bytes that are kept for it: node:crypto's createHmac makes a key object for each
 // packet, which takes five times as long. A test holds it against createHmac. Not for long texts. Pure.
 
-import crypto, { timingSafeEqual } from 'node:crypto'
+import hashes, { timingSafeEqual } from 'node:crypto'
 
 export const MAC_BYTES = 16
 const KEY_BYTES = 32
@@ -20,9 +20,9 @@ const outer = Buffer.alloc(BLOCK_BYTES + HASH_BYTES)
 
 /** Node before 20.12 has no one-shot hash. */
 const sha256: (bytes: Uint8Array) => Buffer =
-  typeof crypto.hash === 'function'
-    ? (bytes) => crypto.hash('sha256', bytes, 'buffer')
-    : (bytes) => crypto.createHash('sha256').update(bytes).digest()
+  typeof hashes.hash === 'function'
+    ? (bytes) => hashes.hash('sha256', bytes, 'buffer')
+    : (bytes) => hashes.createHash('sha256').update(bytes).digest()
 
 /** HMAC-SHA256 of a message of at most 256 bytes, 32 bytes. */
 export function hmacOf(message: Uint8Array, key: Uint8Array): Uint8Array {
