@@ -1,4 +1,4 @@
-// DNS over UDP: one socket, one packet in, one packet out.
+// DNS over UDP: one packet in, one packet out, by a few sockets of one port.
 //
 // Invariant: no packet and no failed send throws past this file. Knows nothing of what it carries.
 
@@ -16,6 +16,12 @@ const RECEIVE_BUFFER_BYTES = 4 << 20
 /** Addresses of recent askers, parsed: resolvers come again and again. */
 const ASKERS_REMEMBERED = 10_000
 
+/**
+ * Sockets that hear one port. Node takes 32 packets from a socket each time round its loop, so a process that is busy
+ * with all else of a core answers no more than that with one; the system spreads who asks over them.
+ */
+const EARS = 4
+
 /** `shared`: other sockets may have the same port at a wider or narrower address; the narrowest gets the packet. */
 export async function openDnsUdp(options: {
   readonly host: string
@@ -24,25 +30,51 @@ export async function openDnsUdp(options: {
   readonly answer: PacketHandler
   readonly onSendError: () => void
 }): Promise<UdpServer> {
-  const ipv6 = options.host.includes(':')
+  const first = await bindOne(options, options.port, false)
+  const { port } = first.address()
+  // Bound once by itself, so that a port which another program has is refused; then shared among the ears.
+  await closed(first)
+  const sockets: Socket[] = []
+  try {
+    while (sockets.length < EARS) sockets.push(await bindOne(options, port, true))
+  } catch {
+    // No such thing on this system: one does.
+  }
+  if (sockets.length === 0) sockets.push(await bindOne(options, port, false))
+  for (const socket of sockets) serve(socket, options.answer, options.onSendError)
+  return {
+    port,
+    close: async () => {
+      await Promise.all(sockets.map(closed))
+    },
+  }
+}
+
+async function bindOne(
+  { host, shared }: { readonly host: string; readonly shared: boolean },
+  port: number,
+  reusePort: boolean,
+): Promise<Socket> {
+  const ipv6 = host.includes(':')
   const socket = createSocket({
     type: ipv6 ? 'udp6' : 'udp4',
     ipv6Only: ipv6,
-    reuseAddr: options.shared,
+    reuseAddr: shared,
+    reusePort,
     // Only IP addresses are sent to: node need not put them through its resolver.
     lookup: (address, _options, callback) => callback(null, address, 0),
   })
-  await bind(socket, options.port, options.host)
+  await bind(socket, port, host)
   try {
     socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
   } catch {
     // Less room costs packets in a burst, and nothing else.
   }
-  serve(socket, options.answer, options.onSendError)
-  return {
-    port: socket.address().port,
-    close: () => new Promise((resolve) => socket.close(() => resolve())),
-  }
+  return socket
+}
+
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => socket.close(() => resolve()))
 }
 
 function bind(socket: Socket, port: number, host: string): Promise<void> {

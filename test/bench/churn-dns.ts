@@ -1,4 +1,4 @@
-// DNS questions of bench:churn, by UDP over one socket: is this member found, and is it gone?
+// DNS questions of bench:churn, by UDP: is this member found, and is it gone?
 
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
@@ -7,29 +7,34 @@ import { ZONE } from './churn-world.ts'
 
 const WAIT_MS = 1000
 const IDS = 65_536
+/** Many who ask. */
+const SOCKETS = 64
 
 export class DnsQuestions {
-  readonly #socket: Socket
+  readonly #sockets: readonly Socket[]
   readonly #port: number
   readonly #waiting = new Map<number, (addresses: number) => void>()
   #id = 0
 
-  private constructor(socket: Socket, port: number) {
-    this.#socket = socket
+  private constructor(sockets: readonly Socket[], port: number) {
+    this.#sockets = sockets
     this.#port = port
-    socket.on('message', (packet) => {
-      const id = packet.readUInt16BE(0)
-      const resolve = this.#waiting.get(id)
-      this.#waiting.delete(id)
-      resolve?.(packet.readUInt16BE(6))
-    })
+    for (const socket of sockets) {
+      socket.on('message', (packet) => {
+        const id = packet.readUInt16BE(0)
+        const resolve = this.#waiting.get(id)
+        this.#waiting.delete(id)
+        resolve?.(packet.readUInt16BE(6))
+      })
+    }
   }
 
   static async open(port: number): Promise<DnsQuestions> {
-    const socket = createSocket({ type: 'udp4', recvBufferSize: 4 << 20 })
-    socket.bind(0, '127.0.0.1')
-    await once(socket, 'listening')
-    return new DnsQuestions(socket, port)
+    const sockets = Array.from({ length: SOCKETS }, () =>
+      createSocket({ type: 'udp4', recvBufferSize: 1 << 20 }).bind(0, '127.0.0.1'),
+    )
+    await Promise.all(sockets.map((socket) => once(socket, 'listening')))
+    return new DnsQuestions(sockets, port)
   }
 
   /** How many addresses a member of the service is found at; -1: no answer came in time. */
@@ -46,11 +51,11 @@ export class DnsQuestions {
         clearTimeout(timer)
         resolve(addresses)
       })
-      this.#socket.send(query, this.#port, '127.0.0.1')
+      this.#sockets[id % SOCKETS]!.send(query, this.#port, '127.0.0.1')
     })
   }
 
   close(): void {
-    this.#socket.close()
+    for (const socket of this.#sockets) socket.close()
   }
 }
