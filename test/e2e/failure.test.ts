@@ -156,7 +156,7 @@ t.test('what a core acknowledged is there after kill -9 in the middle of registr
     await core.ended
     const { data, dnsPort, url } = core
     core = await startCore({ data, dnsPort, httpPort: Number(new URL(url).port) })
-    const reply = (await (await api(core, 'GET', 'services/load/members')).json()) as {
+    const reply = (await (await api(core, 'GET', 'services/load/members?limit=10000')).json()) as {
       members: { name: string }[]
     }
     const kept = new Set(reply.members.map((member) => member.name))
