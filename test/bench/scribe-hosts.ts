@@ -47,7 +47,7 @@ export class ScribeHosts {
     const panel = new Panel(vantages, () => names)
     for (const name of names) panel.add(name)
     const settling = [...panel.keys()].map((name) => this.#newHost(nodeOf(name), HERE))
-    const planner = new EchoPlanner(NO_LIMIT)
+    const planner = new EchoPlanner(HERE, NO_LIMIT)
     this.#echoAround(planner, settling, [], 0, SETTLE_MS)
     const settled = this.#echoAround(planner, settling, [], SETTLE_MS, SETTLE_MS + SETTLED_MS)
     this.echoesPerMinute = settled / settling.length / (SETTLED_MS / 60_000)
@@ -65,7 +65,7 @@ export class ScribeHosts {
     const fresh = nodes.filter((node) => !known.has(nameOf(node)))
     for (let at = 0; at < fresh.length; at += BATCH) {
       const batch = fresh.slice(at, at + BATCH).map((node) => this.#newHost(node, HERE))
-      const planner = new EchoPlanner(NO_LIMIT)
+      const planner = new EchoPlanner(HERE, NO_LIMIT)
       this.#echoes += this.#echoAround(planner, batch, this.#vantage, 0, NO_LIMIT, JOIN_ECHOES)
       for (const host of batch) known.set(host.name, host)
     }
@@ -87,16 +87,15 @@ export class ScribeHosts {
     const sent = new Int32Array(hosts.length)
     let echoes = 0
     this.#tables.apply([...others, ...hosts].map(ofHost))
+    // Who joins is no target for the others: it has no place yet that would tell them anything.
+    const askers = others.length === 0 ? hosts : hosts.map((host) => ({ ...host, echo: null }))
+    for (const host of [...others, ...askers]) planner.follow(host.name, host, fromMs)
     for (let nowMs = fromMs; nowMs < untilMs && sent.some((count) => count < most); nowMs += STEP_MS) {
-      // Who joins is no target for the others: it has no place yet that would tell them anything.
-      const due = hosts.filter((_, i) => sent[i]! < most)
-      const askers = others.length === 0 ? due : due.map((host) => ({ ...host, echo: null }))
-      const view = { tables: this.#tables, hosts: [...others, ...askers], home: HERE }
       const moved = new Set<number>()
-      for (const { from, to } of planner.plan(view, nowMs, this.#rng)) {
+      for (const { from, to } of planner.plan(this.#tables, nowMs, this.#rng)) {
         const i = indexOf.get(from)!
         if (sent[i]! >= most) continue
-        sent[i]!++
+        if (++sent[i]! >= most) planner.follow(from, null, nowMs)
         echoes++
         const peer = peers.get(to) ?? hosts[indexOf.get(to)!]!
         const rttMs = Math.min(...this.#world.echo(nodeOf(from), nodeOf(to), ECHO_PACKETS, this.#rng))
