@@ -20,7 +20,7 @@ import {
   type PacketHandler,
 } from './dns-answer.ts'
 import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
-import { openDnsTcp, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
+import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
 import { listenError } from './listen-error.ts'
 
@@ -70,18 +70,19 @@ const PORT_ATTEMPTS = 20
 
 /** Listens on all of `listen`, or throws an error that names the one that can't be had. */
 export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
+  const connections = new TcpConnections(options.tcp ?? {})
   const stats = {
     udp: noOutcomes(),
     tcp: noOutcomes(),
     truncated: 0,
     sendErrors: 0,
-    connections: { open: 0, accepted: 0, refused: 0, cut: 0 },
+    connections: connections.stats,
   }
   const onError = options.onError ?? (() => {})
   const limiter = new RateLimiter({ ...RATE_LIMITS, ...options.rate })
-  const answer: PacketHandler = (packet, address, port, via) => {
+  const answer: PacketHandler = (packet, address, port, via, idleMs) => {
     const limited = via === 'udp' ? limiter.take(address, performance.now()) : null
-    const from = { address, port, via, limited }
+    const from = { address, port, via, idleMs, limited }
     const { reply, facts } = answerSafely(options.context, packet, from, onError)
     stats[via][facts.outcome]++
     if (facts.truncated) stats.truncated++
@@ -93,8 +94,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   }
   const openUdp = (host: string, port: number, shared: boolean) =>
     openDnsUdp({ host, port, shared, answer, onSendError })
-  const openTcp = (host: string, port: number) =>
-    openDnsTcp({ host, port, answer, stats: stats.connections, limits: options.tcp ?? {}, onError })
+  const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
 
   const opened: Sockets[] = []
   const close = async () => {

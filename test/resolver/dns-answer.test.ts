@@ -300,6 +300,21 @@ t.test('cookies prove an address, are the same on every core, and are rolled wit
     ]),
     ['22681ab97d52c298010000005cf7c57926556bd0934c72f8', false],
   )
+  // RFC 9018, A.2: renewed; A.3: reserved bytes and another client's; A.4: the secret that came after.
+  t.same(show(made, '198.51.100.100', 0x5cf7a871), ['2464c4abcf10c957010000005cf7a871d4a564a1442aca77', true])
+  t.same(show('fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5', '203.0.113.203', 0x5cf7a9ac), [
+    'fc93fc62807ddb86010000005cf7a9acf73a7810aca2381e',
+    false,
+  ])
+  t.same(
+    show(
+      '22681ab97d52c298010000005cf7c57926556bd0934c72f8',
+      '2001:db8:220:1:59de:d0f4:8769:82b8',
+      0x5cf7c609,
+      [fresh, hex('dd3bdf9344b678b185a6f5cb60fca715')],
+    ),
+    ['22681ab97d52c298010000005cf7c609a6bb79d16625507a', true],
+  )
   const at = 0x5cf79f11
   t.same(show(made, '198.51.100.100', at + 1000), [made, true], 'as good as new')
   t.match(
@@ -326,6 +341,34 @@ t.test('cookies prove an address, are the same on every core, and are rolled wit
     ask(queryBytes('any.test', 'SOA'), asker('192.0.2.1', 'tcp')).facts.isProven,
     true,
     'TCP proves it too',
+  )
+})
+
+t.test('a query without a question asks only whether a cookie is good', async (t) => {
+  const hex = (text: string) => Buffer.from(text, 'hex')
+  const using = contextOf([], {
+    cookies: { secrets: [hex('e5e973e5a6b2a43f48e7dc849e37bfcf')], nowSec: 0x5cf79f11 },
+  })
+  const made = '2464c4abcf10c957010000005cf79f111f8130c3eee29480'
+  const table = [
+    ['2464c4abcf10c957', 'nodata'],
+    [made, 'nodata'],
+    [`${made.slice(0, -1)}1`, 'badcookie'],
+    ['2464c4abcf10c95700112233445566778899', 'badcookie'],
+  ] as const
+  for (const [shown, outcome] of table) {
+    const option = `000a${(shown.length / 2).toString(16).padStart(4, '0')}${shown}`
+    const opt = `00002904d000000000${(option.length / 2).toString(16).padStart(4, '0')}${option}`
+    const seen = ask(hex(`123400000000000000000001${opt}`), asker('198.51.100.100'), using)
+    t.equal(seen.facts.outcome, outcome, shown)
+    t.same([seen.message.questions!.length, seen.answers.length, seen.authority.length], [0, 0, 0])
+    t.equal(seen.options[0]!.data!.toString('hex'), made, 'and gets a good one')
+  }
+  t.equal(
+    ask(hex(`123400000000000000000001${'00002904d00000000000' + '0c000a00082464c4abcf10c957'}`)).facts
+      .outcome,
+    'formerr',
+    'where cookies are not answered',
   )
 })
 

@@ -63,7 +63,13 @@ export function contextOf(changes: readonly Change[], over: Partial<DnsContext> 
 export const context = contextOf(DIRECTORY)
 
 export function asker(address = '100.64.1.9', via: Asker['via'] = 'udp'): Asker {
-  return { address: parseAddress(address)!, port: 5353, via, limited: null }
+  return {
+    address: parseAddress(address)!,
+    port: 5353,
+    via,
+    idleMs: via === 'tcp' ? 10_000 : 0,
+    limited: null,
+  }
 }
 
 interface EcsOption {
