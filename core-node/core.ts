@@ -77,6 +77,7 @@ export interface Peer {
 export interface CoreStatus {
   readonly name: string
   readonly version: string
+  /** Several: by commas. */
   readonly zone: string
   readonly uptimeSec: number
   readonly ready: boolean
@@ -122,7 +123,7 @@ const PROVE_TIMEOUT_MS = 700
 
 export class Core {
   readonly name: string
-  readonly zone: string
+  readonly zones: readonly string[]
   readonly directory: Readonly<Directory>
   readonly tables: Tables
   readonly counters = new Counters()
@@ -170,7 +171,7 @@ export class Core {
   private constructor(parts: CoreParts, directory: Directory) {
     const { config, clock, echo } = parts
     this.name = config.name
-    this.zone = config.zone
+    this.zones = config.zone
     this.directory = directory
     this.#config = config
     this.#clock = clock
@@ -248,7 +249,7 @@ export class Core {
     name: string,
     request: ServiceRequest,
   ): Promise<{ service: Service; created: boolean }> {
-    return this.#ledger.write(() => putService(this.directory, caller, name, request, this.zone))
+    return this.#ledger.write(() => putService(this.directory, caller, name, request, this.zones))
   }
 
   removeService(caller: Caller, name: string): Promise<void> {
@@ -436,7 +437,7 @@ export class Core {
     return {
       name: this.name,
       version: VERSION,
-      zone: this.zone,
+      zone: this.zones.join(', '),
       uptimeSec: Math.round((this.#clock.monotonicMs() - this.#startedMs) / 1000),
       ...this.readiness(),
       services: this.directory.services.size,

@@ -9,8 +9,9 @@ import { type Address, IPV4_OFFSET_BITS, isLoopbackOrIn, type Prefix } from './a
 import type { AllDown, Basis } from './directory.ts'
 import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
 import type { Limited } from './dns-limit.ts'
-import { type Meaning, meaningOf } from './dns-name.ts'
+import { type Meaning, meaningOf, type Zones } from './dns-name.ts'
 import {
+  answerAlias,
   answerAny,
   answerApex,
   answerChaos,
@@ -38,6 +39,7 @@ import { DnsWriter, type EdnsOption, extendedError, MAX_MESSAGE_BYTES, optBytes 
 
 /** All that answering needs to know of the core it runs in. */
 export interface DnsContext extends Sources {
+  readonly zones: Zones
   /** Who may ask `_why`, beside loopback. */
   readonly operatorFrom: readonly Prefix[]
   /** What NSID (RFC 5001) and id.server CH TXT say, at most 64 characters; null: nothing. */
@@ -184,13 +186,13 @@ function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
   if (questionClass !== CLASS.IN) return refusal(RCODE.REFUSED)
   const unaskable = unaskableType(type)
   if (unaskable !== null) return refusal(unaskable)
-  const meaning = meaningOf(context.tables, context.zone.labels, labels)
+  const meaning = meaningOf(context.tables, context.zones, labels)
   if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, NOT_AUTHORITATIVE)
-  if (meaning.kind === 'nothing') return negative(context.zone, meaning.apex, RCODE.NXDOMAIN)
+  if (meaning.kind === 'nothing') return negative(meaning.zone, meaning.apex, RCODE.NXDOMAIN)
   if (type === TYPE.AXFR || type === TYPE.IXFR) return refusal(RCODE.REFUSED, PROHIBITED)
   if (meaning.kind === 'why' && !isLoopbackOrIn(context.operatorFrom, from.address))
     return refusal(RCODE.REFUSED, PROHIBITED)
-  if (type === TYPE.ANY) return answerAny(labels)
+  if (type === TYPE.ANY && meaning.kind !== 'alias') return answerAny(labels)
   return answerName(context, meaning, query, from)
 }
 
@@ -211,10 +213,12 @@ function answerName(
   // An alias outside the zone is an apex too: someone delegated it to us.
   const isApex = meaning.apex.length === labels.length
   if (isApex && (type === TYPE.SOA || type === TYPE.NS))
-    return answerApex(context, labels, type, from.address)
+    return answerApex(context, meaning.zone, labels, type, from.address)
   switch (meaning.kind) {
     case 'service':
       return answerService(context, meaning, labels, type, client)
+    case 'alias':
+      return answerAlias(context, meaning, labels, type, client)
     case 'srv':
       return answerServicePorts(context, meaning, labels, type, client)
     case 'member':
@@ -223,7 +227,7 @@ function answerName(
       return answerWhy(context, meaning, labels, type, client)
     case 'apex':
     case 'empty':
-      return negative(context.zone, meaning.apex, RCODE.NOERROR)
+      return negative(meaning.zone, meaning.apex, RCODE.NOERROR)
   }
 }
 

@@ -109,7 +109,7 @@ export function putService(
   caller: Caller,
   name: string,
   request: ServiceRequest,
-  zone: string,
+  zones: readonly string[],
 ): Decision<{ service: Service; created: boolean }> {
   requireAdmin(caller)
   if (!isLabel(name)) {
@@ -117,7 +117,7 @@ export function putService(
   }
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
-  const service = withinZone(serviceFrom(name, request), zone)
+  const service = withinZones(serviceFrom(name, request), zones)
   refuseTakenNames(directory, service)
   const before = directory.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
@@ -156,12 +156,13 @@ export function serviceFrom(name: string, request: ServiceRequest): Service {
   }
 }
 
-/** Aliases inside the zone are labels of it, so that one name is written one way. */
-function withinZone(service: Service, zone: string): Service {
-  const aliases = service.aliases.map((alias) =>
-    alias.endsWith(`.${zone}`) ? alias.slice(0, -zone.length - 1) : alias,
-  )
-  if (aliases.includes(zone)) throw new Problem('bad-request', `'${zone}' is the zone itself`, 'aliases')
+/** Aliases inside a zone are labels of it, so that one name is written one way: they are in the other zones too. */
+function withinZones(service: Service, zones: readonly string[]): Service {
+  const aliases = service.aliases.map((alias) => {
+    if (zones.includes(alias)) throw new Problem('bad-request', `'${alias}' is the zone itself`, 'aliases')
+    const zone = zones.find((name) => alias.endsWith(`.${name}`))
+    return zone === undefined ? alias : alias.slice(0, -zone.length - 1)
+  })
   return { ...service, aliases: [...new Set(aliases)] }
 }
 

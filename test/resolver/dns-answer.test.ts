@@ -40,7 +40,14 @@ t.test('every name of the contract gets its answer', async (t) => {
     { ask: 'mirror.any.test TYPE666', authority: [SOA] },
     { ask: 'mirror.any.test SOA', authority: [SOA] },
     { ask: 'mirror.any.test NS', authority: [SOA] },
-    { ask: 'www.any.test A', answers: ['A 192.0.2.10'] },
+    { ask: 'www.any.test A', answers: ['CNAME mirror.any.test', 'A 192.0.2.10'] },
+    { ask: 'www.any.test CNAME', answers: ['CNAME mirror.any.test'] },
+    { ask: 'www.any.test ANY', answers: ['CNAME mirror.any.test'] },
+    { ask: 'www.any.test MX', answers: ['CNAME mirror.any.test'], authority: [SOA] },
+    { ask: 'mirror.any.test CNAME', authority: [SOA] },
+    { ask: 'ams.www.any.test A', answers: ['A 192.0.2.10'] },
+    { ask: 'nobody.www.any.test A', rcode: 'NXDOMAIN', authority: [SOA] },
+    { ask: 'mirror.example.org CNAME', authority: ['SOA mirror.example.org core-a.core.any.test 10'] },
     { ask: 'mirror.example.org A', from: '100.64.2.9', answers: ['A 198.51.100.10'] },
     { ask: 'mirror.example.org TXT', authority: ['SOA mirror.example.org core-a.core.any.test 10'] },
     { ask: 'mirror.example.org SOA', answers: ['SOA mirror.example.org core-a.core.any.test 10'] },
@@ -213,6 +220,44 @@ t.test('a service may have the zone’s own name', async (t) => {
   t.same(ask(queryBytes('any.test', 'A'), asker(), using).answers, ['A 192.0.2.10'])
   t.same(ask(queryBytes('any.test', 'SOA'), asker(), using).answers, [SOA])
   t.same(ask(queryBytes('any.test', 'NS'), asker(), using).answers.length, 3)
+})
+
+t.test('several zones hold the same names, each with its own NS and its own targets', async (t) => {
+  const zone = (name: string) => ({ labels: name.split('.'), core: 'core-a', serial: 1 })
+  const using = contextOf(DIRECTORY, { zones: [zone('any.test'), zone('cast.example.org')] })
+  const table: readonly (readonly [string, string, readonly string[]])[] = [
+    ['mirror.any.test', 'A', ['A 192.0.2.10']],
+    ['mirror.cast.example.org', 'A', ['A 192.0.2.10']],
+    ['www.cast.example.org', 'A', ['CNAME mirror.cast.example.org', 'A 192.0.2.10']],
+    ['cast.example.org', 'SOA', ['SOA cast.example.org core-a.core.cast.example.org 10']],
+    ['cast.example.org', 'NS', ['ams', 'nyc', 'tok'].map((name) => `NS ${name}.core.cast.example.org`)],
+    [
+      '_https._tcp.mirror.cast.example.org',
+      'SRV',
+      [
+        'SRV 0 333 443 ams.mirror.cast.example.org',
+        'SRV 1 1000 8443 nyc.mirror.cast.example.org',
+        'SRV 2 333 80 tok.mirror.cast.example.org',
+      ],
+    ],
+    ['_https._tcp.mirror.example.org', 'SRV', ask(queryBytes('_https._tcp.mirror.any.test', 'SRV')).answers],
+  ]
+  for (const [name, type, answers] of table)
+    t.same(ask(queryBytes(name, type), asker(), using).answers, answers, `${name} ${type}`)
+  t.same(ask(queryBytes('nobody.cast.example.org', 'A'), asker(), using).authority, [
+    'SOA cast.example.org core-a.core.cast.example.org 10',
+  ])
+  t.equal(ask(queryBytes('example.org', 'A'), asker(), using).message.rcode, 'REFUSED')
+})
+
+t.test('the scope of an alias is that of what it leads to', async (t) => {
+  const seen = ask(queryBytes('www.any.test', 'A', [subnet('100.64.2.0', 24)]))
+  t.same(seen.answers, ['CNAME mirror.any.test', 'A 198.51.100.10'])
+  t.equal(seen.options[0]!.scopePrefixLength, 24)
+  t.equal(
+    ask(queryBytes('www.any.test', 'CNAME', [subnet('100.64.2.0', 24)])).options[0]!.scopePrefixLength,
+    0,
+  )
 })
 
 t.test('the letters of a question come back as they were sent', async (t) => {

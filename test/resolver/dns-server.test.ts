@@ -70,6 +70,7 @@ t.test('real clients get their answers', async (t) => {
     ],
     ['dig', ['_why.mirror.any.test', 'TXT', '+short', '+subnet=100.64.2.0/24'], /"1 nyc: 6 ms/],
     ['dig', ['_why.wide.any.test', 'TXT', '+noedns'], /Truncated, retrying in TCP mode[\s\S]*and 8 more/],
+    ['dig', ['www.any.test', '+subnet=100.64.2.0/24', '+short'], /^mirror\.any\.test\.\n198\.51\.100\.10\n$/],
     ['dig', ['any.test', 'NS'], /ADDITIONAL: 6[\s\S]*ams\.core\.any\.test\./],
     ['dig', ['any.test', 'SOA', '+nsid', '+dnssec'], /flags: do;[\s\S]*NSID: .*core-a/],
     ['dig', ['any.test', 'SOA', '+edns=1', '+noednsneg'], /status: BADVERS/],

@@ -36,7 +36,7 @@ function ask(
   more: { host?: string; method?: string; from?: string } = {},
 ): RedirectReply {
   const [bare, query] = path.split('?', 2)
-  const target = redirectTarget(tables, ZONE, more.host ?? '127.0.0.1', bare!)
+  const target = redirectTarget(tables, [ZONE], more.host ?? '127.0.0.1', bare!)
   if (target === null) throw new Error(`${path} wants no redirect`)
   const client = parseAddress(more.from ?? '198.51.100.7')!
   const asked = {
@@ -95,7 +95,7 @@ t.test('a request wants a redirect by its path, by the service’s host name or 
     ['mirror.any.test.evil.example', '/x', null],
   ]
   for (const [host, path, target] of targets) {
-    const found = redirectTarget(tables, ZONE, host, path)
+    const found = redirectTarget(tables, [ZONE], host, path)
     t.same(found && [found.service, found.rest], target, `${host} ${path}`)
   }
 })

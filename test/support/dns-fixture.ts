@@ -50,7 +50,7 @@ export function contextOf(changes: readonly Change[], over: Partial<DnsContext> 
   tables.apply(changes)
   return {
     tables,
-    zone: { labels: ZONE, core: 'core-a', serial: 4_000_000_001 },
+    zones: [{ labels: ZONE, core: 'core-a', serial: 4_000_000_001 }],
     rng: seededRng(1),
     operatorFrom: [parsePrefix('192.0.2.128/25')!],
     nsid: 'core-a',
