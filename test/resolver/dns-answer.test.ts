@@ -296,6 +296,40 @@ t.test('CHAOS answers configured text, other classes are refused', async (t) => 
   t.equal(ask(chaos('mirror.any.test', 'A', 'HS')).message.rcode, 'REFUSED')
 })
 
+t.test(
+  'a type that nothing is known of is NODATA where the name exists, and NXDOMAIN where not',
+  async (t) => {
+    // A, NS, SOA, AAAA, OPT, SVCB, HTTPS, and from TKEY to ANY.
+    const special = new Set([1, 2, 6, 28, 41, 64, 65, 249, 250, 251, 252, 253, 254, 255])
+    const wrong: string[] = []
+    for (const [name, outcome] of [
+      ['any.test', 'nodata'],
+      ['mirror.any.test', 'nodata'],
+      ['ams.mirror.any.test', 'nodata'],
+      ['_tcp.mirror.any.test', 'nodata'],
+      ['www.any.test', 'answered'],
+      ['nothing.any.test', 'nxdomain'],
+      ['example.com', 'refused'],
+    ] as const) {
+      const bytes = queryBytes(name, 'A', null)
+      for (let type = 0; type <= 0xffff; type += type < 300 ? 1 : 61) {
+        if (special.has(type)) continue
+        bytes.writeUInt16BE(type, bytes.length - 4)
+        const { facts } = answerDns(context, bytes, asker())
+        if (facts.outcome !== outcome || facts.type !== type)
+          wrong.push(`${name} TYPE${type}: ${facts.outcome}`)
+      }
+      bytes.writeUInt16BE(1, bytes.length - 4)
+      for (const asked of [0, 2, 4, 254, 255, 0xffff]) {
+        bytes.writeUInt16BE(asked, bytes.length - 2)
+        const { facts } = answerDns(context, bytes, asker())
+        if (facts.outcome !== 'refused') wrong.push(`${name} CLASS${asked}: ${facts.outcome}`)
+      }
+    }
+    t.same(wrong, [])
+  },
+)
+
 // EDNS.
 
 t.test('EDNS options are answered in kind, and unknown ones and flags are left out', async (t) => {
