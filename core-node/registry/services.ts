@@ -161,7 +161,12 @@ function withinZones(service: Service, zones: readonly string[]): Service {
   const aliases = service.aliases.map((alias) => {
     if (zones.includes(alias)) throw new Problem('bad-request', `'${alias}' is the zone itself`, 'aliases')
     const zone = zones.find((name) => alias.endsWith(`.${name}`))
-    return zone === undefined ? alias : alias.slice(0, -zone.length - 1)
+    if (zone === undefined) return alias
+    const label = alias.slice(0, -zone.length - 1)
+    // What is deeper belongs to the service above it: its members' names stand there.
+    if (!isLabel(label))
+      throw new Problem('bad-request', `'${alias}' is more than one label below ${zone}`, 'aliases')
+    return label
   })
   return { ...service, aliases: [...new Set(aliases)] }
 }

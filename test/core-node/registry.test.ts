@@ -109,7 +109,7 @@ t.test('a service that makes no sense is refused with the field that was wrong',
   const books = new Books()
   books.service('web', { aliases: ['www', 'www.example.org'] })
   const put = (name: string, request: ServiceRequest) => () =>
-    putService(books.directory, admin, name, request, ['any.test'])
+    putService(books.directory, admin, name, request, ['any.test', 'cast.example.org'])
   const table: [() => unknown, ProblemCode, RegExp, string][] = [
     [put('Mirror', {}), 'bad-request', /one DNS label/, 'name'],
     [put('a.b', {}), 'bad-request', /one DNS label/, 'name'],
@@ -119,7 +119,14 @@ t.test('a service that makes no sense is refused with the field that was wrong',
     [put('m', { aliases: ['WWW.example.org.'] }), 'conflict', /www.example.org/, 'aliases'],
     [put('www', {}), 'conflict', /'www' already names/, 'name'],
     [put('m', { aliases: ['web.any.test'] }), 'conflict', /'web' already names/, 'aliases'],
+    [put('m', { aliases: ['web.cast.example.org'] }), 'conflict', /'web' already names/, 'aliases'],
     [put('m', { aliases: ['any.test'] }), 'bad-request', /zone itself/, 'aliases'],
+    [
+      put('m', { aliases: ['x.y.any.test'] }),
+      'bad-request',
+      /more than one label below any\.test/,
+      'aliases',
+    ],
     [put('m', { aliases: ['a b'] }), 'bad-request', /not a host name/, 'aliases'],
     [put('m', { allDown: 'fallback' }), 'bad-request', /needs fallback/, 'allDown'],
     [put('m', { fallbackUrl: 'https://x.example/' }), 'bad-request', /go with allDown fallback/, 'allDown'],
