@@ -1,22 +1,15 @@
 // A core's DNS as its settings say: several zones, aliases, what strangers are told, a serial that moves with the
 // directory, and cookies that outlive the process.
 
-import { createSocket } from 'node:dgram'
-import { once } from 'node:events'
 import packet from 'dns-packet'
 import t from 'tap'
-import { queryBytes, read } from '../support/dns-fixture.ts'
+import { exchange, queryBytes } from '../support/dns-fixture.ts'
 import { api, type CoreProcess, startCore } from '../support/processes.ts'
 
 async function send(core: CoreProcess, bytes: Uint8Array) {
-  const socket = createSocket('udp4')
-  try {
-    socket.send(bytes, core.dnsPort, '127.0.0.1')
-    const [reply] = await once(socket, 'message', { signal: AbortSignal.timeout(5000) })
-    return read(reply as Buffer)
-  } finally {
-    socket.close()
-  }
+  const seen = await exchange(bytes, core.dnsPort)
+  if (seen === null) throw new Error('no answer')
+  return seen
 }
 
 t.test('a core answers DNS as its settings say, and again after a restart', async (t) => {

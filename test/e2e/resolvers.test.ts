@@ -2,7 +2,6 @@
 // would get by asking directly. Unbound sends Client Subnet and caches by scope; Knot Resolver does neither.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -11,7 +10,17 @@ import { addressFromBytes, prefixOf } from '../../resolver/address.ts'
 import type { Change } from '../../resolver/directory.ts'
 import type { DnsContext } from '../../resolver/dns-answer.ts'
 import { type DnsServer, openDns } from '../../resolver/dns-server.ts'
-import { ask, asker, contextOf, DIRECTORY, queryBytes, read, subnet } from '../support/dns-fixture.ts'
+import {
+  ask,
+  asker,
+  contextOf,
+  DIRECTORY,
+  exchange,
+  queryBytes,
+  type Seen,
+  subnet,
+} from '../support/dns-fixture.ts'
+import { noNamespace, runInside } from '../support/namespace.ts'
 import { freePort, until } from '../support/processes.ts'
 import { host, locality, member, service } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
@@ -69,23 +78,9 @@ const QUESTIONS = [
   '_tcp.near.any.test A',
 ] as const
 
-/** Sends a query to a resolver on loopback from this address, and gives its reply. */
-async function send(bytes: Uint8Array, port: number, from = '127.0.0.1') {
-  const socket = createSocket('udp4')
-  try {
-    socket.bind(0, from)
-    await once(socket, 'listening')
-    socket.send(bytes, port, '127.0.0.1')
-    const [reply] = await once(socket, 'message', { signal: AbortSignal.timeout(10_000) })
-    return read(reply as Buffer)
-  } finally {
-    socket.close()
-  }
-}
-
 /** What two replies must have in common: a resolver may turn the records of a set round. */
-function essence({ message, answers }: Pick<ReturnType<typeof read>, 'message' | 'answers'>): string {
-  return [message.rcode, ...[...answers].sort()].join('\n')
+function essence(seen: Pick<Seen, 'message' | 'answers'> | null): string {
+  return seen === null ? 'no answer' : [seen.message.rcode, ...[...seen.answers].sort()].join('\n')
 }
 
 interface Resolver {
@@ -113,23 +108,15 @@ async function openResolver(
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream!.on('data', (part) => (output += part))
   const gone = once(child, 'exit')
+  process.once('exit', () => child.kill('SIGKILL'))
   t.teardown(async () => {
     child.kill('SIGKILL')
     await gone
   })
+  const probe = queryBytes('any.test', 'SOA')
   await until(`${program} answers`, async () => {
     if (child.exitCode !== null) throw new Error(`${program} ended: ${output}`)
-    const signal = AbortSignal.timeout(500)
-    const socket = createSocket('udp4')
-    try {
-      socket.send(queryBytes('any.test', 'SOA'), port, '127.0.0.1')
-      const [reply] = await once(socket, 'message', { signal })
-      return read(reply as Buffer).message.rcode === 'NOERROR'
-    } catch {
-      return false
-    } finally {
-      socket.close()
-    }
+    return (await exchange(probe, port, { limitMs: 500 }))?.message.rcode === 'NOERROR'
   })
   return { port, server }
 }
@@ -191,7 +178,7 @@ for (const most of [
           const query = own
             ? queryBytes(name, type)
             : queryBytes(name, type, [subnet(textOf(address, ipv6), ipv6 ? 128 : 32)])
-          const seen = await send(query, resolver.port, own ? textOf(address, false) : '127.0.0.1')
+          const seen = await exchange(query, resolver.port, own ? { from: textOf(address, false) } : {})
           asked++
           const label = `${question} for ${textOf(address, ipv6)}, ${own ? 'its own' : 'forwarded'}`
           if (essence(seen) !== essence(direct)) t.equal(essence(seen), essence(direct), label)
@@ -228,10 +215,44 @@ t.test(
       const direct = ask(queryBytes(name, type), asker('127.0.0.1'), context)
       const before = received(resolver)
       for (const from of ['127.0.0.1', '127.64.0.1', '127.65.32.7']) {
-        const seen = await send(queryBytes(name, type), resolver.port, from)
+        const seen = await exchange(queryBytes(name, type), resolver.port, { from })
         t.equal(essence(seen), essence(direct), `${question} from ${from}`)
       }
       t.ok(received(resolver) - before <= 1, `${question}: asked of the server once`)
     }
+  },
+)
+
+t.test(
+  'a resolver that knows only the root finds the cores by their glue, and follows names that lead here',
+  { skip: missing('unbound') || noNamespace() },
+  async (t) => {
+    const questions: readonly (readonly [string, string, string | null])[] = [
+      ['any.test', 'NS', null],
+      ['mirror.any.test', 'A', '100.64.1.0'],
+      ['mirror.any.test', 'A', '100.64.2.0'],
+      ['www.any.test', 'A', '100.64.2.0'],
+      ['www.operator.example', 'A', '100.64.2.0'],
+      ['www.operator.example', 'A', '100.64.1.0'],
+      ['_https._tcp.mirror.any.test', 'SRV', '100.64.1.0'],
+      ['tok.core.any.test', 'A', null],
+      ['nobody.any.test', 'A', null],
+    ]
+    t.same(await runInside('dns-delegation-inside.ts', JSON.stringify(questions)), [
+      ['NOERROR', 'NS ams.core.any.test', 'NS nyc.core.any.test', 'NS tok.core.any.test'],
+      ['NOERROR', 'A 192.0.2.10'],
+      ['NOERROR', 'A 198.51.100.10'],
+      ['NOERROR', 'A 198.51.100.10', 'CNAME mirror.any.test'],
+      ['NOERROR', 'A 198.51.100.10', 'CNAME mirror.any.test'],
+      ['NOERROR', 'A 192.0.2.10', 'CNAME mirror.any.test'],
+      [
+        'NOERROR',
+        'SRV 0 333 443 ams.mirror.any.test',
+        'SRV 1 1000 8443 nyc.mirror.any.test',
+        'SRV 2 333 80 tok.mirror.any.test',
+      ],
+      ['NOERROR', 'A 203.0.113.10'],
+      ['NXDOMAIN'],
+    ])
   },
 )

@@ -1,12 +1,11 @@
 // The DNS server over real sockets: clients (dig, kdig and drill, where they are installed), a resolver in
 // front of it, and who sends too much, too slowly or reads too little.
 
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import packet from 'dns-packet'
 import t from 'tap'
@@ -27,6 +26,7 @@ import {
   type Seen,
   subnet,
 } from '../support/dns-fixture.ts'
+import { noNamespace, runInside } from '../support/namespace.ts'
 
 const LOOPBACK = [{ host: '127.0.0.1', port: 0 }]
 
@@ -380,26 +380,24 @@ t.test(
   },
 )
 
-t.test('replies leave from the address that was asked, also where that came later', async (t) => {
-  // Addresses can be added only in a network namespace of its own, which needs root or a user namespace.
-  const unshare = [...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']), '--net']
-  const canHave = spawnSync('unshare', [...unshare, 'ip', 'link', 'set', 'lo', 'up']).status === 0
-  if (!canHave) return t.pass('', { skip: 'no network namespace of its own is to be had' })
-  const inside = fileURLToPath(new URL('../support/dns-addresses-inside.ts', import.meta.url))
-  const { stdout } = await promisify(execFile)('unshare', [...unshare, process.execPath, inside])
-  t.same(JSON.parse(stdout), {
-    '192.0.2.1': '192.0.2.1',
-    '192.0.2.1 TCP': 'answered',
-    '192.0.2.2': '192.0.2.2',
-    '192.0.2.2 TCP': 'answered',
-    '2001:db8::1': '2001:db8::1',
-    '2001:db8::1 TCP': 'answered',
-    '2001:db8::2': '2001:db8::2',
-    '2001:db8::2 TCP': 'answered',
-    '192.0.2.3': '192.0.2.3',
-    '2001:db8::3': '2001:db8::3',
-  })
-})
+t.test(
+  'replies leave from the address that was asked, also where that came later',
+  { skip: noNamespace() },
+  async (t) => {
+    t.same(await runInside('dns-addresses-inside.ts'), {
+      '192.0.2.1': '192.0.2.1',
+      '192.0.2.1 TCP': 'answered',
+      '192.0.2.2': '192.0.2.2',
+      '192.0.2.2 TCP': 'answered',
+      '2001:db8::1': '2001:db8::1',
+      '2001:db8::1 TCP': 'answered',
+      '2001:db8::2': '2001:db8::2',
+      '2001:db8::2 TCP': 'answered',
+      '192.0.2.3': '192.0.2.3',
+      '2001:db8::3': '2001:db8::3',
+    })
+  },
+)
 
 t.test('close ends at once, however many are connected', async (t) => {
   const server = await openDns({ listen: LOOPBACK, context })

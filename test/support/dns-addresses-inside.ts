@@ -2,12 +2,11 @@
 // address over UDP and TCP, and prints from where each reply came: JSON, `{ asked: answeredFrom }`.
 
 import { execFileSync } from 'node:child_process'
-import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openDns } from '../../resolver/dns-server.ts'
-import { context, queryBytes } from './dns-fixture.ts'
+import { context, exchange, queryBytes } from './dns-fixture.ts'
 
 const FIRST = ['192.0.2.1', '192.0.2.2', '2001:db8::1', '2001:db8::2']
 /** Where the client is: a socket at the wildcard would reply to it from there, or from anywhere else. */
@@ -23,19 +22,9 @@ function addAddress(address: string): void {
 }
 
 async function overUdp(address: string, port: number): Promise<string> {
-  const ipv6 = address.includes(':')
-  const socket = createSocket(ipv6 ? 'udp6' : 'udp4')
-  try {
-    socket.bind(0, CLIENT[ipv6 ? 1 : 0])
-    await once(socket, 'listening')
-    socket.send(query, port, address)
-    const [, from] = await once(socket, 'message', { signal: AbortSignal.timeout(2000) })
-    return (from as { address: string }).address
-  } catch {
-    return 'nowhere'
-  } finally {
-    socket.close()
-  }
+  const from = CLIENT[address.includes(':') ? 1 : 0]!
+  const seen = await exchange(query, port, { to: address, from, limitMs: 2000 })
+  return seen?.sender ?? 'nowhere'
 }
 
 async function overTcp(address: string, port: number): Promise<string> {
