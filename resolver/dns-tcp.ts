@@ -61,7 +61,7 @@ export async function openDnsTcp(options: {
     if (address === null || !connections.admit(socket, address)) return socket.destroy()
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
-    converse(socket, address, connections, answer)
+    new Conversation(socket, address, connections, answer)
   })
   await listen(server, options)
   return {
@@ -149,78 +149,89 @@ function clientKey(address: Address): string {
 }
 
 /** One connection, from its first byte to its last. */
-function converse(
-  socket: Socket,
-  address: Address,
-  connections: TcpConnections,
-  answer: PacketHandler,
-): void {
-  const { limits } = connections
-  const port = socket.remotePort!
-  let received: Buffer = Buffer.alloc(0)
-  let isEnded = false
-  let isWaitingItsTurn = false
-  const cut = () => connections.cut(socket)
-  const idle = setTimeout(cut, limits.idleMs)
+class Conversation {
+  readonly #socket: Socket
+  readonly #connections: TcpConnections
+  /** One whole query -> its reply. */
+  readonly #answer: (query: Uint8Array) => Uint8Array | null
+  readonly #idle: NodeJS.Timeout
+  #received: Buffer = Buffer.alloc(0)
+  /** The client has said all: the connection ends with the last reply. */
+  #isEnded = false
+  #isWaitingItsTurn = false
 
-  /** The next whole query; null: it is not all there yet, or never will be. */
-  const nextQuery = (): Buffer | null => {
-    if (received.length < 2) return null
-    const end = 2 + received.readUInt16BE(0)
-    if (end - 2 > limits.queryBytes) cut()
-    if (socket.destroyed || received.length < end) return null
-    const query = received.subarray(2, end)
-    received = received.subarray(end)
-    return query
+  constructor(socket: Socket, address: Address, connections: TcpConnections, answer: PacketHandler) {
+    const port = socket.remotePort!
+    this.#socket = socket
+    this.#connections = connections
+    this.#answer = (query) => answer(query, address, port, 'tcp', connections.idleMs)
+    this.#idle = setTimeout(() => connections.cut(socket), connections.limits.idleMs)
+    socket.on('data', (chunk) => {
+      this.#received = this.#received.length === 0 ? chunk : Buffer.concat([this.#received, chunk])
+      this.#proceed()
+    })
+    socket.on('drain', () => this.#proceed())
+    socket.on('end', () => {
+      this.#isEnded = true
+      this.#proceed()
+    })
+    socket.on('close', () => clearTimeout(this.#idle))
   }
 
-  /** Answers queries at hand, as far as their replies are taken, up to a turn's worth. True: more are at hand. */
-  const takeTurn = (): boolean => {
+  #proceed(): void {
+    const socket = this.#socket
+    if (this.#isWaitingItsTurn || socket.destroyed) return
+    // Replies of a turn leave together, in as few segments as they fill.
+    socket.cork()
+    const hasMore = this.#takeTurn()
+    socket.uncork()
+    if (socket.writableNeedDrain) socket.pause()
+    else if (hasMore) this.#waitForTurn()
+    else if (this.#isEnded) socket.end()
+    else socket.resume()
+  }
+
+  #waitForTurn(): void {
+    this.#socket.pause()
+    this.#isWaitingItsTurn = true
+    setImmediate(() => {
+      this.#isWaitingItsTurn = false
+      this.#proceed()
+    })
+  }
+
+  /** Answers queries at hand, as far as their replies are taken, a turn's worth at most. True: there may be more. */
+  #takeTurn(): boolean {
     let hasAnswered = false
     let query: Buffer | null = null
-    for (let taken = 0; taken < TURN_QUERIES && !socket.writableNeedDrain; taken++) {
-      query = nextQuery()
+    for (let taken = 0; taken < TURN_QUERIES && !this.#socket.writableNeedDrain; taken++) {
+      query = this.#nextQuery()
       if (query === null) break
-      const reply = answer(query, address, port, 'tcp', connections.idleMs)
+      const reply = this.#answer(query)
       if (reply === null) continue
       hasAnswered = true
-      socket.write(framed(reply))
+      this.#socket.write(framed(reply))
     }
     if (hasAnswered) {
-      idle.refresh()
-      connections.noteAnswer(socket)
+      this.#idle.refresh()
+      this.#connections.noteAnswer(this.#socket)
     }
     return query !== null
   }
 
-  const proceed = () => {
-    if (isWaitingItsTurn || socket.destroyed) return
-    // Replies of a turn leave together, in as few segments as they fill.
-    socket.cork()
-    const hasMore = takeTurn()
-    socket.uncork()
-    if (socket.writableNeedDrain) socket.pause()
-    else if (hasMore) {
-      socket.pause()
-      isWaitingItsTurn = true
-      setImmediate(() => {
-        isWaitingItsTurn = false
-        proceed()
-      })
-    } else if (isEnded) socket.end()
-    else socket.resume()
+  /** The next whole query; null: it is not all there yet, or never will be. */
+  #nextQuery(): Buffer | null {
+    if (this.#received.length < 2) return null
+    const end = 2 + this.#received.readUInt16BE(0)
+    if (end - 2 > this.#connections.limits.queryBytes) {
+      this.#connections.cut(this.#socket)
+      return null
+    }
+    if (this.#received.length < end) return null
+    const query = this.#received.subarray(2, end)
+    this.#received = this.#received.subarray(end)
+    return query
   }
-
-  socket.on('data', (chunk) => {
-    received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
-    proceed()
-  })
-  socket.on('drain', proceed)
-  socket.on('end', () => {
-    isEnded = true
-    proceed()
-  })
-  socket.on('close', () => clearTimeout(idle))
 }
 
 /** In one piece with its length, so that it leaves in one segment (RFC 7766, 8). */
