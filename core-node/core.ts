@@ -82,6 +82,7 @@ export interface Peer {
 export interface CoreStatus {
   readonly name: string
   readonly version: string
+  /** Several: by commas. */
   readonly zone: string
   readonly uptimeSec: number
   readonly ready: boolean
@@ -127,7 +128,7 @@ const PROVE_TIMEOUT_MS = 700
 
 export class Core {
   readonly name: string
-  readonly zone: string
+  readonly zones: readonly string[]
   readonly directory: Readonly<Directory>
   readonly tables: Tables
   readonly counters = new Counters()
@@ -179,7 +180,7 @@ export class Core {
   private constructor(parts: CoreParts, directory: Directory) {
     const { config, clock, echo } = parts
     this.name = config.name
-    this.zone = config.zone
+    this.zones = config.zone
     this.directory = directory
     this.#config = config
     this.#clock = clock
@@ -265,7 +266,7 @@ export class Core {
     name: string,
     request: ServiceRequest,
   ): Promise<{ service: Service; created: boolean }> {
-    return this.#ledger.write((books) => putService(books, caller, name, request, this.zone))
+    return this.#ledger.write((books) => putService(books, caller, name, request, this.zones))
   }
 
   removeService(caller: Caller, name: string): Promise<void> {
@@ -477,7 +478,7 @@ export class Core {
     return {
       name: this.name,
       version: VERSION,
-      zone: this.zone,
+      zone: this.zones.join(', '),
       uptimeSec: Math.round((this.#clock.monotonicMs() - this.#startedMs) / 1000),
       ...this.readiness(),
       services: this.directory.services.size,

@@ -111,18 +111,22 @@ function openStore(config: Config) {
 }
 
 function dnsContext(core: Core, config: Config, clock: Clock, rng: Rng): DnsContext {
-  const labels = config.zone.split('.')
+  const [first, ...others] = config.zone.map((zone) => ({
+    labels: zone.split('.'),
+    core: config.name,
+    get serial() {
+      return core.zoneSerial()
+    },
+  }))
   return {
     tables: core.tables,
     rng,
     operatorFrom: config.operatorFrom,
-    nsid: config.name,
-    version: null,
+    nsid: config.dnsId === 'none' ? null : config.dnsId,
+    version: config.dnsVersion === 'none' ? null : config.dnsVersion,
     get cookies() {
       return { secrets: core.cookieSecrets, nowSec: Math.floor(clock.epochMs() / 1000) }
     },
-    get zone() {
-      return { labels, core: config.name, serial: core.zoneSerial() }
-    },
+    zones: [first!, ...others],
   }
 }

@@ -199,6 +199,7 @@ const RCODES: Partial<Record<DnsOutcome, string>> = {
   formerr: 'FORMERR',
   notimp: 'NOTIMP',
   badvers: 'BADVERS',
+  badcookie: 'BADCOOKIE',
   servfail: 'SERVFAIL',
 }
 

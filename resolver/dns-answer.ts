@@ -3,14 +3,15 @@
 //
 // Invariant: every packet ends in exactly one outcome; a reply is never longer than the asker can take
 // (RFC 6891; UDP 1232 at most), and a reply cut short says so (TC) and keeps its OPT. Answers never hold
-// RA, and AA only for what is ours. No I/O, no clock, no counters. RFC 1034, 1035, 2308, 7871, 8482, 8914.
+// RA, and AA only for what is ours. No I/O, no clock, no counters. RFC 1034, 1035, 2308, 7828, 7871, 7873, 8482, 8914.
 
 import { type Address, IPV4_OFFSET_BITS, isLoopbackOrIn, type Prefix } from './address.ts'
 import type { AllDown, Basis } from './directory.ts'
 import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
 import type { Limited } from './dns-limit.ts'
-import { type Meaning, meaningOf } from './dns-name.ts'
+import { type Meaning, meaningOf, type Zones } from './dns-name.ts'
 import {
+  answerAlias,
   answerAny,
   answerApex,
   answerChaos,
@@ -31,12 +32,14 @@ import {
   parseQuery,
   type Query,
   RCODE,
+  type Rcode,
   TYPE,
 } from './dns-wire.ts'
 import { DnsWriter, type EdnsOption, extendedError, MAX_MESSAGE_BYTES, optBytes } from './dns-writer.ts'
 
 /** All that answering needs to know of the core it runs in. */
 export interface DnsContext extends Sources {
+  readonly zones: Zones
   /** Who may ask `_why`, beside loopback. */
   readonly operatorFrom: readonly Prefix[]
   /** What NSID (RFC 5001) and id.server CH TXT say, at most 64 characters; null: nothing. */
@@ -51,6 +54,8 @@ export interface Asker {
   readonly address: Address
   readonly port: number
   readonly via: 'udp' | 'tcp'
+  /** Over TCP: how long its connection may lie idle as things are, ms. Over UDP: 0. */
+  readonly idleMs: number
   /** Whether it has had its share of replies for now; a cookie of ours excuses it. null: it has not. */
   readonly limited: Limited | null
 }
@@ -64,6 +69,7 @@ export const DNS_OUTCOMES = [
   'formerr',
   'notimp',
   'badvers',
+  'badcookie',
   'servfail',
   'slipped',
   'dropped-limited',
@@ -102,6 +108,7 @@ export type PacketHandler = (
   address: Address,
   port: number,
   via: Asker['via'],
+  idleMs: number,
 ) => Uint8Array | null
 
 /** Largest UDP reply: fits every path's MTU (DNS flag day 2020), so it is never fragmented. */
@@ -127,21 +134,31 @@ export function answerDns(context: DnsContext, packet: Uint8Array, from: Asker):
   const received = query.edns?.cookie
   const cookie = received && context.cookies ? answerCookie(context.cookies, received, from.address) : null
   if (from.limited !== null && !cookie?.isProven) {
-    return from.limited === 'drop' ? dropped('dropped-limited') : slip(context, packet, query, from, cookie)
+    return from.limited === 'drop' ? dropped('dropped-limited') : slip(packet, query, from, cookie)
   }
-  const answer = query.rcode === RCODE.NOERROR ? decide(context, query, from) : refusal(query.rcode)
+  const rcode = rcodeOf(query, from, cookie)
+  const answer = rcode === RCODE.NOERROR && query.question ? decide(context, query, from) : refusal(rcode)
   return encode(context.nsid, packet, query, from, answer, cookie)
 }
 
-/** The shortest reply that sends a true asker to TCP (or to a cookie). */
-function slip(
-  context: DnsContext,
-  packet: Uint8Array,
-  query: Query,
-  from: Asker,
-  cookie: CookieAnswer | null,
-): DnsReply {
-  const options = query.edns ? ednsOptions(context.nsid, query.edns, refusal(RCODE.NOERROR), cookie) : []
+/** What can be said of a query before its question is looked at; NOERROR: nothing is wrong with it. */
+function rcodeOf({ question, edns, rcode }: Query, from: Asker, cookie: CookieAnswer | null): Rcode {
+  if (rcode !== RCODE.NOERROR) return rcode
+  // Over UDP the option means nothing and is passed over (RFC 7828, 3.3.1).
+  if (from.via === 'tcp' && edns?.keepAlive === 'malformed') return RCODE.FORMERR
+  if (question !== null) return RCODE.NOERROR
+  // Only the cookie is asked about (RFC 7873, 5.4): is the server's half that the asker holds still good?
+  if (cookie === null) return RCODE.FORMERR
+  return cookie.isProven || !cookie.isShown ? RCODE.NOERROR : RCODE.BADCOOKIE
+}
+
+/**
+ * The shortest reply that a true asker goes on from: who knows cookies comes again with the one that it
+ * gets here (BADCOOKIE: RFC 7873, 5.2.3), all others come by TCP.
+ */
+function slip(packet: Uint8Array, query: Query, from: Asker, cookie: CookieAnswer | null): DnsReply {
+  if (cookie !== null) return encode(null, packet, query, from, refusal(RCODE.BADCOOKIE), cookie)
+  const options = query.edns ? ednsOptions(null, query.edns, from, refusal(RCODE.NOERROR), null) : []
   const reply = write(packet, query, from, refusal(RCODE.NOERROR), options, true)
   return {
     reply,
@@ -167,14 +184,22 @@ function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
   const { labels, type, class: questionClass } = query.question!
   if (questionClass === CLASS.CH) return answerChaos(labels, type, context.version, context.nsid)
   if (questionClass !== CLASS.IN) return refusal(RCODE.REFUSED)
-  const meaning = meaningOf(context.tables, context.zone.labels, labels)
+  const unaskable = unaskableType(type)
+  if (unaskable !== null) return refusal(unaskable)
+  const meaning = meaningOf(context.tables, context.zones, labels)
   if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, NOT_AUTHORITATIVE)
-  if (meaning.kind === 'nothing') return negative(context.zone, meaning.apex, RCODE.NXDOMAIN)
+  if (meaning.kind === 'nothing') return negative(meaning.zone, meaning.apex, RCODE.NXDOMAIN)
   if (type === TYPE.AXFR || type === TYPE.IXFR) return refusal(RCODE.REFUSED, PROHIBITED)
   if (meaning.kind === 'why' && !isLoopbackOrIn(context.operatorFrom, from.address))
     return refusal(RCODE.REFUSED, PROHIBITED)
-  if (type === TYPE.ANY) return answerAny(labels)
+  if (type === TYPE.ANY && meaning.kind !== 'alias') return answerAny(labels)
   return answerName(context, meaning, query, from)
+}
+
+/** Types that can't be asked for (RFC 6895, 3.1): parts of messages, and questions that nobody answers any more. */
+function unaskableType(type: number): Rcode | null {
+  if (type === TYPE.OPT || type === TYPE.TSIG) return RCODE.FORMERR
+  return type === TYPE.TKEY || type === TYPE.MAILA || type === TYPE.MAILB ? RCODE.NOTIMP : null
 }
 
 function answerName(
@@ -188,10 +213,12 @@ function answerName(
   // An alias outside the zone is an apex too: someone delegated it to us.
   const isApex = meaning.apex.length === labels.length
   if (isApex && (type === TYPE.SOA || type === TYPE.NS))
-    return answerApex(context, labels, type, from.address)
+    return answerApex(context, meaning.zone, labels, type, from.address)
   switch (meaning.kind) {
     case 'service':
       return answerService(context, meaning, labels, type, client)
+    case 'alias':
+      return answerAlias(context, meaning, labels, type, client)
     case 'srv':
       return answerServicePorts(context, meaning, labels, type, client)
     case 'member':
@@ -200,7 +227,7 @@ function answerName(
       return answerWhy(context, meaning, labels, type, client)
     case 'apex':
     case 'empty':
-      return negative(context.zone, meaning.apex, RCODE.NOERROR)
+      return negative(meaning.zone, meaning.apex, RCODE.NOERROR)
   }
 }
 
@@ -219,7 +246,7 @@ function encode(
   answer: DnsAnswer,
   cookie: CookieAnswer | null,
 ): DnsReply {
-  const options = query.edns ? ednsOptions(nsid, query.edns, answer, cookie) : []
+  const options = query.edns ? ednsOptions(nsid, query.edns, from, answer, cookie) : []
   let reply = write(packet, query, from, answer, options, false)
   const truncated = reply === null
   reply ??= write(packet, query, from, answer, options, true)
@@ -267,6 +294,7 @@ function replyLimit(from: Asker, edns: Edns | null): number {
 function ednsOptions(
   nsid: string | null,
   edns: Edns,
+  from: Asker,
   answer: DnsAnswer,
   cookie: CookieAnswer | null,
 ): EdnsOption[] {
@@ -274,8 +302,15 @@ function ednsOptions(
   if (edns.subnet) options.push(echoSubnet(edns.subnet, answer.scopeBits))
   if (edns.nsid && nsid !== null) options.push({ code: OPTION.NSID, data: Buffer.from(nsid) })
   if (cookie) options.push({ code: OPTION.COOKIE, data: cookie.cookie })
+  if (edns.keepAlive === 'asked' && from.via === 'tcp') options.push(keepAlive(from.idleMs))
   if (answer.extendedError) options.push(answer.extendedError)
   return options
+}
+
+/** RFC 7828: how long the connection may lie idle, in tenths of a second. */
+function keepAlive(idleMs: number): EdnsOption {
+  const tenths = Math.min(Math.floor(idleMs / 100), 0xffff)
+  return { code: OPTION.TCP_KEEPALIVE, data: Uint8Array.of(tenths >> 8, tenths & 0xff) }
 }
 
 /**
@@ -306,6 +341,8 @@ function outcomeOf(answer: DnsAnswer): DnsOutcome {
       return 'notimp'
     case RCODE.BADVERS:
       return 'badvers'
+    case RCODE.BADCOOKIE:
+      return 'badcookie'
     case RCODE.SERVFAIL:
       return 'servfail'
   }

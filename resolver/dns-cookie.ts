@@ -28,7 +28,9 @@ const RENEWAL_SEC = 1800
 export interface CookieAnswer {
   /** The COOKIE option for the reply. */
   readonly cookie: Uint8Array
-  /** The asker showed a cookie that one of us made for its address, not long ago. */
+  /** The asker showed a server's cookie beside its own, good or not. */
+  readonly isShown: boolean
+  /** ... and one of us made it for the asker's address, not long ago. */
   readonly isProven: boolean
 }
 
@@ -40,7 +42,11 @@ export function answerCookie(own: CookieSecrets, received: Uint8Array, client: A
   const isFresh = ageSec <= MOST_AGE_SEC && ageSec >= -MOST_AHEAD_SEC
   const madeWith = isFresh ? own.secrets.findIndex((secret) => isMadeWith(secret, received, client)) : -1
   const isGoodEnough = madeWith === 0 && ageSec >= 0 && ageSec < RENEWAL_SEC
-  return { cookie: isGoodEnough ? received : makeCookie(own, received, client), isProven: madeWith >= 0 }
+  return {
+    cookie: isGoodEnough ? received : makeCookie(own, received, client),
+    isShown: received.length > CLIENT_COOKIE_BYTES,
+    isProven: madeWith >= 0,
+  }
 }
 
 function makeCookie({ secrets, nowSec }: CookieSecrets, received: Uint8Array, client: Address): Uint8Array {

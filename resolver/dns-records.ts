@@ -6,23 +6,14 @@
 
 import { type Address, type Family, familyOf, parseAddress, sameAddress } from './address.ts'
 import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
+import type { ServiceName, Zone } from './dns-name.ts'
 import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
 import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
 import { whyLines } from './explain.ts'
 import { locate } from './locate.ts'
 import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select, type Weighed } from './select.ts'
-import type { ServingMember, ServingService } from './serving.ts'
+import type { ServingMember } from './serving.ts'
 import type { Tables } from './tables.ts'
-
-/** The zone that we are authoritative for. */
-interface Zone {
-  /** Lower case. */
-  readonly labels: Name
-  /** This core's member name in the service `core`. */
-  readonly core: string
-  /** SOA serial now, 0..2^32-1. */
-  readonly serial: number
-}
 
 export interface DnsAnswer {
   readonly rcode: Rcode
@@ -43,14 +34,7 @@ export interface DnsAnswer {
 /** What answers read. */
 export interface Sources {
   readonly tables: Tables
-  readonly zone: Zone
   readonly rng: Rng
-}
-
-/** The service that a name belongs to, and the zone cut above it. */
-export interface ServiceName {
-  readonly serving: ServingService
-  readonly apex: Name
 }
 
 /** "No such thing" may be wrong as soon as a member joins, so it is kept this short, seconds (RFC 2308, 5). */
@@ -111,7 +95,8 @@ export function answerChaos(owner: Name, type: number, version: string | null, i
 
 /** SOA and NS of a zone. Who the NS are depends on the resolver that asks, not on its clients. */
 export function answerApex(
-  { tables, zone, rng }: Sources,
+  { tables, rng }: Sources,
+  zone: Zone,
   owner: Name,
   type: typeof TYPE.SOA | typeof TYPE.NS,
   resolver: Address,
@@ -137,6 +122,26 @@ export function answerApex(
   }
 }
 
+/**
+ * ALIAS.ZONE: the way to SERVICE.ZONE, and what is there (RFC 1034, 3.6.2). An alias that is an apex can't
+ * have a CNAME beside its SOA and NS: it is answered as the service itself.
+ */
+export function answerAlias(
+  sources: Sources,
+  name: ServiceName,
+  owner: Name,
+  type: number,
+  client: Address,
+): DnsAnswer {
+  const { service } = name.serving
+  const target = [service.name, ...name.zone.labels]
+  const alias: ResourceRecord = { owner, ttlSec: service.ttlSec, type: TYPE.CNAME, target }
+  // Of all that ANY asks for, the one that there is (RFC 8482, 4.1).
+  if (type === TYPE.CNAME || type === TYPE.ANY) return { ...EMPTY, answers: [alias], service: service.name }
+  const answer = answerService(sources, name, target, type, client)
+  return { ...answer, answers: [alias, ...answer.answers] }
+}
+
 /** SERVICE.ZONE: A, AAAA, HTTPS and SVCB. */
 export function answerService(
   sources: Sources,
@@ -148,7 +153,7 @@ export function answerService(
   if (type === TYPE.A || type === TYPE.AAAA)
     return answerAddresses(sources, name, owner, type === TYPE.A ? 4 : 6, client)
   if (type === TYPE.HTTPS || type === TYPE.SVCB) return answerBindings(sources, name, owner, type, client)
-  return ownNegative(sources.zone, name)
+  return ownNegative(name)
 }
 
 function answerAddresses(
@@ -168,7 +173,7 @@ function answerAddresses(
     selection.allDown?.mode === 'fallback'
       ? parseAddresses(selection.allDown.addresses).filter((address) => familyOf(address) === family)
       : picks.map(({ member }) => addressesOf(member, family)[0]!)
-  return selected(sources.zone, name, client, selection, addressRecords(owner, selection.ttlSec, addresses))
+  return selected(name, client, selection, addressRecords(owner, selection.ttlSec, addresses))
 }
 
 /** Members on one host have one address, and a record set holds it once (RFC 2181, 5): the first of them stands for all. */
@@ -202,10 +207,10 @@ function answerBindings(
       ipv4Hints: member.addresses4,
       ipv6Hints: member.addresses6,
     }
-    const target = memberName(sources.zone, member)
+    const target = memberName(name.zone, member)
     records.push({ owner, ttlSec: selection.ttlSec, type, priority: records.length + 1, target, service })
   }
-  return selected(sources.zone, name, client, selection, records)
+  return selected(name, client, selection, records)
 }
 
 /** _NAME._tcp.SERVICE.ZONE SRV: the equally good share one priority by capacity, the others come after in order. */
@@ -216,7 +221,7 @@ export function answerServicePorts(
   type: number,
   client: Address,
 ): DnsAnswer {
-  if (type !== TYPE.SRV) return ownNegative(sources.zone, name)
+  if (type !== TYPE.SRV) return ownNegative(name)
   const selection = choose(sources, name, client, { ...ANY_ASK, want: 'port', limit: LISTED_MEMBERS })
   const members = selection.picks.map(({ member }) => member)
   const mostCapacity = Math.max(...members.map(({ capacity }) => capacity))
@@ -228,13 +233,13 @@ export function answerServicePorts(
       priority: i < selection.ties ? 0 : i,
       weight: Math.max(1, Math.round((SRV_WEIGHT_MAX * member.capacity) / mostCapacity)),
       port: member.port!,
-      target: memberName(sources.zone, member),
+      target: memberName(name.zone, member),
     }),
   )
   const additional = members.flatMap((member) =>
-    addressRecords(memberName(sources.zone, member), selection.ttlSec, allAddresses(member)),
+    addressRecords(memberName(name.zone, member), selection.ttlSec, allAddresses(member)),
   )
-  return { ...selected(sources.zone, name, client, selection, records), additional }
+  return { ...selected(name, client, selection, records), additional }
 }
 
 /**
@@ -249,7 +254,7 @@ export function answerMember(
   client: Address,
 ): DnsAnswer {
   const { serving, member } = name
-  const none = ownNegative(sources.zone, name)
+  const none = ownNegative(name)
   if (type !== TYPE.A && type !== TYPE.AAAA) return none
   const addresses = addressesOf(member, type === TYPE.A ? 4 : 6)
   if (addresses.length === 0) return none
@@ -277,14 +282,14 @@ export function answerWhy(
   type: number,
   client: Address,
 ): DnsAnswer {
-  if (type !== TYPE.TXT) return ownNegative(sources.zone, name)
+  if (type !== TYPE.TXT) return ownNegative(name)
   const { tables, rng } = sources
   const locality = locate(tables, client)
   const limit = name.serving.service.maxAddrs
   const selection = select(tables, name.serving, locality, { ...ANY_ASK, limit }, rng)
   const lines = whyLines(tables, name.serving, locality, selection)
   return {
-    ...selected(sources.zone, name, client, selection, []),
+    ...selected(name, client, selection, []),
     answers: lines.map((line) => ({ owner, ttlSec: 0, type: TYPE.TXT, strings: [line] })),
     authority: [],
     scopeBits: selection.scopeBits,
@@ -298,8 +303,7 @@ function choose({ tables, rng }: Sources, { serving }: ServiceName, client: Addr
 
 /** The records that a selection led to; without any, NODATA, which holds for all clients. */
 function selected(
-  zone: Zone,
-  { serving, apex }: ServiceName,
+  { zone, serving, apex }: ServiceName,
   client: Address,
   selection: Selection,
   answers: readonly ResourceRecord[],
@@ -320,7 +324,7 @@ function selected(
   }
 }
 
-function ownNegative(zone: Zone, { serving, apex }: ServiceName): DnsAnswer {
+function ownNegative({ zone, serving, apex }: ServiceName): DnsAnswer {
   return { ...negative(zone, apex, RCODE.NOERROR), service: serving.service.name }
 }
 

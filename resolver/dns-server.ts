@@ -1,13 +1,12 @@
 // The sockets of the DNS server: UDP and TCP on the same ports, a thin shell over answerDns.
 //
 // Invariant: each packet received is counted under exactly one outcome, for each transport; no packet,
-// no send and no asker ends the process. Replies leave from the address that was asked: where the
-// wildcard is listened on, each address of this machine has a UDP socket of its own beside the wildcard's
-// (which is there for addresses that come later). Decides nothing about answers.
+// no send and no asker ends the process. Replies leave from the address that was asked. Decides nothing
+// about answers.
 
-import { networkInterfaces } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isWildcard } from './address.ts'
+import { openUdpAtAll } from './dns-addresses.ts'
 import {
   type Asker,
   answerDns,
@@ -20,7 +19,7 @@ import {
   type PacketHandler,
 } from './dns-answer.ts'
 import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
-import { openDnsTcp, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
+import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
 import { listenError } from './listen-error.ts'
 
@@ -38,6 +37,8 @@ interface DnsServerOptions {
   readonly tcp?: Partial<TcpLimits>
   /** Of replies over UDP. */
   readonly rate?: Partial<RateLimits>
+  /** How often new addresses of this machine are looked for, where a wildcard is listened on, ms. */
+  readonly addressesEveryMs?: number
   /** Told of each packet just before its reply leaves. Must not throw. */
   readonly onFacts?: (facts: DnsFacts, from: Asker) => void
   /** Told of what should never happen: a failure inside answering, or of a socket. */
@@ -63,6 +64,8 @@ export interface DnsServer {
   close(): Promise<void>
 }
 
+/** An operator who adds an address tries it after a few seconds. */
+const ADDRESSES_EVERY_MS = 5000
 /** How long what was already sent to us is still answered after the end was asked for. */
 const LAST_ANSWERS_MS = 50
 /** The free UDP port that the system picks may be taken for TCP: so often another is tried. */
@@ -70,18 +73,19 @@ const PORT_ATTEMPTS = 20
 
 /** Listens on all of `listen`, or throws an error that names the one that can't be had. */
 export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
+  const connections = new TcpConnections(options.tcp ?? {})
   const stats = {
     udp: noOutcomes(),
     tcp: noOutcomes(),
     truncated: 0,
     sendErrors: 0,
-    connections: { open: 0, accepted: 0, refused: 0, cut: 0 },
+    connections: connections.stats,
   }
   const onError = options.onError ?? (() => {})
   const limiter = new RateLimiter({ ...RATE_LIMITS, ...options.rate })
-  const answer: PacketHandler = (packet, address, port, via) => {
+  const answer: PacketHandler = (packet, address, port, via, idleMs) => {
     const limited = via === 'udp' ? limiter.take(address, performance.now()) : null
-    const from = { address, port, via, limited }
+    const from = { address, port, via, idleMs, limited }
     const { reply, facts } = answerSafely(options.context, packet, from, onError)
     stats[via][facts.outcome]++
     if (facts.truncated) stats.truncated++
@@ -91,10 +95,20 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   const onSendError = () => {
     stats.sendErrors++
   }
-  const openUdp = (host: string, port: number, shared: boolean) =>
+  const openSocket = (host: string, port: number, shared: boolean) =>
     openDnsUdp({ host, port, shared, answer, onSendError })
-  const openTcp = (host: string, port: number) =>
-    openDnsTcp({ host, port, answer, stats: stats.connections, limits: options.tcp ?? {}, onError })
+  const everyMs = options.addressesEveryMs ?? ADDRESSES_EVERY_MS
+  const openUdp = (host: string, port: number) =>
+    isWildcard(host)
+      ? openUdpAtAll({
+          wildcard: host,
+          port,
+          everyMs,
+          open: (at, samePort) => openSocket(at, samePort, true),
+          onError,
+        })
+      : openSocket(host, port, false)
+  const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
 
   const opened: Sockets[] = []
   const close = async () => {
@@ -143,20 +157,18 @@ interface Sockets {
 async function openSockets(
   host: string,
   port: number,
-  openUdp: (host: string, port: number, shared: boolean) => Promise<UdpServer>,
+  openUdp: (host: string, port: number) => Promise<UdpServer>,
   openTcp: (host: string, port: number) => Promise<TcpServer>,
 ): Promise<Sockets> {
-  const shared = isWildcard(host)
   for (let attempt = 1; ; attempt++) {
     const opened: (UdpServer | TcpServer)[] = []
     const close = async () => {
       await Promise.all(opened.map((socket) => socket.close()))
     }
     try {
-      const udp = await openUdp(host, port, shared)
+      const udp = await openUdp(host, port)
       opened.push(udp)
       opened.push(await openTcp(host, udp.port))
-      if (shared) for (const own of ownAddresses(host)) opened.push(await openUdp(own, udp.port, true))
       return { port: udp.port, close }
     } catch (error) {
       await close()
@@ -166,11 +178,4 @@ async function openSockets(
       }
     }
   }
-}
-
-/** This machine's addresses of the wildcard's family. Link-local ones need a zone: the wildcard serves them. */
-function ownAddresses(wildcard: string): string[] {
-  const family = wildcard === '::' ? 'IPv6' : 'IPv4'
-  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
-  return all.filter((a) => a.family === family && !a.address.startsWith('fe80')).map((a) => a.address)
 }

@@ -94,7 +94,7 @@ function serve(socket: Socket, answer: PacketHandler, onSendError: () => void): 
   const askers = new Map<string, Address>()
   socket.on('error', onSendError)
   socket.on('message', (packet: Buffer, { address, port }: RemoteInfo) => {
-    const reply = answer(packet, askerAddress(askers, address), port, 'udp')
+    const reply = answer(packet, askerAddress(askers, address), port, 'udp', 0)
     if (reply === null) return
     try {
       socket.send(reply, port, address)

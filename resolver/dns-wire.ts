@@ -3,7 +3,7 @@
 // Invariant: nothing here throws, whatever the bytes; every offset is checked before it is read, no
 // pointer is followed, and the work is linear in the packet's length. A packet that parses in part gives
 // what is needed to refuse it (rcode). Names are lower-cased label by label; the question's own bytes are
-// kept for the reply (0x20). RFC 1035, EDNS 6891, Client Subnet 7871, cookies 7873, NSID 5001.
+// kept for the reply (0x20). RFC 1035, EDNS 6891, Client Subnet 7871, cookies 7873, NSID 5001, keepalive 7828.
 
 import { type Address, addressFromBytes } from './address.ts'
 
@@ -19,8 +19,12 @@ export const TYPE = {
   OPT: 41,
   SVCB: 64,
   HTTPS: 65,
+  TKEY: 249,
+  TSIG: 250,
   IXFR: 251,
   AXFR: 252,
+  MAILB: 253,
+  MAILA: 254,
   ANY: 255,
 } as const
 
@@ -34,11 +38,18 @@ export const RCODE = {
   NOTIMP: 4,
   REFUSED: 5,
   BADVERS: 16,
+  BADCOOKIE: 23,
 } as const
 export type Rcode = (typeof RCODE)[keyof typeof RCODE]
 
 /** EDNS option codes. */
-export const OPTION = { NSID: 3, CLIENT_SUBNET: 8, COOKIE: 10, EXTENDED_ERROR: 15 } as const
+export const OPTION = {
+  NSID: 3,
+  CLIENT_SUBNET: 8,
+  COOKIE: 10,
+  TCP_KEEPALIVE: 11,
+  EXTENDED_ERROR: 15,
+} as const
 
 /** A name as its labels, most specific first, lower case, one character a byte; the root is []. */
 export type Name = readonly string[]
@@ -78,17 +89,19 @@ export interface Edns {
   /** COOKIE as it came, 8 bytes (client's) or 16..40 (client's and server's). */
   readonly cookie: Uint8Array | null
   readonly nsid: boolean
+  /** edns-tcp-keepalive: `malformed` where it holds a timeout, which only servers tell. */
+  readonly keepAlive: 'asked' | 'malformed' | null
 }
 
 export interface Query {
   readonly id: number
   readonly opcode: number
   readonly recursionDesired: boolean
-  /** null where it could not be read. */
+  /** null where there is none or it could not be read. */
   readonly question: Question | null
   /** null: none, or it could not be read. */
   readonly edns: Edns | null
-  /** NOERROR: a sane query, with a question. Else what it must be refused with. */
+  /** NOERROR: a sane query, with a question or, to learn a cookie, without (RFC 7873, 5.4). Else what it must be refused with. */
   readonly rcode: Rcode
 }
 
@@ -103,11 +116,15 @@ export function parseQuery(packet: Uint8Array): Query | Unanswerable {
   const id = read16(packet, 0)
   const opcode = (flags >> 11) & 15
   const recursionDesired = (flags & 0x0100) !== 0
-  if (opcode !== 0) return { id, opcode, recursionDesired, question: null, edns: null, rcode: RCODE.NOTIMP }
-  const question = read16(packet, 4) === 1 ? readQuestion(packet) : null
-  if (question === null) return { id, opcode, recursionDesired, question, edns: null, rcode: RCODE.FORMERR }
-  const { edns, rcode } = readRecords(packet, question.end)
-  return { id, opcode, recursionDesired, question, edns, rcode }
+  const questions = read16(packet, 4)
+  const question = questions === 1 ? readQuestion(packet) : null
+  const isReadable = question !== null || questions === 0
+  const rest = isReadable ? readRecords(packet, question?.end ?? HEADER_BYTES) : MALFORMED
+  const { edns } = rest
+  // What the sections of other opcodes mean is not known here, but who brings an OPT gets one.
+  if (opcode !== 0) return { id, opcode, recursionDesired, question: null, edns, rcode: RCODE.NOTIMP }
+  const isEmpty = question === null && rest.rcode === RCODE.NOERROR && !edns?.cookie
+  return { id, opcode, recursionDesired, question, edns, rcode: isEmpty ? RCODE.FORMERR : rest.rcode }
 }
 
 function readQuestion(packet: Uint8Array): Question | null {
@@ -141,29 +158,30 @@ interface Rest {
   readonly rcode: Rcode
 }
 
+const MALFORMED: Rest = { edns: null, rcode: RCODE.FORMERR }
+
 /** All behind the question: walked to the last byte, so that what is not a message is not taken for one. */
 function readRecords(packet: Uint8Array, start: number): Rest {
   const answers = read16(packet, 6) + read16(packet, 8)
   const total = answers + read16(packet, 10)
-  const malformed: Rest = { edns: null, rcode: RCODE.FORMERR }
-  if (total > MAX_RECORDS) return malformed
+  if (total > MAX_RECORDS) return MALFORMED
   let rest: Rest = { edns: null, rcode: RCODE.NOERROR }
   let seenOpt = false
   let at = start
   for (let i = 0; i < total; i++) {
     const body = skipName(packet, at)
-    if (body < 0 || body + 10 > packet.length) return malformed
+    if (body < 0 || body + 10 > packet.length) return MALFORMED
     const end = body + 10 + read16(packet, body + 8)
-    if (end > packet.length) return malformed
+    if (end > packet.length) return MALFORMED
     if (read16(packet, body) === TYPE.OPT) {
       // RFC 6891, 6.1.1: at most one, in the additional section, owned by the root.
-      if (seenOpt || i < answers || body !== at + 1) return malformed
+      if (seenOpt || i < answers || body !== at + 1) return MALFORMED
       seenOpt = true
       rest = readOpt(packet, body, end)
     }
     at = end
   }
-  return at === packet.length ? rest : malformed
+  return at === packet.length ? rest : MALFORMED
 }
 
 /** The offset behind a name, -1 for a bad one. Pointers must go back; nothing needs to follow them. */
@@ -186,12 +204,13 @@ function skipName(packet: Uint8Array, start: number): number {
 function readOpt(packet: Uint8Array, body: number, end: number): Rest {
   const payloadBytes = read16(packet, body + 2)
   const dnssecOk = (packet[body + 6]! & 0x80) !== 0
-  const plain: Edns = { payloadBytes, dnssecOk, subnet: null, cookie: null, nsid: false }
+  const plain: Edns = { payloadBytes, dnssecOk, subnet: null, cookie: null, nsid: false, keepAlive: null }
   // What the options of another version mean is not known: they are not read.
   if (packet[body + 5] !== 0) return { edns: plain, rcode: RCODE.BADVERS }
   let subnet: ClientSubnet | null = null
   let cookie: Uint8Array | null = null
   let nsid = false
+  let keepAlive: Edns['keepAlive'] = null
   let at = body + 10
   while (at < end) {
     if (at + 4 > end) return { edns: plain, rcode: RCODE.FORMERR }
@@ -201,6 +220,7 @@ function readOpt(packet: Uint8Array, body: number, end: number): Rest {
     if (at > end) return { edns: plain, rcode: RCODE.FORMERR }
     // Of an option that comes twice the first counts (RFC 7873, 5.2, says so of COOKIE).
     if (code === OPTION.NSID) nsid = true
+    else if (code === OPTION.TCP_KEEPALIVE) keepAlive ??= data.length === 0 ? 'asked' : 'malformed'
     else if (code === OPTION.COOKIE && cookie === null) {
       if (data.length !== 8 && (data.length < 16 || data.length > 40))
         return { edns: plain, rcode: RCODE.FORMERR }
@@ -210,7 +230,7 @@ function readOpt(packet: Uint8Array, body: number, end: number): Rest {
       if (subnet === null) return { edns: plain, rcode: RCODE.FORMERR }
     }
   }
-  return { edns: { payloadBytes, dnssecOk, subnet, cookie, nsid }, rcode: RCODE.NOERROR }
+  return { edns: { payloadBytes, dnssecOk, subnet, cookie, nsid, keepAlive }, rcode: RCODE.NOERROR }
 }
 
 /** RFC 7871, 6 and 7.1: null for what a server answers with FORMERR. */

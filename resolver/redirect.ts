@@ -55,11 +55,11 @@ const RETRY_AFTER_SEC = 5
  */
 export function redirectTarget(
   tables: Tables,
-  zone: string,
+  zones: readonly string[],
   host: string,
   path: string,
 ): RedirectTarget | null {
-  const service = serviceOfHost(tables, zone, host)
+  const service = serviceOfHost(tables, zones, host)
   if (service !== null) return { service, rest: path.slice(1) }
   if (path !== '/r' && !path.startsWith(PATH_PREFIX)) return null
   const below = path.slice(PATH_PREFIX.length)
@@ -68,10 +68,11 @@ export function redirectTarget(
   return { service: name.toLowerCase(), rest: slash < 0 ? '' : below.slice(slash + 1) }
 }
 
-function serviceOfHost(tables: Tables, zone: string, host: string): string | null {
+function serviceOfHost(tables: Tables, zones: readonly string[], host: string): string | null {
   // One label alone (`localhost`) is a machine's name, never a service's.
   if (!host.includes('.')) return null
-  const label = host.endsWith(`.${zone}`) ? host.slice(0, -zone.length - 1) : host
+  const zone = zones.find((name) => host.endsWith(`.${name}`))
+  const label = zone === undefined ? host : host.slice(0, -zone.length - 1)
   // At `core.ZONE` stands the cores' API, not a redirect.
   if (label === CORE_SERVICE) return null
   return tables.service(label) === null ? null : label

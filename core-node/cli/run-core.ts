@@ -44,7 +44,7 @@ function welcome(config: Config): string {
   const address = config.advertise[0]!
   const dig = `dig @${hereOf(dns.host)}${dns.port === 53 ? '' : ` -p ${dns.port}`}`
   return `
-Nearcast ${VERSION}: core ${config.name} answers for the zone ${config.zone}
+Nearcast ${VERSION}: core ${config.name} answers for the zone${config.zone.length > 1 ? 's' : ''} ${config.zone.join(', ')}
 
   DNS          ${config.dns.map(formatHostPort).join(', ')} (UDP and TCP)
   HTTP         ${config.http.map((at) => `${scheme}://${formatHostPort(at)}`).join(', ')}
@@ -54,7 +54,7 @@ Next, in another terminal, in this folder:
 
   make a service   npx nearcast service put demo${local}${data}
   join a server    NEARCAST_TOKEN="$(npx nearcast token create --service demo${local}${data})" npx nearcast-agent --core ${url} --service demo --name a --address ${address} --port 80
-  ask (a third)    ${dig} demo.${config.zone}
+  ask (a third)    ${dig} demo.${config.zone[0]}
 `
 }
 

@@ -81,9 +81,13 @@ export function bearerOf(headers: Headers): string | null {
  * Whether the client is at this machine or where the operator said (`operatorFrom`). At this machine only
  * by a name that is ours: a web page whose name was pointed at 127.0.0.1 (DNS rebinding) is not its user.
  */
-function isOperatorsPlace({ operatorFrom, zone }: Config, { client, hostname }: FastifyRequest): boolean {
+function isOperatorsPlace(
+  { operatorFrom, zone: zones }: Config,
+  { client, hostname }: FastifyRequest,
+): boolean {
   if (client.behindUnknownProxy) return false
-  const isOurs = /^(\[.*\]|[\d.]+|localhost)$/.test(hostname) || hostname.endsWith(`.${zone}`)
+  const isOurs =
+    /^(\[.*\]|[\d.]+|localhost)$/.test(hostname) || zones.some((zone) => hostname.endsWith(`.${zone}`))
   return isInAny(operatorFrom, client.address) || (isOurs && isLoopback(client.address))
 }
 

@@ -187,7 +187,7 @@ function dispatch(context: HttpContext, api: Api, request: IncomingMessage, resp
     return
   }
   const { core } = context
-  const wanted = redirectTarget(core.tables, core.zone, target.host, target.path)
+  const wanted = redirectTarget(core.tables, core.zones, target.host, target.path)
   if (wanted !== null) {
     try {
       answerRedirect(context, request, response, { ...wanted, query: target.query })

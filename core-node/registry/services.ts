@@ -110,7 +110,7 @@ export function putService(
   caller: Caller,
   name: string,
   request: ServiceRequest,
-  zone: string,
+  zones: readonly string[],
 ): Decision<{ service: Service; created: boolean }> {
   requireAdmin(caller)
   if (!isLabel(name)) {
@@ -118,7 +118,7 @@ export function putService(
   }
   if (name === CORE_SERVICE)
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
-  const service = withinZone(serviceFrom(name, request), zone)
+  const service = withinZones(serviceFrom(name, request), zones)
   refuseTakenNames(books, service)
   const before = books.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
@@ -157,12 +157,18 @@ export function serviceFrom(name: string, request: ServiceRequest): Service {
   }
 }
 
-/** Aliases inside the zone are labels of it, so that one name is written one way. */
-function withinZone(service: Service, zone: string): Service {
-  const aliases = service.aliases.map((alias) =>
-    alias.endsWith(`.${zone}`) ? alias.slice(0, -zone.length - 1) : alias,
-  )
-  if (aliases.includes(zone)) throw new Problem('bad-request', `'${zone}' is the zone itself`, 'aliases')
+/** Aliases inside a zone are labels of it, so that one name is written one way: they are in the other zones too. */
+function withinZones(service: Service, zones: readonly string[]): Service {
+  const aliases = service.aliases.map((alias) => {
+    if (zones.includes(alias)) throw new Problem('bad-request', `'${alias}' is the zone itself`, 'aliases')
+    const zone = zones.find((name) => alias.endsWith(`.${name}`))
+    if (zone === undefined) return alias
+    const label = alias.slice(0, -zone.length - 1)
+    // What is deeper belongs to the service above it: its members' names stand there.
+    if (!isLabel(label))
+      throw new Problem('bad-request', `'${alias}' is more than one label below ${zone}`, 'aliases')
+    return label
+  })
   return { ...service, aliases: [...new Set(aliases)] }
 }
 

@@ -46,6 +46,11 @@ export function parseZone(text: string): string | undefined {
   return zone.length <= ZONE_MAX_CHARS && labels.every(isLabel) ? zone : undefined
 }
 
+/** What strangers may be shown, in one DNS string. */
+export function parseShown(text: string): string | undefined {
+  return /^[\x20-\x7e]{1,64}$/.test(text) ? text : undefined
+}
+
 export function parseLabel(text: string): string | undefined {
   return isLabel(text) ? text : undefined
 }

@@ -23,6 +23,7 @@ import {
   parseLabel,
   parseRange,
   parseReachable,
+  parseShown,
   parseSwitch,
   parseText,
   parseZone,
@@ -32,9 +33,12 @@ import {
 export interface Config {
   /** This core's name: one DNS label, its member name in the service `core`. */
   readonly name: string
-  /** Lower case, without final dot. */
-  readonly zone: string
+  /** Lower case, without final dot; at least one, none within another. */
+  readonly zone: readonly string[]
   readonly dns: readonly HostPort[]
+  /** What NSID and id.server say, and version.bind; `none`: nothing. */
+  readonly dnsId: string
+  readonly dnsVersion: string
   readonly http: readonly HostPort[]
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
@@ -104,6 +108,7 @@ function list<T>(
 const LISTEN = 'HOST:PORT with an IP address, such as 127.0.0.1:5300 or [::1]:5300 (several: by commas)'
 const RANGES =
   'prefixes or addresses by commas, such as 192.0.2.0/24,2001:db8::/32, with no bits after the prefix'
+const SHOWN = 'text of at most 64 printable ASCII characters, or none'
 const port = { takes: 'PORT', expected: 'a port, 1 to 65535', ...one(wholeNumber(1, 65535)) }
 const rate = { takes: 'N', expected: 'a whole number, 0 to 1000000', ...one(wholeNumber(0, 1_000_000)) }
 const ranges = { takes: 'CIDR,...', expected: RANGES, default: '', ...list(parseRange) }
@@ -117,12 +122,13 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     ...one(parseLabel),
   },
   zone: {
-    takes: 'ZONE',
-    expected: 'a domain name such as cast.example.com, at most 125 characters (punycode where not ASCII)',
-    help: 'The zone that it answers for; delegate it to the cores by NS records',
+    takes: 'ZONE,...',
+    expected:
+      'a domain name such as cast.example.com, at most 125 characters (punycode where not ASCII; several: by commas)',
+    help: 'Zones that it answers for, all with the same names in them; delegate them to the cores by NS records',
     // .test is reserved (RFC 6761): it can collide with nobody's names.
     default: 'any.test',
-    ...one(parseZone),
+    ...list(parseZone, 1),
   },
   dns: {
     takes: 'HOST:PORT,...',
@@ -131,6 +137,22 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     // Loopback, and a port that needs no root: the first start can do no harm.
     default: '127.0.0.1:5300',
     ...list(parseHostPort, 1),
+  },
+  dnsId: {
+    takes: 'TEXT',
+    expected: SHOWN,
+    help: 'What DNS tells about which core answers (NSID, id.server); none: nothing',
+    default: null,
+    otherwise: 'its name',
+    ...one(parseShown),
+  },
+  // Version numbers help attackers more than anybody else.
+  dnsVersion: {
+    takes: 'TEXT',
+    expected: SHOWN,
+    help: 'What DNS tells about what runs there (version.bind); none: nothing',
+    default: 'none',
+    ...one(parseShown),
   },
   http: {
     takes: 'HOST:PORT,...',
@@ -345,6 +367,7 @@ function complete(values: Config): Config {
   return Object.freeze({
     ...values,
     advertise: values.advertise.length > 0 ? values.advertise : Object.freeze([...new Set(listening)]),
+    dnsId: values.dnsId ?? values.name,
     echo: values.echo ?? { host: values.dns[0]!.host, port: 0 },
     probePrivate: values.probePrivate ?? Object.freeze(loopbackOnly ? loopback : []),
   })
@@ -359,6 +382,11 @@ function crossCheck(config: Config): Mistake[] {
     const expected = `the public IP addresses of this core, because dns (${dns}) listens on all addresses`
     mistake('advertise', null, expected)
   }
+  for (const zone of config.zone) {
+    const outer = config.zone.find((other) => zone.endsWith(`.${other}`))
+    if (outer !== undefined) mistake('zone', zone, `a zone that does not lie in another, as this in ${outer}`)
+  }
+  if (new Set(config.zone).size < config.zone.length) mistake('zone', config.zone.join(','), 'each zone once')
   if (config.tlsCert !== null && config.tlsKey === null)
     mistake('tls-key', null, 'the private key of tls-cert')
   if (config.tlsKey !== null && config.tlsCert === null)

@@ -48,8 +48,10 @@ t.test('settings', async (t) => {
   t.test('with nothing set, a core serves this machine alone and can do no harm', async (t) => {
     t.strictSame(load({}), {
       name: 'core1',
-      zone: 'any.test',
+      zone: ['any.test'],
       dns: [{ host: '127.0.0.1', port: 5300 }],
+      dnsId: 'core1',
+      dnsVersion: 'none',
       http: [{ host: '127.0.0.1', port: 8053 }],
       advertise: ['127.0.0.1'],
       data: './data',
@@ -76,7 +78,7 @@ t.test('settings', async (t) => {
   /** For each setting, a text and what it means. */
   const SAMPLES: { [K in keyof Config]: readonly [text: string, value: Config[K]] } = {
     name: ['fra-1', 'fra-1'],
-    zone: ['Cast.Example.COM.', 'cast.example.com'],
+    zone: ['Cast.Example.COM.,cast.test', ['cast.example.com', 'cast.test']],
     dns: [
       '192.0.2.1:53, [2001:DB8:0::1]:53',
       [
@@ -84,6 +86,8 @@ t.test('settings', async (t) => {
         { host: '2001:db8::1', port: 53 },
       ],
     ],
+    dnsId: ['none', 'none'],
+    dnsVersion: ['Nearcast, of course', 'Nearcast, of course'],
     http: ['[::1]:0', [{ host: '::1', port: 0 }]],
     advertise: ['203.0.113.5,2001:DB8::0:5', ['203.0.113.5', '2001:db8::5']],
     data: ['/var/lib/near cast', '/var/lib/near cast'],
@@ -133,7 +137,7 @@ t.test('settings', async (t) => {
       HOME: '/',
     }
     const config = load({ file, env, flags: { name: 'from-flag', zone: undefined } })
-    t.strictSame([config.name, config.zone, config.data], ['from-flag', 'env.test', 'from-file'])
+    t.strictSame([config.name, config.zone, config.data], ['from-flag', ['env.test'], 'from-file'])
   })
 
   t.test('YAML may hold lists, numbers, switches and nothing at all', async (t) => {
@@ -151,7 +155,8 @@ t.test('settings', async (t) => {
   t.test('a value that is none is refused with its key, itself, and what is expected', async (t) => {
     const BAD: { [K in keyof Config]?: readonly string[] } = {
       name: ['', 'Core1', 'a.b', '-a', 'x'.repeat(64), 'a b'],
-      zone: ['', '.', 'a..b', 'a_b.test', 'münchen.test', `${'x.'.repeat(63)}test`],
+      zone: ['', '.', 'a..b', 'a_b.test', 'münchen.test', `${'x.'.repeat(63)}test`, 'a.test,,b.test'],
+      dnsId: ['', 'x'.repeat(65), 'münchen', 'a\nb'],
       dns: [
         '',
         'localhost:53',
@@ -236,6 +241,10 @@ t.test('settings', async (t) => {
     ])
     t.strictSame(mistakesOf({ flags: { dns: '0.0.0.0:53', advertise: '192.0.2.1' } }), [])
     t.strictSame(mistakesOf({ flags: { dns: '0.0.0.0:53,127.0.0.1:53' } }), [], 'one address is specific')
+    t.match(mistakesOf({ flags: { zone: 'a.test,sub.a.test' } }), [
+      /^zone: "sub\.a\.test" .*expected a zone that does not lie in another, as this in a\.test/,
+    ])
+    t.match(mistakesOf({ flags: { zone: 'a.test,A.test' } }), [/^zone: "a\.test,a\.test" .*each zone once/])
     const pem = import.meta.filename
     t.match(mistakesOf({ flags: { tlsCert: pem } }), [/^tls-key .*expected the private key of tls-cert/])
     t.match(mistakesOf({ flags: { tlsKey: pem } }), [/^tls-cert .*expected the certificate of tls-key/])

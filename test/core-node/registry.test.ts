@@ -69,7 +69,7 @@ class World {
     return decision.result
   }
   service(name: string, request: ServiceRequest = {}): void {
-    this.do(putService(this.directory, admin, name, request, 'any.test'))
+    this.do(putService(this.directory, admin, name, request, ['any.test']))
   }
   token(...services: string[]): Caller & { kind: 'token' } {
     const caller = asToken(...services)
@@ -105,12 +105,12 @@ function refuses(t: Assertions, run: () => unknown, code: ProblemCode, says: Reg
 
 t.test('a service gets the contract’s defaults, and putting it again changes nothing', (t) => {
   const books = new World()
-  const { service, created } = books.do(putService(books.directory, admin, 'mirror', {}, 'any.test'))
+  const { service, created } = books.do(putService(books.directory, admin, 'mirror', {}, ['any.test']))
   t.ok(created)
   t.match(service, { policy: 'nearest', ttlSec: 30, minAddrs: 1, maxAddrs: 2, verify: 'echo', join: 'token' })
   t.same(service.allDown, { mode: 'stale' })
-  t.same(putService(books.directory, admin, 'mirror', {}, 'any.test').changes, [])
-  t.equal(putService(books.directory, admin, 'mirror', { ttl: 5 }, 'any.test').changes.length, 1)
+  t.same(putService(books.directory, admin, 'mirror', {}, ['any.test']).changes, [])
+  t.equal(putService(books.directory, admin, 'mirror', { ttl: 5 }, ['any.test']).changes.length, 1)
   t.end()
 })
 
@@ -118,7 +118,7 @@ t.test('a service that makes no sense is refused with the field that was wrong',
   const books = new World()
   books.service('web', { aliases: ['www', 'www.example.org'] })
   const put = (name: string, request: ServiceRequest) => () =>
-    putService(books.directory, admin, name, request, 'any.test')
+    putService(books.directory, admin, name, request, ['any.test', 'cast.example.org'])
   const table: [() => unknown, ProblemCode, RegExp, string][] = [
     [put('Mirror', {}), 'bad-request', /one DNS label/, 'name'],
     [put('a.b', {}), 'bad-request', /one DNS label/, 'name'],
@@ -128,7 +128,14 @@ t.test('a service that makes no sense is refused with the field that was wrong',
     [put('m', { aliases: ['WWW.example.org.'] }), 'conflict', /www.example.org/, 'aliases'],
     [put('www', {}), 'conflict', /'www' already names/, 'name'],
     [put('m', { aliases: ['web.any.test'] }), 'conflict', /'web' already names/, 'aliases'],
+    [put('m', { aliases: ['web.cast.example.org'] }), 'conflict', /'web' already names/, 'aliases'],
     [put('m', { aliases: ['any.test'] }), 'bad-request', /zone itself/, 'aliases'],
+    [
+      put('m', { aliases: ['x.y.any.test'] }),
+      'bad-request',
+      /more than one label below any\.test/,
+      'aliases',
+    ],
     [put('m', { aliases: ['a b'] }), 'bad-request', /not a host name/, 'aliases'],
     [put('m', { allDown: 'fallback' }), 'bad-request', /needs fallback/, 'allDown'],
     [put('m', { fallbackUrl: 'https://x.example/' }), 'bad-request', /go with allDown fallback/, 'allDown'],
@@ -152,10 +159,15 @@ t.test('a service that makes no sense is refused with the field that was wrong',
 t.test('only an administrator changes services and tokens', (t) => {
   const books = new World()
   books.service('mirror')
-  refuses(t, () => putService(books.directory, anonymous, 'm', {}, 'any.test'), 'unauthorized', /admin token/)
   refuses(
     t,
-    () => putService(books.directory, asToken('mirror'), 'm', {}, 'any.test'),
+    () => putService(books.directory, anonymous, 'm', {}, ['any.test']),
+    'unauthorized',
+    /admin token/,
+  )
+  refuses(
+    t,
+    () => putService(books.directory, asToken('mirror'), 'm', {}, ['any.test']),
     'forbidden',
     /admin token/,
   )

@@ -42,7 +42,7 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 }
 
 /** The files of resolver/ that touch the machine: sockets. All others are pure. */
-const RESOLVER_SHELLS = ['resolver/dns-server.ts', 'resolver/dns-tcp.ts', 'resolver/dns-udp.ts']
+const RESOLVER_SHELLS = ['addresses', 'server', 'tcp', 'udp'].map((name) => `resolver/dns-${name}.ts`)
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = [
   'coordinates',

@@ -40,7 +40,14 @@ t.test('every name of the contract gets its answer', async (t) => {
     { ask: 'mirror.any.test TYPE666', authority: [SOA] },
     { ask: 'mirror.any.test SOA', authority: [SOA] },
     { ask: 'mirror.any.test NS', authority: [SOA] },
-    { ask: 'www.any.test A', answers: ['A 192.0.2.10'] },
+    { ask: 'www.any.test A', answers: ['CNAME mirror.any.test', 'A 192.0.2.10'] },
+    { ask: 'www.any.test CNAME', answers: ['CNAME mirror.any.test'] },
+    { ask: 'www.any.test ANY', answers: ['CNAME mirror.any.test'] },
+    { ask: 'www.any.test MX', answers: ['CNAME mirror.any.test'], authority: [SOA] },
+    { ask: 'mirror.any.test CNAME', authority: [SOA] },
+    { ask: 'ams.www.any.test A', answers: ['A 192.0.2.10'] },
+    { ask: 'nobody.www.any.test A', rcode: 'NXDOMAIN', authority: [SOA] },
+    { ask: 'mirror.example.org CNAME', authority: ['SOA mirror.example.org core-a.core.any.test 10'] },
     { ask: 'mirror.example.org A', from: '100.64.2.9', answers: ['A 198.51.100.10'] },
     { ask: 'mirror.example.org TXT', authority: ['SOA mirror.example.org core-a.core.any.test 10'] },
     { ask: 'mirror.example.org SOA', answers: ['SOA mirror.example.org core-a.core.any.test 10'] },
@@ -215,6 +222,44 @@ t.test('a service may have the zone’s own name', async (t) => {
   t.same(ask(queryBytes('any.test', 'NS'), asker(), using).answers.length, 3)
 })
 
+t.test('several zones hold the same names, each with its own NS and its own targets', async (t) => {
+  const zone = (name: string) => ({ labels: name.split('.'), core: 'core-a', serial: 1 })
+  const using = contextOf(DIRECTORY, { zones: [zone('any.test'), zone('cast.example.org')] })
+  const table: readonly (readonly [string, string, readonly string[]])[] = [
+    ['mirror.any.test', 'A', ['A 192.0.2.10']],
+    ['mirror.cast.example.org', 'A', ['A 192.0.2.10']],
+    ['www.cast.example.org', 'A', ['CNAME mirror.cast.example.org', 'A 192.0.2.10']],
+    ['cast.example.org', 'SOA', ['SOA cast.example.org core-a.core.cast.example.org 10']],
+    ['cast.example.org', 'NS', ['ams', 'nyc', 'tok'].map((name) => `NS ${name}.core.cast.example.org`)],
+    [
+      '_https._tcp.mirror.cast.example.org',
+      'SRV',
+      [
+        'SRV 0 333 443 ams.mirror.cast.example.org',
+        'SRV 1 1000 8443 nyc.mirror.cast.example.org',
+        'SRV 2 333 80 tok.mirror.cast.example.org',
+      ],
+    ],
+    ['_https._tcp.mirror.example.org', 'SRV', ask(queryBytes('_https._tcp.mirror.any.test', 'SRV')).answers],
+  ]
+  for (const [name, type, answers] of table)
+    t.same(ask(queryBytes(name, type), asker(), using).answers, answers, `${name} ${type}`)
+  t.same(ask(queryBytes('nobody.cast.example.org', 'A'), asker(), using).authority, [
+    'SOA cast.example.org core-a.core.cast.example.org 10',
+  ])
+  t.equal(ask(queryBytes('example.org', 'A'), asker(), using).message.rcode, 'REFUSED')
+})
+
+t.test('the scope of an alias is that of what it leads to', async (t) => {
+  const seen = ask(queryBytes('www.any.test', 'A', [subnet('100.64.2.0', 24)]))
+  t.same(seen.answers, ['CNAME mirror.any.test', 'A 198.51.100.10'])
+  t.equal(seen.options[0]!.scopePrefixLength, 24)
+  t.equal(
+    ask(queryBytes('www.any.test', 'CNAME', [subnet('100.64.2.0', 24)])).options[0]!.scopePrefixLength,
+    0,
+  )
+})
+
 t.test('the letters of a question come back as they were sent', async (t) => {
   const seen = ask(queryBytes('mIrRoR.aNy.TEST', 'A'))
   t.equal(seen.message.questions![0]!.name, 'mIrRoR.aNy.TEST')
@@ -250,6 +295,40 @@ t.test('CHAOS answers configured text, other classes are refused', async (t) => 
   t.equal(ask(chaos('mirror.any.test'), asker(), named).message.rcode, 'REFUSED')
   t.equal(ask(chaos('mirror.any.test', 'A', 'HS')).message.rcode, 'REFUSED')
 })
+
+t.test(
+  'a type that nothing is known of is NODATA where the name exists, and NXDOMAIN where not',
+  async (t) => {
+    // A, NS, SOA, AAAA, OPT, SVCB, HTTPS, and from TKEY to ANY.
+    const special = new Set([1, 2, 6, 28, 41, 64, 65, 249, 250, 251, 252, 253, 254, 255])
+    const wrong: string[] = []
+    for (const [name, outcome] of [
+      ['any.test', 'nodata'],
+      ['mirror.any.test', 'nodata'],
+      ['ams.mirror.any.test', 'nodata'],
+      ['_tcp.mirror.any.test', 'nodata'],
+      ['www.any.test', 'answered'],
+      ['nothing.any.test', 'nxdomain'],
+      ['example.com', 'refused'],
+    ] as const) {
+      const bytes = queryBytes(name, 'A', null)
+      for (let type = 0; type <= 0xffff; type += type < 300 ? 1 : 61) {
+        if (special.has(type)) continue
+        bytes.writeUInt16BE(type, bytes.length - 4)
+        const { facts } = answerDns(context, bytes, asker())
+        if (facts.outcome !== outcome || facts.type !== type)
+          wrong.push(`${name} TYPE${type}: ${facts.outcome}`)
+      }
+      bytes.writeUInt16BE(1, bytes.length - 4)
+      for (const asked of [0, 2, 4, 254, 255, 0xffff]) {
+        bytes.writeUInt16BE(asked, bytes.length - 2)
+        const { facts } = answerDns(context, bytes, asker())
+        if (facts.outcome !== 'refused') wrong.push(`${name} CLASS${asked}: ${facts.outcome}`)
+      }
+    }
+    t.same(wrong, [])
+  },
+)
 
 // EDNS.
 
@@ -300,6 +379,21 @@ t.test('cookies prove an address, are the same on every core, and are rolled wit
     ]),
     ['22681ab97d52c298010000005cf7c57926556bd0934c72f8', false],
   )
+  // RFC 9018, A.2: renewed; A.3: reserved bytes and another client's; A.4: the secret that came after.
+  t.same(show(made, '198.51.100.100', 0x5cf7a871), ['2464c4abcf10c957010000005cf7a871d4a564a1442aca77', true])
+  t.same(show('fc93fc62807ddb8601abcdef5cf78f71a314227b6679ebf5', '203.0.113.203', 0x5cf7a9ac), [
+    'fc93fc62807ddb86010000005cf7a9acf73a7810aca2381e',
+    false,
+  ])
+  t.same(
+    show(
+      '22681ab97d52c298010000005cf7c57926556bd0934c72f8',
+      '2001:db8:220:1:59de:d0f4:8769:82b8',
+      0x5cf7c609,
+      [fresh, hex('dd3bdf9344b678b185a6f5cb60fca715')],
+    ),
+    ['22681ab97d52c298010000005cf7c609a6bb79d16625507a', true],
+  )
   const at = 0x5cf79f11
   t.same(show(made, '198.51.100.100', at + 1000), [made, true], 'as good as new')
   t.match(
@@ -326,6 +420,34 @@ t.test('cookies prove an address, are the same on every core, and are rolled wit
     ask(queryBytes('any.test', 'SOA'), asker('192.0.2.1', 'tcp')).facts.isProven,
     true,
     'TCP proves it too',
+  )
+})
+
+t.test('a query without a question asks only whether a cookie is good', async (t) => {
+  const hex = (text: string) => Buffer.from(text, 'hex')
+  const using = contextOf([], {
+    cookies: { secrets: [hex('e5e973e5a6b2a43f48e7dc849e37bfcf')], nowSec: 0x5cf79f11 },
+  })
+  const made = '2464c4abcf10c957010000005cf79f111f8130c3eee29480'
+  const table = [
+    ['2464c4abcf10c957', 'nodata'],
+    [made, 'nodata'],
+    [`${made.slice(0, -1)}1`, 'badcookie'],
+    ['2464c4abcf10c95700112233445566778899', 'badcookie'],
+  ] as const
+  for (const [shown, outcome] of table) {
+    const option = `000a${(shown.length / 2).toString(16).padStart(4, '0')}${shown}`
+    const opt = `00002904d000000000${(option.length / 2).toString(16).padStart(4, '0')}${option}`
+    const seen = ask(hex(`123400000000000000000001${opt}`), asker('198.51.100.100'), using)
+    t.equal(seen.facts.outcome, outcome, shown)
+    t.same([seen.message.questions!.length, seen.answers.length, seen.authority.length], [0, 0, 0])
+    t.equal(seen.options[0]!.data!.toString('hex'), made, 'and gets a good one')
+  }
+  t.equal(
+    ask(hex(`123400000000000000000001${'00002904d00000000000' + '0c000a00082464c4abcf10c957'}`)).facts
+      .outcome,
+    'formerr',
+    'where cookies are not answered',
   )
 })
 
@@ -428,7 +550,8 @@ t.test('a cache that honours scopes never gives an answer that asking directly w
       const cache: { prefix: Prefix; source: number | null; answers: string }[] = []
       for (let i = 0; i < 120; i++) {
         const ipv6 = rng() < 0.5
-        const source = ipv6 ? [32, 48, 56, 64, 128][pick(5)]! : 96 + [16, 20, 24, 32][pick(4)]!
+        const usual = ipv6 ? [32, 48, 56, 64, 128][pick(5)]! : 96 + [16, 20, 24, 32][pick(4)]!
+        const source = rng() < 0.7 ? usual : ipv6 ? 1 + pick(128) : 97 + pick(32)
         const client = prefixOf(randomClient(ipv6), source).address
         const ip = ipv6 ? groups(client) : client.subarray(12).join('.')
         const seen = ask(

@@ -3,6 +3,7 @@
 
 import { execFile } from 'node:child_process'
 import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { promisify } from 'node:util'
@@ -21,9 +22,11 @@ import {
   DIRECTORY,
   IS_TRUNCATED,
   queryBytes,
+  read,
   type Seen,
   subnet,
 } from '../support/dns-fixture.ts'
+import { noNamespace, runInside } from '../support/namespace.ts'
 
 const LOOPBACK = [{ host: '127.0.0.1', port: 0 }]
 
@@ -68,6 +71,7 @@ t.test('real clients get their answers', async (t) => {
     ],
     ['dig', ['_why.mirror.any.test', 'TXT', '+short', '+subnet=100.64.2.0/24'], /"1 nyc: 6 ms/],
     ['dig', ['_why.wide.any.test', 'TXT', '+noedns'], /Truncated, retrying in TCP mode[\s\S]*and 8 more/],
+    ['dig', ['www.any.test', '+subnet=100.64.2.0/24', '+short'], /^mirror\.any\.test\.\n198\.51\.100\.10\n$/],
     ['dig', ['any.test', 'NS'], /ADDITIONAL: 6[\s\S]*ams\.core\.any\.test\./],
     ['dig', ['any.test', 'SOA', '+nsid', '+dnssec'], /flags: do;[\s\S]*NSID: .*core-a/],
     ['dig', ['any.test', 'SOA', '+edns=1', '+noednsneg'], /status: BADVERS/],
@@ -186,12 +190,20 @@ t.test(
       reply: null,
       facts: { outcome: 'dropped-limited' },
     })
-    const slipped = ask(bytes, { ...asker(), limited: 'slip' }, using)
+    const plain = queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24)])
+    const slipped = ask(plain, { ...asker(), limited: 'slip' }, using)
     t.same(
       [slipped.answers.length, slipped.message.flags! & IS_TRUNCATED, slipped.facts.outcome],
       [0, IS_TRUNCATED, 'slipped'],
+      'who knows no cookies comes by TCP',
     )
-    const cookie = slipped.options.find(({ code }) => code === 10)!.data!
+    const told = ask(bytes, { ...asker(), limited: 'slip' }, using)
+    t.same(
+      [told.answers.length, told.message.flags! & IS_TRUNCATED, told.facts.outcome],
+      [0, 0, 'badcookie'],
+      'who does comes again with the one that it gets',
+    )
+    const cookie = told.options.find(({ code }) => code === 10)!.data!
     const shown = queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24), { code: 10, data: cookie }])
     t.same(
       ask(shown, { ...asker(), limited: 'drop' }, using).answers,
@@ -233,6 +245,52 @@ t.test('TCP answers pipelined queries in order, split wherever the stream is', a
   )
 })
 
+t.test('no connection is answered more than its turn’s worth before others have theirs', async (t) => {
+  let most = 0
+  let inTurn = 0
+  const onFacts = () => {
+    inTurn++
+    most = Math.max(most, inTurn)
+    if (inTurn === 1) setImmediate(() => (inTurn = 0))
+  }
+  const server = await openDns({ listen: LOOPBACK, context, onFacts })
+  t.teardown(() => server.close())
+  const tcp = connect(server.addresses[0]!.port, '127.0.0.1')
+  const { messages, ended } = readTcp(tcp)
+  const question = framed(queryBytes('any.test', 'SOA'))
+  tcp.end(Buffer.concat(Array.from({ length: 2000 }, () => question)))
+  await ended
+  t.equal(messages.length, 2000)
+  // The end of one turn and the next may fall between two looks of this test.
+  t.ok(most < 100, `${most} in a turn`)
+})
+
+t.test('a TCP client learns how long it may be idle, if it asks', async (t) => {
+  const server = await openDns({ listen: LOOPBACK, context, tcp: { connections: 4, idleMs: 2500 } })
+  t.teardown(() => server.close())
+  const { port } = server.addresses[0]!
+  const keepAlive = { code: 11, data: Buffer.alloc(0) }
+  const askFor = async (options: readonly unknown[]) => {
+    const socket = connect(port, '127.0.0.1')
+    const { messages } = readTcp(socket)
+    t.teardown(() => socket.destroy())
+    socket.write(framed(queryBytes('any.test', 'SOA', options)))
+    while (messages.length === 0) await once(socket, 'data')
+    const { options: told, message } = read(messages[0]!)
+    return [message.rcode, ...told.map(({ code, data }) => `${code} ${data!.toString('hex')}`)]
+  }
+  t.same(await askFor([keepAlive]), ['NOERROR', '11 0019'], '25 tenths of a second')
+  t.same(await askFor([]), ['NOERROR'])
+  t.same(
+    await askFor([{ code: 11, data: Buffer.from([0, 9]) }]),
+    ['FORMERR'],
+    'the time is the server’s to say',
+  )
+  t.same(await askFor([keepAlive]), ['NOERROR', '11 0000'], 'in a crowd: not at all')
+  for (const data of [Buffer.alloc(0), Buffer.from([0, 9])])
+    t.same(ask(queryBytes('any.test', 'SOA', [{ code: 11, data }])).options, [], 'it means nothing over UDP')
+})
+
 t.test('a client that does not read is not read from, and gets all once it does', async (t) => {
   const server = await openDns({ listen: LOOPBACK, context, tcp: { idleMs: 5000 } })
   t.teardown(() => server.close())
@@ -254,7 +312,7 @@ t.test('a client that does not read is not read from, and gets all once it does'
 })
 
 t.test('TCP connections are bounded in number, length and time', async (t) => {
-  const limits = { connections: 4, connectionsPerAddress: 2, idleMs: 500, queryBytes: 600 }
+  const limits = { connections: 5, connectionsPerClient: 2, idleMs: 500, queryBytes: 600 }
   const server = await openDns({ listen: LOOPBACK, context, tcp: limits })
   t.teardown(() => server.close())
   const { port } = server.addresses[0]!
@@ -262,25 +320,28 @@ t.test('TCP connections are bounded in number, length and time', async (t) => {
     const socket = connect({ port, host: '127.0.0.1', localAddress: from })
     return { socket, ...readTcp(socket) }
   }
+  const idlest = open('127.0.0.1')
   const first = open('127.0.0.1')
-  const second = open('127.0.0.1')
   await sleep(30)
   await open('127.0.0.1').ended
   t.match(server.stats.connections, { open: 2, refused: 1 }, 'a third from one address')
   const others = ['127.0.0.2', '127.0.0.3', '127.0.0.4'].map(open)
-  await others[2]!.ended
-  t.match(server.stats.connections, { open: 4, refused: 2 }, 'a fifth in all')
+  await sleep(30)
+  first.socket.write(framed(queryBytes('any.test', 'SOA')))
+  const second = open('127.0.0.5')
+  await idlest.ended
+  t.match(server.stats.connections, { open: 5, refused: 1, cut: 1 }, 'the idlest makes room for a sixth')
   second.socket.write(Buffer.from([0xff, 0xff, 0]))
   await second.ended
-  t.equal(server.stats.connections.cut, 1, 'a query of 65,535 bytes')
+  t.equal(server.stats.connections.cut, 2, 'a query of 65,535 bytes')
   // A trickle (here: of empty messages) keeps nothing alive; queries that get answers do.
   const trickle = setInterval(() => others[0]!.socket.write(Buffer.from([0])), 20)
   const busy = setInterval(() => first.socket.write(framed(queryBytes('any.test', 'SOA'))), 20)
   t.teardown(() => [trickle, busy].map(clearInterval))
-  await Promise.all([others[0]!.ended, others[1]!.ended])
+  await Promise.all(others.map(({ ended }) => ended))
   clearInterval(trickle)
   await sleep(100)
-  t.match(server.stats.connections, { open: 1, cut: 3 })
+  t.match(server.stats.connections, { open: 1, cut: 5 })
   t.ok(first.messages.length > 5)
 })
 
@@ -315,6 +376,25 @@ t.test(
     })
     await t.rejects(openDns({ listen: [{ host: '192.0.2.1', port: 0 }], context }), {
       message: /192\.0\.2\.1:0: this machine does not have/,
+    })
+  },
+)
+
+t.test(
+  'replies leave from the address that was asked, also where that came later',
+  { skip: noNamespace() },
+  async (t) => {
+    t.same(await runInside('dns-addresses-inside.ts'), {
+      '192.0.2.1': '192.0.2.1',
+      '192.0.2.1 TCP': 'answered',
+      '192.0.2.2': '192.0.2.2',
+      '192.0.2.2 TCP': 'answered',
+      '2001:db8::1': '2001:db8::1',
+      '2001:db8::1 TCP': 'answered',
+      '2001:db8::2': '2001:db8::2',
+      '2001:db8::2 TCP': 'answered',
+      '192.0.2.3': '192.0.2.3',
+      '2001:db8::3': '2001:db8::3',
     })
   },
 )

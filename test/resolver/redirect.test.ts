@@ -36,7 +36,7 @@ function ask(
   more: { host?: string; method?: string; from?: string } = {},
 ): RedirectReply {
   const [bare, query] = path.split('?', 2)
-  const target = redirectTarget(tables, ZONE, more.host ?? '127.0.0.1', bare!)
+  const target = redirectTarget(tables, [ZONE], more.host ?? '127.0.0.1', bare!)
   if (target === null) throw new Error(`${path} wants no redirect`)
   const client = parseAddress(more.from ?? '198.51.100.7')!
   const asked = {
@@ -87,6 +87,7 @@ t.test('a request wants a redirect by its path, by the service’s host name or 
     ['mirror.any.test', '/v1/services', ['mirror', 'v1/services']],
     ['mirror.any.test', '/r/other/a', ['mirror', 'r/other/a']],
     ['dl.any.test', '/a', ['dl', 'a']],
+    ['mirror.cast.example.net', '/a', ['mirror', 'a']],
     ['get.example.org', '/a', ['get.example.org', 'a']],
     ['core.any.test', '/v1/services', null],
     ['a.mirror.any.test', '/x', null],
@@ -95,7 +96,7 @@ t.test('a request wants a redirect by its path, by the service’s host name or 
     ['mirror.any.test.evil.example', '/x', null],
   ]
   for (const [host, path, target] of targets) {
-    const found = redirectTarget(tables, ZONE, host, path)
+    const found = redirectTarget(tables, [ZONE, 'cast.example.net'], host, path)
     t.same(found && [found.service, found.rest], target, `${host} ${path}`)
   }
 })

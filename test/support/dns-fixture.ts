@@ -1,5 +1,7 @@
 // A zone with something of everything in it, and a client that asks about it with another's codec (dns-packet).
 
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import packet, { type Packet } from 'dns-packet'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
 import type { Change } from '../../resolver/directory.ts'
@@ -50,7 +52,7 @@ export function contextOf(changes: readonly Change[], over: Partial<DnsContext> 
   tables.apply(changes)
   return {
     tables,
-    zone: { labels: ZONE, core: 'core-a', serial: 4_000_000_001 },
+    zones: [{ labels: ZONE, core: 'core-a', serial: 4_000_000_001 }],
     rng: seededRng(1),
     operatorFrom: [parsePrefix('192.0.2.128/25')!],
     nsid: 'core-a',
@@ -63,7 +65,13 @@ export function contextOf(changes: readonly Change[], over: Partial<DnsContext> 
 export const context = contextOf(DIRECTORY)
 
 export function asker(address = '100.64.1.9', via: Asker['via'] = 'udp'): Asker {
-  return { address: parseAddress(address)!, port: 5353, via, limited: null }
+  return {
+    address: parseAddress(address)!,
+    port: 5353,
+    via,
+    idleMs: via === 'tcp' ? 10_000 : 0,
+    limited: null,
+  }
 }
 
 interface EcsOption {
@@ -121,6 +129,28 @@ export function ask(bytes: Uint8Array, from = asker(), using = context): Seen {
   const { reply, facts } = answerDns(using, bytes, from)
   if (reply === null) throw new Error(`no reply: ${facts.outcome}`)
   return { ...read(reply), facts }
+}
+
+/** One query over UDP, and what came back and from where; null: nothing within `limitMs`. */
+export async function exchange(
+  bytes: Uint8Array,
+  port: number,
+  { to = '127.0.0.1', from = '', limitMs = 5000 } = {},
+): Promise<(Omit<Seen, 'facts'> & { readonly sender: string }) | null> {
+  const socket = createSocket(to.includes(':') ? 'udp6' : 'udp4')
+  try {
+    if (from !== '') {
+      socket.bind(0, from)
+      await once(socket, 'listening')
+    }
+    socket.send(bytes, port, to)
+    const [reply, sender] = await once(socket, 'message', { signal: AbortSignal.timeout(limitMs) })
+    return { ...read(reply as Buffer), sender: (sender as { address: string }).address }
+  } catch {
+    return null
+  } finally {
+    socket.close()
+  }
 }
 
 export function read(reply: Uint8Array): Omit<Seen, 'facts'> {
