@@ -168,13 +168,13 @@ export class EchoPlanner {
     this.#credit--
   }
 
-  /** Far ones, put before those known: half of them vantages, by which everybody is placed, the others anyone. */
+  /** Far ones, put before those known: three of four vantages, by which everybody is placed, the others anyone. */
   #drawFar(memory: HostMemory, known: readonly string[], { tables, rng }: Round): string[] {
     const vantages = tables.hosts.vantages()
     const all = new Set(known)
     const drawn: string[] = []
     for (let tries = 0; all.size < SPARSE_FAR && tries < 4 * SPARSE_FAR; tries++) {
-      const vantage = tries % 2 === 0 && vantages.length > 0
+      const vantage = tries % 4 !== 0 && vantages.length > 0
       const name = vantage
         ? tables.hostName(vantages[Math.floor(rng() * vantages.length)]!)
         : this.#targets.draw(1, rng)[0]

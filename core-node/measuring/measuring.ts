@@ -6,6 +6,7 @@
 // hosts and clients saw by themselves (samples), whose weight is capped.
 
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type Address,
   formatAddress,
@@ -74,8 +75,6 @@ export interface Heard {
 
 /** Echoes of a second opinion: one that comes through is enough. */
 const OPINION_ECHOES = 3
-/** One lost packet makes nobody unreachable. */
-const REACH_TRIES = 2
 /** A member without agent is checked by each of its checkers this often, ms. */
 const CHECK_EVERY_MS = 2_000
 /** Clients of which that is remembered: a few MB. */
@@ -210,12 +209,14 @@ export class Measuring {
     timeoutMs: number,
     epochMs: number,
   ): Promise<boolean> {
-    const pass = { ...at, ...passFor(host, epochMs), count: 1, timeoutMs: timeoutMs / REACH_TRIES }
-    for (let tries = 0; tries < REACH_TRIES; tries++) {
-      const { rttsMs } = await this.#echo.ping(pass)
-      if (rttsMs.length > 0) return true
-    }
-    return false
+    const echo = (waitMs: number) =>
+      this.#echo.ping({ ...at, ...passFor(host, epochMs), count: 1, timeoutMs: waitMs })
+    const first = echo(timeoutMs)
+    const soon = await Promise.race([first, sleep(timeoutMs / 2, undefined, { ref: false })])
+    if (soon !== undefined && soon.rttsMs.length > 0) return true
+    // Lost, or far away: one more, while the first may still be answered.
+    const both = await Promise.all([first, echo(timeoutMs / 2)])
+    return both.some(({ rttsMs }) => rttsMs.length > 0)
   }
 
   /** What a host found out by its orders. Answers to orders that it was not given are counted and dropped. */

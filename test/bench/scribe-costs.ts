@@ -4,7 +4,7 @@
 // A repeated question within the TTL costs nothing, and is not counted as one. Pure.
 
 /** Packets of one echo between hosts, and of one probe of a client, as agents send them. */
-export const ECHO_PACKETS = 3
+export const ECHO_PACKETS = 1
 export const PROBE_PACKETS = 3
 /** By kind, for one anycast: what a source asks, is told, and sends to the member that it was told. */
 export const ANYCAST = { question: 1, answer: 1, anycast: 1 } as const

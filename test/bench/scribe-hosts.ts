@@ -21,8 +21,10 @@ export const JOIN_ECHOES = 16
 const BATCH = 500
 /** As long as the vantage hosts need to know each other, and some of Vivaldi's steps more, ms. */
 const SETTLE_MS = 15 * 60_000
-/** Echoes of settled hosts are counted for so long, ms. */
-const SETTLED_MS = 5 * 60_000
+/** Echoes of so many settled hosts are counted for so long, ms, after the first round. */
+const WATCHED = 500
+const WATCH_AFTER_MS = 15 * 60_000
+const WATCH_MS = 60 * 60_000
 const STEP_MS = 2_000
 const NO_LIMIT = 1e9
 const [HERE, ELSEWHERE] = ['core', 'other']
@@ -33,25 +35,21 @@ export class ScribeHosts {
   readonly #rng: Rng
   readonly #mesh = new HostMesh()
   readonly #tables = new Tables()
-  readonly #vantage: Host[] = []
-  /** Echoes of a settled host, a minute. */
-  readonly echoesPerMinute: number
+  readonly #planner = new EchoPlanner(HERE, NO_LIMIT)
+  /** By name, those who have joined. */
+  readonly #hosts = new Map<string, Host>()
+  #nowMs = 0
   #echoes = 0
   #joined = 0
 
-  /** `vantages`: how many hosts the others are measured against. */
+  /** `vantages`: how many hosts are there before all others. */
   constructor(world: ScribeWorld, members: readonly number[], vantages: number, rng: Rng) {
     this.#world = world
     this.#rng = rng
     const names = members.map(nameOf)
     const panel = new Panel(vantages, () => names)
     for (const name of names) panel.add(name)
-    const settling = [...panel.keys()].map((name) => this.#newHost(nodeOf(name), HERE))
-    const planner = new EchoPlanner(HERE, NO_LIMIT)
-    this.#echoAround(planner, settling, [], 0, SETTLE_MS)
-    const settled = this.#echoAround(planner, settling, [], SETTLE_MS, SETTLE_MS + SETTLED_MS)
-    this.echoesPerMinute = settled / settling.length / (SETTLED_MS / 60_000)
-    for (const host of settling) this.#vantage.push({ ...host, home: ELSEWHERE })
+    this.#echoAround([...panel.keys()].map(nodeOf), SETTLE_MS, Number.POSITIVE_INFINITY)
   }
 
   /** Of those who joined later. */
@@ -61,54 +59,51 @@ export class ScribeHosts {
 
   /** The records of these nodes' hosts, after each that was not there before has joined. */
   join(nodes: readonly number[]): Host[] {
-    const known = new Map(this.#vantage.map((host) => [host.name, { ...host, home: HERE }]))
-    const fresh = nodes.filter((node) => !known.has(nameOf(node)))
-    for (let at = 0; at < fresh.length; at += BATCH) {
-      const batch = fresh.slice(at, at + BATCH).map((node) => this.#newHost(node, HERE))
-      const planner = new EchoPlanner(HERE, NO_LIMIT)
-      this.#echoes += this.#echoAround(planner, batch, this.#vantage, 0, NO_LIMIT, JOIN_ECHOES)
-      for (const host of batch) known.set(host.name, host)
-    }
+    const fresh = nodes.filter((node) => !this.#hosts.has(nameOf(node)))
+    for (let at = 0; at < fresh.length; at += BATCH)
+      this.#echoes += this.#echoAround(fresh.slice(at, at + BATCH), NO_LIMIT, JOIN_ECHOES)
     this.#joined += fresh.length
-    return nodes.map((node) => known.get(nameOf(node))!)
+    return nodes.map((node) => this.#hosts.get(nameOf(node))!)
   }
 
-  /** Has hosts echo each other and `others` from one time to another, or until each did so `most` times; changes `hosts` in place. */
-  #echoAround(
-    planner: EchoPlanner,
-    hosts: Host[],
-    others: readonly Host[],
-    fromMs: number,
-    untilMs: number,
-    most: number = Number.POSITIVE_INFINITY,
-  ): number {
-    const indexOf = new Map(hosts.map(({ name }, i) => [name, i]))
-    const peers = new Map(others.map((host) => [host.name, host]))
-    const sent = new Int32Array(hosts.length)
+  /** Echoes that a settled host of so many makes, a minute. */
+  echoesPerMinute(): number {
+    const planner = new EchoPlanner(HERE)
+    for (const [i, host] of [...this.#hosts.values()].entries())
+      planner.follow(host.name, { ...host, home: i < WATCHED ? HERE : ELSEWHERE }, 0)
     let echoes = 0
-    this.#tables.apply([...others, ...hosts].map(ofHost))
-    // Who joins is no target for the others: it has no place yet that would tell them anything.
-    const askers = others.length === 0 ? hosts : hosts.map((host) => ({ ...host, echo: null }))
-    for (const host of [...others, ...askers]) planner.follow(host.name, host, fromMs)
-    for (let nowMs = fromMs; nowMs < untilMs && sent.some((count) => count < most); nowMs += STEP_MS) {
-      const moved = new Set<number>()
-      for (const { from, to } of planner.plan(this.#tables, nowMs, this.#rng)) {
-        const i = indexOf.get(from)!
-        if (sent[i]! >= most) continue
-        if (++sent[i]! >= most) planner.follow(from, null, nowMs)
-        echoes++
-        const peer = peers.get(to) ?? hosts[indexOf.get(to)!]!
-        const rttMs = Math.min(...this.#world.echo(nodeOf(from), nodeOf(to), ECHO_PACKETS, this.#rng))
-        hosts[i] = this.#mesh.hear(hosts[i]!, peer, rttMs, this.#rng).host
-        moved.add(i)
-      }
-      this.#tables.apply([...moved].map((i) => ofHost(hosts[i]!)))
+    for (let nowMs = 0; nowMs < WATCH_AFTER_MS + WATCH_MS; nowMs += STEP_MS) {
+      const plans = planner.plan(this.#tables, nowMs, this.#rng)
+      if (nowMs >= WATCH_AFTER_MS) echoes += plans.length
     }
-    return echoes
+    return echoes / Math.min(WATCHED, this.#hosts.size) / (WATCH_MS / 60_000)
   }
 
-  #newHost(node: number, home: string): Host {
-    return hostAt(this.#world, aHost(nameOf(node), { home }))
+  /** Has newcomers echo others for so long, or until each did so `most` times. How many echoes that were. */
+  #echoAround(nodes: readonly number[], forMs: number, most: number): number {
+    const fresh = nodes.map((node) => hostAt(this.#world, aHost(nameOf(node), { home: HERE })))
+    const sent = new Map(fresh.map(({ name }) => [name, 0]))
+    for (const host of fresh) this.#planner.follow(host.name, host, this.#nowMs)
+    for (const host of fresh) this.#hosts.set(host.name, host)
+    this.#tables.apply(fresh.map(ofHost))
+    const untilMs = this.#nowMs + forMs
+    while (this.#nowMs < untilMs && [...sent.values()].some((count) => count < most)) {
+      const moved = new Set<string>()
+      for (const { from, to } of this.#planner.plan(this.#tables, this.#nowMs, this.#rng)) {
+        if (sent.get(from)! >= most) continue
+        sent.set(from, sent.get(from)! + 1)
+        const rttMs = Math.min(...this.#world.echo(nodeOf(from), nodeOf(to), ECHO_PACKETS, this.#rng))
+        const { host } = this.#mesh.hear(this.#hosts.get(from)!, this.#hosts.get(to)!, rttMs, this.#rng)
+        this.#hosts.set(from, host)
+        moved.add(from)
+      }
+      this.#tables.apply(Array.from(moved, (name) => ofHost(this.#hosts.get(name)!)))
+      this.#nowMs += STEP_MS
+    }
+    // From now on they are there to be measured, and their own echoes are upkeep.
+    for (const { name } of fresh)
+      this.#planner.follow(name, { ...this.#hosts.get(name)!, home: ELSEWHERE }, this.#nowMs)
+    return [...sent.values()].reduce((sum, count) => sum + count, 0)
   }
 }
 

@@ -130,7 +130,7 @@ function runGroup(worlds: readonly ScribeWorld[], size: number, wish: Wish): Gro
   const group = new Group(world!, members)
   const hosts = new ScribeHosts(world!, members, wish.vantages, rng)
   const [joined, asHosts] = [hosts.join(members), hosts.join(sources)]
-  const echoes = { perJoin: hosts.echoesPerJoin, perMinuteSettled: hosts.echoesPerMinute }
+  const echoes = { perJoin: hosts.echoesPerJoin, perMinuteSettled: hosts.echoesPerMinute() }
 
   const judge = (name: (source: number, i: number) => number) =>
     sources.map((source, i) => group.judge(source, name(source, i)))
