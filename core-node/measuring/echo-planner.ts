@@ -36,7 +36,7 @@ const SETTLED_COUNT = 1
 /** Up to so many hosts, and hosts to echo, each looks at all of them. */
 const DENSE_MAX = 1_000
 /**
- * Of more: a newcomer's others, half of them vantages, one echo each. Sixteen place a host in eight dimensions and
+ * Of more: a newcomer's others, most of them vantages, one echo each. Sixteen place a host in eight dimensions and
  * height; who leaves within the moment costs none.
  */
 const SPARSE_FAR = 16
