@@ -53,6 +53,7 @@ const VANTAGES = 512
 const VANTAGES_TOLD_AT_ONCE = 128
 /** Rows of hosts that went are given to others after so many, though nothing else moved. */
 const MAX_RETIRED = 1024
+const NO_COORDINATE = 1e9
 const NO_MEMBERS: readonly string[] = []
 const NO_MESH: ReadonlyMap<number, number> = new Map()
 /**
@@ -163,6 +164,13 @@ export class HostTable {
   hasCoordinate(row: number): boolean {
     const first = this.#coordinates[row * COORDINATE_STRIDE]
     return first !== undefined && !Number.isNaN(first)
+  }
+
+  /** How sure a host's coordinate is (see Coordinate); above all others where it has none. */
+  errorOf(row: number): number {
+    return this.hasCoordinate(row)
+      ? this.#coordinates[row * COORDINATE_STRIDE + DIMENSIONS + 2]!
+      : NO_COORDINATE
   }
 
   coordinateOf(row: number): Coordinate | null {

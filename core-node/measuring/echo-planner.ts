@@ -41,6 +41,8 @@ const DENSE_MAX = 1_000
  */
 const SPARSE_FAR = 16
 const SPARSE_NEW_AFTER_MS = 2_000
+/** Drawn for each of them. */
+const SPARSE_TRIES = 16
 /** A settled host's others beside them: the nearest of so many drawn. */
 const SPARSE_NEAR = 16
 const SPARSE_DRAWN = 256
@@ -168,21 +170,28 @@ export class EchoPlanner {
     this.#credit--
   }
 
-  /** Far ones, put before those known: three of four vantages, by which everybody is placed, the others anyone. */
+  /**
+   * Far ones, put before those known: three of four vantages, by which everybody is placed, the others anyone; of
+   * several drawn each time who knows best where it is, since by newcomers nobody is placed well.
+   */
   #drawFar(memory: HostMemory, known: readonly string[], { tables, rng }: Round): string[] {
     const vantages = tables.hosts.vantages()
     const all = new Set(known)
-    const drawn: string[] = []
+    const chosen: string[] = []
     for (let tries = 0; all.size < SPARSE_FAR && tries < 4 * SPARSE_FAR; tries++) {
-      const vantage = tries % 4 !== 0 && vantages.length > 0
-      const name = vantage
-        ? tables.hostName(vantages[Math.floor(rng() * vantages.length)]!)
-        : this.#targets.draw(1, rng)[0]
-      if (name === undefined || all.has(name) || !this.#mayEcho(memory, name)) continue
+      const isVantage = tries % 4 !== 0 && vantages.length > 0
+      const drawn = isVantage
+        ? Array.from({ length: SPARSE_TRIES }, () =>
+            tables.hostName(vantages[Math.floor(rng() * vantages.length)]!),
+          )
+        : this.#targets.draw(SPARSE_TRIES, rng)
+      const open = drawn.filter((name) => !all.has(name) && this.#mayEcho(memory, name))
+      const [name] = lowest(open, 1, (other) => tables.hosts.errorOf(tables.hostRow(other)))
+      if (name === undefined) continue
       all.add(name)
-      drawn.push(name)
+      chosen.push(name)
     }
-    return [...drawn, ...known]
+    return [...chosen, ...known]
   }
 
   /** Near ones, put before those known, once there is a coordinate to tell them by. */

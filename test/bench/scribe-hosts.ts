@@ -49,7 +49,7 @@ export class ScribeHosts {
     const names = members.map(nameOf)
     const panel = new Panel(vantages, () => names)
     for (const name of names) panel.add(name)
-    this.#echoAround([...panel.keys()].map(nodeOf), SETTLE_MS, Number.POSITIVE_INFINITY)
+    this.#echoAround([...panel.keys()].map(nodeOf), SETTLE_MS, Number.POSITIVE_INFINITY, 'operator')
   }
 
   /** Of those who joined later. */
@@ -80,8 +80,8 @@ export class ScribeHosts {
   }
 
   /** Has newcomers echo others for so long, or until each did so `most` times. How many echoes that were. */
-  #echoAround(nodes: readonly number[], forMs: number, most: number): number {
-    const fresh = nodes.map((node) => hostAt(this.#world, aHost(nameOf(node), { home: HERE })))
+  #echoAround(nodes: readonly number[], forMs: number, most: number, tokenId: string | null = null): number {
+    const fresh = nodes.map((node) => hostAt(this.#world, aHost(nameOf(node), { home: HERE, tokenId })))
     const sent = new Map(fresh.map(({ name }) => [name, 0]))
     for (const host of fresh) this.#planner.follow(host.name, host, this.#nowMs)
     for (const host of fresh) this.#hosts.set(host.name, host)
