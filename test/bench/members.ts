@@ -62,6 +62,7 @@ interface Row {
   readonly nearRegion: number
   readonly nearRelay: number
   readonly ring: number
+  readonly drawIndex: number
   readonly random: number
   /** Of the 20 nearest, the share that is found. */
   readonly recall: number
@@ -91,6 +92,7 @@ function measure(members: number, { rtt, spreadMs, seed }: Wish): Row {
     nearRegion: rateOf(() => choose(tables, asks(), { ...near, where: { region: 'r3' } }, rng)),
     nearRelay: rateOf(() => choose(tables, asks(), { ...near, where: { region: 'r4', relay: 'yes' } }, rng)),
     ring: rateOf(() => choose(tables, asks(), { ...near, minMs: 40, maxMs: 60 }, rng)),
+    drawIndex: rateOf(() => drawFrom(tables, rng)),
     random: rateOf(() => choose(tables, asks(), { policy: 'random', limit: RANDOMS }, rng)),
     recall: recallOf(tables, asks, {}, rng),
     recallRegion: recallOf(tables, asks, { region: 'r3' }, rng),
@@ -126,6 +128,15 @@ function searchIndex(tables: Tables, { coordinate }: Locality): void {
   tables
     .service(SERVICE)!
     .index!.near(spot, NEIGHBOURS, { where: {}, marks: 0, barred: NOBODY, isMore: false, fits: () => true })
+}
+
+function drawFrom(tables: Tables, rng: () => number): void {
+  const { index } = tables.service(SERVICE)!
+  index!.draw(
+    RANDOMS,
+    { where: {}, marks: 0, barred: NOBODY, fits: ({ isOffered }) => isOffered, isMore: false },
+    rng,
+  )
 }
 
 function choose(tables: Tables, locality: Locality, ask: Partial<Ask>, rng: () => number): string[] {
@@ -225,6 +236,8 @@ setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
 function usedBytes(): number {
+  // What a first pass lets go of a second one frees.
+  collect()
   collect()
   const { heapUsed, arrayBuffers } = process.memoryUsage()
   return heapUsed + arrayBuffers
@@ -237,6 +250,7 @@ const COLUMNS: readonly (readonly [string, (row: Row) => string])[] = [
   ['region /s', (row) => row.nearRegion.toFixed(0)],
   ['relay /s', (row) => row.nearRelay.toFixed(0)],
   ['ring /s', (row) => row.ring.toFixed(0)],
+  ['draw /s', (row) => row.drawIndex.toFixed(0)],
   ['random /s', (row) => row.random.toFixed(0)],
   ['recall', (row) => row.recall.toFixed(4)],
   ['of region', (row) => row.recallRegion.toFixed(4)],
