@@ -446,8 +446,10 @@ export class HostTable {
   #reseat(before: Host | null, after: Host | null): void {
     const [from, to] = [before && seatOf(before), after && seatOf(after)]
     if (from === to) return
-    if (from !== null) this.#panel.remove(from)
-    if (to !== null) this.#panel.add(to)
+    const isLeft = from !== null && this.#panel.remove(from)
+    const isTaken = to !== null && this.#panel.add(to)
+    // Drawn anew before a row of one who left it can be another's.
+    if ((isLeft || isTaken) && this.#slots.length > VANTAGES) this.#isMapMoved = true
   }
 
   *#seats(): Iterable<string> {

@@ -30,6 +30,8 @@ export class MapModel {
   /** Rows of vantages with a place, and how far each is from each hub. */
   #rows: readonly number[] = []
   #indexOf: ReadonlyMap<number, number> = new Map()
+  /** Theirs as the map was drawn: who leaves takes the place along before the map is drawn anew. */
+  #places: readonly Place[] = []
   #toHubs: Float64Array[] = []
   /** By index in #rows: the map's RTT between two, ms. */
   #routeMs: Float64Array[] = []
@@ -80,7 +82,7 @@ export class MapModel {
 
   #predict(hosts: HostTable, place: Place): (row: number) => number {
     const via = routeViaKm(place)
-    const predicted = this.#predictVantages(hosts, place, via)
+    const predicted = this.#predictVantages(place, via)
     const indexOf = this.#indexOf
     return (row) => {
       const index = indexOf.get(row)
@@ -93,9 +95,9 @@ export class MapModel {
   }
 
   /** By index: the map, and what the vantages around the place see of each. */
-  #predictVantages(hosts: HostTable, place: Place, via: Float64Array): Float64Array {
+  #predictVantages(place: Place, via: Float64Array): Float64Array {
     const predicted = new Float64Array(this.#rows.length)
-    const km = this.#rows.map((row) => greatCircleKm(place, hosts.placeOf(row)!))
+    const km = this.#places.map((other) => greatCircleKm(place, other))
     const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
     const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
     for (const j of this.#rows.keys()) {
@@ -130,6 +132,7 @@ export class MapModel {
       .sort((a, b) => (hosts.nameOf(a) < hosts.nameOf(b) ? -1 : 1))
     this.#indexOf = new Map(this.#rows.map((row, index) => [row, index]))
     const places = this.#rows.map((row) => hosts.placeOf(row)!)
+    this.#places = places
     this.#toHubs = places.map(routeTable)
     this.#routeMs = places.map((place) => {
       const via = routeViaKm(place)

@@ -482,6 +482,40 @@ t.test('where fewer fit than are asked for, a draw names them all', async (t) =>
 
 // Vantages.
 
+t.test(
+  'a place is looked up though a vantage has just gone, and its row tells nothing of who comes next',
+  async (t) => {
+    const coordinate = coordinateIn(seededRng(1))
+    const paris = { lat: 48.9, lon: 2.3, accuracyKm: 10 }
+    const sydney = { lat: -33.9, lon: 151.2, accuracyKm: 10 }
+    for (const size of [200, 2000]) {
+      const { tables } = crowd({}, size)
+      const { hosts } = tables
+      const change = (name: string, over: Partial<Host> | null) =>
+        tables.apply([{ kind: 'hosts', key: name, value: over && aHost(name, over) }])
+      const renew = () => {
+        for (let i = 0; i < 4000; i++) {
+          change(`passing${i}`, { agent: false })
+          change(`passing${i}`, null)
+        }
+      }
+      for (let i = 0; i < size; i++) change(`n${i}`, { coordinate, place: { ...paris, lon: i % 10 } })
+      renew()
+      const first = hosts.vantages()[50]!
+      t.ok(hosts.predictFrom(paris)(first) < 50)
+      tables.apply([{ kind: 'members', key: `${SERVICE}/${hosts.nameOf(first)}`, value: null }])
+      change(hosts.nameOf(first), null)
+      t.ok(hosts.predictFrom({ ...paris, lat: 49 })(tables.hostRow('n1')) < 50)
+      renew()
+      let comers = 0
+      while (hosts.recordOf(first) === null && comers < 9000) {
+        change(`comer${comers++}`, { agent: false, place: sydney })
+      }
+      t.ok(hosts.predictFrom(paris)(first) > 150, `${hosts.nameOf(first)} of ${size}`)
+    }
+  },
+)
+
 t.test('of very many hosts a bounded panel speaks for all, those let in by a token first', async (t) => {
   const { tables } = crowd()
   t.equal(tables.hosts.vantages().length, 512)
