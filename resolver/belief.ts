@@ -7,7 +7,7 @@
 
 import type { Place } from './directory.ts'
 import { correctMap } from './map-correction.ts'
-import type { LocalityRow, Tables } from './tables.ts'
+import { type LocalityRow, measuredMs, type Tables } from './tables.ts'
 
 /** One RTT in hand, from a host to the client. */
 export interface Sighting {
@@ -214,7 +214,7 @@ function findAlike(
   }
   for (const panel of tables.panel()) {
     if (panel === self) continue
-    consider((row) => (hosts.isWitness(row) ? (panel.msByHost[row] ?? Number.NaN) : Number.NaN), Number.NaN)
+    consider((row) => (hosts.isWitness(row) ? measuredMs(panel, row) : Number.NaN), Number.NaN)
   }
   if (found.length === 0) return null
   found.sort((a, b) => a.apart - b.apart)

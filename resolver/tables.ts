@@ -49,8 +49,14 @@ export interface LocalityRow {
   readonly evidence: readonly Evidence[]
   /** What locate last worked out for this row, from the coordinates of that serial: a memo, never truth. */
   readonly memo: LocalityMemo
-  /** RTT by host row, NaN where not measured; shorter than there are hosts where the last were not. */
-  readonly msByHost: Float64Array
+}
+
+/** The RTT that a host itself measured to a locality, ms; NaN: it did not. */
+export function measuredMs({ evidence, evidenceHosts }: LocalityRow, host: number): number {
+  const at = evidenceHosts.indexOf(host)
+  if (at < 0) return Number.NaN
+  const { count, kind, rttMs } = evidence[at]!
+  return count > 0 && kind !== 'client' ? rttMs : Number.NaN
 }
 
 interface ServiceSlot {
@@ -374,7 +380,6 @@ export class Tables {
       evidenceMs: Float64Array.from(record.evidence, (e) => e.rttMs),
       evidence: record.evidence,
       memo: { modelSerial: -1, panelSerial: -1, place: null, coordinate: null, belief: null },
-      msByHost: msByHostOf(hosts, record.evidence),
     }
   }
 }
@@ -388,15 +393,6 @@ function isWellMeasured({ evidence }: LocalityRecord): boolean {
   let own = 0
   for (const { count, kind } of evidence) if (count > 0 && kind !== 'client') own++
   return own >= PANEL_EVIDENCE
-}
-
-function msByHostOf(hosts: Int32Array, evidence: readonly Evidence[]): Float64Array {
-  const ms = new Float64Array(Math.max(0, ...hosts.map((row) => row + 1))).fill(Number.NaN)
-  hosts.forEach((row, i) => {
-    const { count, kind, rttMs } = evidence[i]!
-    if (count > 0 && kind !== 'client') ms[row] = rttMs
-  })
-  return ms
 }
 
 /** Whether members come out alike for two records of a service: what compileMember reads of it. */

@@ -12,7 +12,7 @@ import { type Kin, kinOf } from '../../resolver/kin.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import { MARKS } from '../../resolver/member-index.ts'
 import type { ServingService } from '../../resolver/serving.ts'
-import type { Tables } from '../../resolver/tables.ts'
+import { measuredMs, type Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 
 /** A host and the distance that it may well have, ms. */
@@ -189,7 +189,7 @@ function rankByPrior(tables: Tables, locality: Locality, rows: readonly number[]
     const seenMs = sample
       .filter((other) => other !== row)
       .map((other) => tables.hosts.rttBetweenMs(row, other))
-    for (const known of panel) seenMs.push(known.msByHost[row] ?? Number.NaN)
+    for (const known of panel) seenMs.push(measuredMs(known, row))
     // Behind all of which the map knows something.
     return { row, ms: MAX_RTT_MS + middleMs(seenMs.filter((seen) => !Number.isNaN(seen))) }
   })

@@ -10,7 +10,7 @@ import { locate, predict } from '../../resolver/locate.ts'
 import { PointTree, type Search } from '../../resolver/point-tree.ts'
 import { ANY_ASK, type Ask, type Selection, select } from '../../resolver/select.ts'
 import type { ServingMember } from '../../resolver/serving.ts'
-import { Tables } from '../../resolver/tables.ts'
+import { measuredMs, Tables } from '../../resolver/tables.ts'
 import { aHost, aMember, aService, locality, ofHost, ofMember, ofService } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
@@ -515,6 +515,19 @@ t.test(
     }
   },
 )
+
+t.test('a locality takes no more room for being measured by the last of many hosts', async (t) => {
+  const { tables } = crowd()
+  tables.apply([locality('192.0.2.0/24', { n1996: 10, n1997: 20, n1998: 30, n1999: 40 })])
+  const row = tables.locality(tables.localityRow('192.0.2.0/24'))!
+  const bytes = Object.values(row).reduce(
+    (sum, part) => sum + (ArrayBuffer.isView(part) ? part.byteLength : 0),
+    0,
+  )
+  t.ok(bytes < 200, `${bytes} bytes`)
+  const [first, other] = [tables.hostRow('n1996'), tables.hostRow('n3')]
+  t.same([measuredMs(row, first), measuredMs(row, other)], [10, Number.NaN])
+})
 
 t.test('of very many hosts a bounded panel speaks for all, those let in by a token first', async (t) => {
   const { tables } = crowd()
