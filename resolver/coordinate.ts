@@ -46,6 +46,11 @@ export function positiveMs(sumMs: number): number {
   return sumMs >= BENT_BELOW_MS ? sumMs : BENT_BELOW_MS * Math.exp(sumMs / BENT_BELOW_MS - 1)
 }
 
+/** The sum that positiveMs makes so many ms of. */
+export function sumOfMs(ms: number): number {
+  return ms >= BENT_BELOW_MS ? ms : BENT_BELOW_MS * (1 + Math.log(ms / BENT_BELOW_MS))
+}
+
 /** All numbers finite, the right dimension, height not negative: the only coordinates ever stored. */
 export function isSaneCoordinate(c: Coordinate, dimensions: number = DIMENSIONS): boolean {
   return (

@@ -28,11 +28,6 @@ export class IdSet {
     return this.#ids[position]!
   }
 
-  /** All of them, until the set changes. */
-  ids(): Int32Array {
-    return this.#ids.subarray(0, this.#size)
-  }
-
   add(id: number): void {
     if (this.has(id)) return
     const { length } = this.#positions

@@ -6,13 +6,14 @@
 // Attributes that few have are lists of their holders; those that many have are marks that searches prune by.
 // Invariant: after put and remove it says what it would, were it made anew. Written by Tables alone; pure.
 
-import { DIMENSIONS } from './coordinate.ts'
+import { DIMENSIONS, sumOfMs } from './coordinate.ts'
 import type { Coordinate, Place, Predicate } from './directory.ts'
 import type { HostTable } from './host-table.ts'
 import { IdSet } from './id-set.ts'
 import { PointTree } from './point-tree.ts'
 import type { Rng } from './select.ts'
 import { hasAttributes, type ServingMember } from './serving.ts'
+import { grown, roomFor } from './typed-array.ts'
 
 /** What a question asks of members. */
 export interface Wanted {
@@ -45,8 +46,6 @@ const BITS = 31
 const MANY_HOLDERS = 512
 /** Draws that may fail before all members are looked through: one in some thousands is found in a millisecond by either. */
 const MAX_DRAWS = 20_000
-/** Members passed over before a walk ends. */
-const MAX_STEPS = 4096
 /** A globe whose size fits the space's grain: a unit of it is about 10 km. */
 const GLOBE_RADIUS = 640
 
@@ -69,6 +68,8 @@ export class MemberIndex {
   readonly #holders = new Map<string, Holders>()
   /** By bit: how many attributes it stands for. */
   readonly #sharedBy = new Array<number>(BITS).fill(0)
+  /** By id, as of the last put. */
+  #marks = new Int32Array(0)
   readonly #values = new Float64Array(DIMENSIONS + 1)
 
   /** `idOf`: by name, the numbers that members are put with, kept up by the caller. */
@@ -90,7 +91,7 @@ export class MemberIndex {
   /** Bytes of its arrays; the holders of attributes take some 40 each beside them. */
   get bytes(): number {
     const parts = [this.#points, this.#globe, this.#offered, this.#adrift]
-    return parts.reduce((sum, part) => sum + part.bytes, 8 * this.#members.length)
+    return parts.reduce((sum, part) => sum + part.bytes, 8 * this.#members.length + this.#marks.byteLength)
   }
 
   /** A member came or changed, or its host moved. `id`: a small whole number, its own until it is removed. */
@@ -135,22 +136,25 @@ export class MemberIndex {
     const found: ServingMember[] = []
     if (coordinate !== null) this.#findIn(this.#points, coordinate.vec, count, wanted, spot, found)
     if (place !== null) this.#findIn(this.#globe, globeOf(place), count, wanted, null, found)
-    for (let i = 0; i < Math.min(this.#adrift.size, MAX_STEPS) && found.length < count; i++) {
-      const member = this.#members[this.#adrift.at(i)]!
-      if (wanted.fits(member)) found.push(member)
-    }
+    this.#goAround(this.#adrift, 0, count, wanted, found)
     return found
   }
 
-  /** Up to `count` members from one of the order's places on, for askers of whom nothing is known: each gets its own. `from`: any whole number. */
+  /** Up to `count` members from one of the order's places on, for askers of whom nothing is known: each gets its own. `from`: a whole number, not negative. */
   walk(from: number, count: number, wanted: Wanted): ServingMember[] {
     const found: ServingMember[] = []
-    const { size } = this.#offered
-    for (let i = 0; i < Math.min(size, MAX_STEPS + count) && found.length < count; i++) {
-      const member = this.#members[this.#offered.at((from + i) % size)]!
-      if (wanted.fits(member)) found.push(member)
-    }
+    this.#goAround(this.#offered, from, count, wanted, found)
     return found
+  }
+
+  /** All of a set from a position on, until `count` are found: most that don't fit are passed over by their marks. */
+  #goAround(ids: IdSet, from: number, count: number, wanted: Wanted, found: ServingMember[]): void {
+    const marks = wanted.marks | this.#marksOf(wanted.where)
+    for (let i = 0; i < ids.size && found.length < count; i++) {
+      const id = ids.at((from + i) % ids.size)
+      if ((this.#marks[id]! & marks) === marks && wanted.fits(this.#members[id]!))
+        found.push(this.#members[id]!)
+    }
   }
 
   /**
@@ -171,10 +175,8 @@ export class MemberIndex {
   /** Few fit: all that are left of them are looked up, and it is drawn among these. */
   #drawRest(drawn: Set<ServingMember>, count: number, wanted: Wanted, rng: Rng): void {
     const rest: ServingMember[] = []
-    for (const id of this.#offered.ids()) {
-      const member = this.#members[id]!
-      if (!drawn.has(member) && wanted.fits(member)) rest.push(member)
-    }
+    const fits = (member: ServingMember) => !drawn.has(member) && wanted.fits(member)
+    this.#goAround(this.#offered, 0, this.#offered.size, { ...wanted, fits }, rest)
     for (let i = 0; drawn.size < count && i < rest.length; i++) {
       const at = i + Math.floor(rng() * (rest.length - i))
       drawn.add(rest[at]!)
@@ -192,7 +194,7 @@ export class MemberIndex {
   ): void {
     const ownMs = ring?.coordinate ? ring.coordinate.heightMs + ring.coordinate.adjustmentMs : 0
     const { ids, count: hits } = tree.nearest(place, count, {
-      minDistance: ring === null || ring.minMs <= 0 ? Number.NEGATIVE_INFINITY : ring.minMs - ownMs,
+      minDistance: ring === null || ring.minMs <= 0 ? Number.NEGATIVE_INFINITY : sumOfMs(ring.minMs) - ownMs,
       maxDistance: ring === null ? Number.POSITIVE_INFINITY : ring.maxMs - ownMs,
       marks: wanted.marks | this.#marksOf(wanted.where),
       accepts: this.#filterOf(wanted),
@@ -212,6 +214,9 @@ export class MemberIndex {
   /** Puts an offered member where it is. */
   #settle(id: number, member: ServingMember): void {
     const marks = this.#ownMarks(member) | this.#marksOf(member.attributes)
+    const room = this.#marks.length
+    if (id >= room) this.#marks = grown(this.#marks, new Int32Array(roomFor(id + 1, room)))
+    this.#marks[id] = marks
     const isPoint = this.#hosts.copyPoint(member.host, this.#values)
     const place = isPoint ? null : this.#hosts.placeOf(member.host)
     if (isPoint) this.#points.put(id, this.#values, marks)

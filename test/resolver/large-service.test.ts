@@ -126,7 +126,7 @@ t.test('a set of ids gives each an own position and keeps no gaps', async (t) =>
   for (const id of [7, 3, 900, 3]) set.add(id)
   set.remove(7)
   set.remove(8)
-  t.same([...set.ids()].sort(), [3, 900])
+  t.same(Array.from({ length: set.size }, (_, i) => set.at(i)).sort(), [3, 900])
   t.same([set.has(7), set.has(900), set.size], [false, true, 2])
 })
 
@@ -344,6 +344,38 @@ t.test('a client on the map is answered, though the members are in the space alo
   const names = namesOf(ask(world, '203.0.113.1', { policy: 'nearest', limit: 10 }))
   t.equal(names.length, 10)
   t.equal(names[0], 'n9')
+})
+
+t.test('one that fits is found among thousands that do not, by who is nowhere as well', async (t) => {
+  const tables = new Tables()
+  const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0 }))]
+  for (let i = 0; i < 6000; i++) {
+    changes.push(ofHost(nodeHost(i, {})), ofMember(nodeMember(i, { port: i === 5 ? 4000 : null })))
+  }
+  tables.apply(changes)
+  const world = { tables, rng: seededRng(1), coordinate: () => coordinateIn(seededRng(1)) }
+  for (let net = 0; net < 20; net++) {
+    const found = ask(world, `198.18.${net}.1`, { policy: 'nearest', limit: 4, want: 'port' })
+    t.same(namesOf(found), ['n5'])
+    t.equal(found.scopeBits, 0, 'and everybody gets it')
+  }
+})
+
+t.test('a ring about the nearest loses none whose heights and adjustments sum up to nothing', async (t) => {
+  const world = crowd()
+  const here = (adjustmentMs: number) => ({
+    coordinate: { vec: [900, 0, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs, error: 0.1 },
+  })
+  world.tables.apply([
+    ofHost(nodeHost(9, here(0))),
+    ...Array.from({ length: 9 }, (_, i) => ofHost(nodeHost(i, here(-i)))),
+  ])
+  for (const minMs of [0.3, 1, 2]) {
+    const wish = { policy: 'nearest', limit: 9, minMs, maxMs: 20 } as const
+    const truth = namesOf(ask(world, addressOf(9), wish, false))
+    t.ok(truth.length > 0)
+    t.same(namesOf(ask(world, addressOf(9), wish)), truth)
+  }
 })
 
 t.test('a client beside a host of its own network is sent there, however large the service is', async (t) => {
