@@ -83,7 +83,7 @@ function nearCandidates(
 ): Candidates {
   const { tables, locality, ask } = asked
   const margin = locality.host >= 0 ? 0 : MARGIN
-  const count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
+  let count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
   const spot = spotOf(tables, locality, ask)
   const anybody = (which: Wanted) =>
     ask.spread !== null
@@ -92,17 +92,28 @@ function nearCandidates(
   const find = (which: Wanted) => {
     if (spot.coordinate === null && spot.place === null) return anybody(which)
     const near = index.near(spot, count, which)
-    // Where the client is may be known on the map alone, and where the members are in the space alone.
-    const isBlind = near.length < count && (spot.coordinate === null || (near.length === 0 && !isRing(ask)))
-    return isBlind ? [...new Set([...near, ...anybody(which)])] : near
+    // Where the client is may be known on the map alone or in the space alone, and where the members are in the other.
+    const isBlind = spot.coordinate === null || (spot.place === null && !isRing(ask))
+    return near.length < count && isBlind ? [...new Set([...near, ...anybody(which)])] : near
   }
-  const found = find(wanted)
+  let found = find(wanted)
+  // Who was measured may be farther than its coordinate says, and the next behind it nearer.
+  for (const wish = count; found.length >= count && count < MAX_CANDIDATES; found = find(wanted)) {
+    if (found.length - countMeasured(asked, found) >= wish) break
+    count = Math.min(MAX_CANDIDATES, 2 * count)
+  }
   const isAll = found.length < count
   const others = isAll ? [] : beyondCrowds(asked, found, wanted, find)
   return {
     members: [...new Set([...found, ...others, ...knownMembers(asked)])],
     isAll: isAll || count === MAX_CANDIDATES,
   }
+}
+
+/** To how many of some members a client that is a host has measured the way. */
+function countMeasured({ tables, locality: { host } }: Asked, members: readonly ServingMember[]): number {
+  if (host < 0) return 0
+  return members.filter((member) => !Number.isNaN(tables.hosts.measuredBetweenMs(host, member.host))).length
 }
 
 /**

@@ -346,6 +346,28 @@ t.test('a client on the map is answered, though the members are in the space alo
   t.equal(names[0], 'n9')
 })
 
+t.test(
+  'a client in the space alone gets those on the map alone as well, behind all whose distance is known',
+  async (t) => {
+    const place = { lat: 50, lon: 10, accuracyKm: 25 }
+    const tables = new Tables()
+    const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0 }))]
+    for (let i = 0; i < 700; i++) {
+      const coordinate = i < 10 ? coordinateIn(seededRng(i)) : null
+      changes.push(ofHost(nodeHost(i, { coordinate, place: i < 10 ? null : place })), ofMember(nodeMember(i)))
+    }
+    tables.apply(changes)
+    const world = { tables, rng: seededRng(1), coordinate: () => coordinateIn(seededRng(1)) }
+    const names = namesOf(ask(world, addressOf(3), { policy: 'nearest', limit: 20 }))
+    t.equal(names.length, 20)
+    t.same(
+      names.slice(0, 9).sort(),
+      [0, 1, 2, 4, 5, 6, 7, 8, 9].map((i) => `n${i}`),
+    )
+    t.same(namesOf(ask(world, addressOf(3), { policy: 'nearest', limit: 20, maxMs: 1e6 })).length, 9)
+  },
+)
+
 t.test('one that fits is found among thousands that do not, by who is nowhere as well', async (t) => {
   const tables = new Tables()
   const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0 }))]
@@ -358,6 +380,19 @@ t.test('one that fits is found among thousands that do not, by who is nowhere as
     const found = ask(world, `198.18.${net}.1`, { policy: 'nearest', limit: 4, want: 'port' })
     t.same(namesOf(found), ['n5'])
     t.equal(found.scopeBits, 0, 'and everybody gets it')
+  }
+})
+
+t.test('who is behind those that were measured to be far is found all the same', async (t) => {
+  const world = crowd()
+  const client = addressOf(9)
+  const near = namesOf(ask(world, client, { policy: 'nearest', limit: 40 }))
+  const meshMs = Object.fromEntries(near.map((name) => [name, 5000]))
+  const coordinate = world.tables.hosts.coordinateOf(world.tables.hostRow('n9'))
+  world.tables.apply([ofHost(nodeHost(9, { coordinate, meshMs }))])
+  for (const limit of [1, 5, 30]) {
+    const wish = { policy: 'nearest', limit } as const
+    t.same(namesOf(ask(world, client, wish)), namesOf(ask(world, client, wish, false)))
   }
 })
 
