@@ -50,7 +50,7 @@ export interface Ask {
   readonly family: Family | null
   /** What a pick must have to be of use. */
   readonly want: 'address' | 'port' | 'url'
-  /** At most so many picks, 1..1000. */
+  /** At most so many picks, 0..1000. */
   readonly limit: number
   /** On top of the service's own predicate. */
   readonly where: Predicate
@@ -236,8 +236,9 @@ function isEnough(
   if (policy === 'random') return crowdsOf(service, members, ask.limit, ask.networkShare).length === 0
   if (ask.spread !== null) return isSpread([...picks, ...dropped], picks, service, ask.spread)
   if (service.tieMs === 0) return true
-  const farthest = Math.max(...dropped.map(({ ms, reason }) => (reason === 'farther' ? ms : 0)))
-  return farthest > picks[0]!.ms + service.tieMs
+  // Of whom nothing is known (NaN) is farther than all others; where that is everybody, more of them tell no more.
+  const limitMs = picks[0]!.ms + service.tieMs
+  return dropped.some(({ ms, reason }) => reason === 'farther' && !(ms <= limitMs))
 }
 
 /**
@@ -433,7 +434,8 @@ function orderByTier(
       byLocation ||= order.byLocation
       byPrefix ||= order.byPrefix
     }
-    ordered.push(...order.ordered)
+    // One by one: a million arguments are more than a call takes.
+    for (const weighed of order.ordered) ordered.push(weighed)
   }
   return { ordered, ties, byLocation, byPrefix }
 }

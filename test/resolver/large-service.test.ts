@@ -383,6 +383,26 @@ t.test('one that fits is found among thousands that do not, by who is nowhere as
   }
 })
 
+t.test('a tier may have any number of members', async (t) => {
+  const { tables, rng } = crowd({ policy: 'failover' }, 1)
+  const { service, members } = tables.service(SERVICE)!
+  const many = Array.from({ length: 150_000 }, (_, i) => ({ ...members[0]!, name: `m${i}` }))
+  const from = locate(tables, parseAddress('9.9.9.9')!)
+  const { picks } = select(
+    tables,
+    { service, members: many, index: null },
+    from,
+    { ...ANY_ASK, limit: 2 },
+    rng,
+  )
+  t.equal(picks.length, 2)
+})
+
+t.test('of whom nothing is known, few are weighed', async (t) => {
+  const world = crowd({ tieMs: 2 })
+  t.ok(ask(world, '198.18.7.1', { policy: 'nearest', limit: 2 }).unweighed > 1900)
+})
+
 t.test('who is behind those that were measured to be far is found all the same', async (t) => {
   const world = crowd()
   const client = addressOf(9)
