@@ -45,7 +45,7 @@ export function crowdsOf(
   limit: number,
   share: number,
 ): number[] {
-  if (share >= 1) return []
+  if (share >= 1 || limit < 1) return []
   const places = placesOf(limit, share)
   const taken = new Map<number, number>()
   let left = limit

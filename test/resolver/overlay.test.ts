@@ -118,6 +118,18 @@ t.test('2,000 fakes from one network around a victim get a quarter of each of it
   }
 })
 
+t.test('who asks for no near members costs no look at all networks', async (t) => {
+  const tables = compile([
+    aMesh(),
+    ...Array.from({ length: 2_000 }, (_, i) =>
+      node(`n${i}`, `${1 + (i >> 8)}.${i & 255}.0.1`, { host: { coordinate: at(i / 10) } }),
+    ).flat(),
+  ])
+  const found = ask(tables, '9.9.9.9', { limit: 0, spread: 'latency', networkShare: QUARTER })
+  t.same(names(found), [])
+  t.ok(found.unweighed > 1_900, `${found.unweighed} were left alone`)
+})
+
 t.test('a network gets more of a list only as far as others leave places empty', async (t) => {
   const world = (others: number) =>
     compile([
