@@ -209,6 +209,20 @@ t.test('a silent host that is heard again is live at once', async (t) => {
   await fixture.close()
 })
 
+t.test('a host that joins and leaves by one commit is not waited for', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const credential = await join1(fixture, 'a')
+  const caller = core.authenticate(credential)
+  await Promise.all([
+    core.putHost(caller, 'a', { addresses: ['127.0.0.1'], leaseSec: 9 }, HERE),
+    core.removeHost(caller, 'a'),
+  ])
+  await fixture.run(20_000)
+  t.equal(core.status().counters['liveness.ask'], undefined)
+  await fixture.close()
+})
+
 t.test(
   'a goodbye is in the tables when it is acknowledged, and its credential must register again',
   async (t) => {
