@@ -1102,19 +1102,24 @@ t.test('with --json each event is a line, and a second signal ends it at once', 
 t.test('wrong use is exit code 2 with what to do, a refusal is 1', async (t) => {
   t.testdir()
   const core = await openCore(t)
-  const at = ['--core', core.url, '--name', 'a', '--echo', '127.0.0.1:0']
+  // Each host has its own name: those who share a folder for credentials would find each other's.
+  const at = (name: string) => ['--core', core.url, '--name', name, '--echo', '127.0.0.1:0']
   const cases: readonly (readonly [readonly string[], number, RegExp])[] = [
     [[], 2, /--service: got nothing, expected the name of the service/],
     [['--service', 's'], 2, /--core: got nothing, expected the URL of a core/],
     [['--nonsense'], 2, /unknown option '--nonsense'.*--help/s],
-    [[...at, '--service', 's', '--port', '99999'], 2, /--port: got 99999, expected a number from 1 to 65535/],
+    [
+      [...at('a'), '--service', 's', '--port', '99999'],
+      2,
+      /--port: got 99999, expected a number from 1 to 65535/,
+    ],
     [['--core', 'http://192.0.2.1', '--service', 's'], 2, /--core: .*in the clear; `insecure`/],
     [
-      [...at, '--service', 's', '--token', 'wrong'],
+      [...at('b'), '--service', 's', '--token', 'wrong'],
       1,
       /can't join: .*nobody has this credential.*token create/s,
     ],
-    [[...at, '--service', 'nosuch', '--token', 'good-token'], 1, /no service nosuch.*service put/s],
+    [[...at('c'), '--service', 'nosuch', '--token', 'good-token'], 1, /no service nosuch.*service put/s],
     [['--help'], 0, /^$/],
   ]
   await Promise.all(
