@@ -15,6 +15,8 @@ const AGAIN_MS = 10_000
 const AGAIN_AT_MOST_MS = 3_600_000
 /** Tries to one /24 (/48): anyone may name an address that is not its own, and its owner must hardly notice. */
 const TRIES_PER_PREFIX = { perSec: 1, burst: 60, maxKeys: 20_000 }
+/** Hosts tried in one go: after a restart all are due that are not proven, and a core has more to do than that. */
+const TRIED_AT_ONCE = 1000
 /** A host that just joined knows its key only by the reply, which needs its way, ms. */
 const SOON_MS = 250
 
@@ -63,22 +65,29 @@ export class AddressProofs {
   async prove(name: string, nowMs: number): Promise<void> {
     const { directory, reach, write } = this.#options
     const host = directory.hosts.get(name)
-    const waitMs = this.#trials.get(name)?.waitMs ?? AGAIN_MS
-    this.#trials.delete(name)
     const open = host?.presence === 'live' ? openAddresses(host) : []
-    if (host?.echo == null || open.length === 0) return
-    this.#plan({ host: name, atMs: nowMs + waitMs, waitMs: Math.min(2 * waitMs, AGAIN_AT_MOST_MS) })
+    if (host?.echo == null || open.length === 0) return this.forget(name)
     const { port } = host.echo
     const tried = open.filter((address) => this.#budget.take(prefixOfText(address), nowMs))
+    const { atMs = nowMs, waitMs = AGAIN_MS } = this.#trials.get(name) ?? {}
+    // A trial out of its turn puts off no other: a host may register many members at once.
+    if (atMs <= nowMs) {
+      const nextMs = tried.length === 0 ? waitMs : Math.min(2 * waitMs, AGAIN_AT_MOST_MS)
+      this.#plan({ host: name, atMs: nowMs + waitMs, waitMs: nextMs })
+    }
+    // What was not tried shows nothing, neither that it can be reached nor that it can't.
+    if (tried.length === 0) return
     const answered = await Promise.all(tried.map((address) => reach(host, { address, port })))
     const proven = tried.filter((_, i) => answered[i])
     await write((books) => proofChanges(books, host, proven))
   }
 
-  /** The hosts whose time to be tried has come. */
+  /** The hosts whose time to be tried has come, as many as are tried at once. */
   due(nowMs: number): string[] {
     const names: string[] = []
-    for (let trial = this.#due.take(nowMs); trial !== null; trial = this.#due.take(nowMs)) {
+    while (names.length < TRIED_AT_ONCE) {
+      const trial = this.#due.take(nowMs)
+      if (trial === null) break
       // Another trial of that host may have been planned since, or none is wanted any more.
       if (this.#trials.get(trial.host) === trial) names.push(trial.host)
     }

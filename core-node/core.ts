@@ -227,7 +227,8 @@ export class Core {
       renew: (host) => this.#renew(host),
       hasNews: (host) => this.#untold.has(host.name) || this.#measuring.hasOrders(host.name),
     })
-    // Known hosts are served from the first query on; who is not heard within one lease is asked about.
+    // Known hosts are served from the first query on; who is not heard within one lease is asked about, and what
+    // was not proven is tried again: whose heartbeats go on does not register anew.
     for (const host of directory.hosts.values()) this.#expect(host)
   }
 
@@ -307,9 +308,10 @@ export class Core {
     const { host, credential, members } = await this.#ledger.write((books) =>
       putHostWithMembers(books, caller, name, request, { ...by, isUnclaimed: this.#unclaimed.has(name) }),
     )
-    if (credential !== null) this.#unclaimed.add(name)
-    this.#expect(host)
-    this.#proofs.expect(host, this.#clock.monotonicMs())
+    const kept = this.directory.hosts.get(name)
+    // It may have left again by the same commit: then nobody is waited for.
+    if (kept !== undefined) this.#expect(kept)
+    if (kept !== undefined && credential !== null) this.#unclaimed.add(name)
     return {
       host: name,
       ...(credential === null ? {} : { credential }),
@@ -361,6 +363,8 @@ export class Core {
   async heartbeat(request: HeartbeatRequest): Promise<HeartbeatReply> {
     const nowMs = this.#clock.monotonicMs()
     const heard = request.beats.map((beat) => ({ beat, host: this.#hostOf(beat) }))
+    // Who has no lease here was given up, or is just being: then only the books know.
+    const isAnyBack = heard.some(({ host }) => host !== null && !this.#liveness.expects(host.name))
     for (const { beat, host } of heard) {
       this.counters.add(host === null ? 'heartbeats.unknown' : 'heartbeats.heard')
       if (host === null) continue
@@ -372,7 +376,7 @@ export class Core {
       heard.flatMap(({ beat, host }) =>
         host === null ? [] : heardChanges(books, host.name, beat, this.#clock.epochMs()),
       )
-    if (news(this.directory).length > 0) await this.#ledger.writeOrPublish(news)
+    if (isAnyBack || news(this.directory).length > 0) await this.#ledger.writeOrPublish(news)
     return {
       beats: heard.map(({ beat, host }) => {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
@@ -518,6 +522,8 @@ export class Core {
         this.#proofs.forget(change.key)
         if (change.value === null) this.#pulses.forget(change.key)
       } else if (change.kind === 'hosts' && change.before !== null && change.value !== null) {
+        // Heard while it was being given up: the lease of then ended with that.
+        if (change.before.presence !== 'live') this.#expect(change.value)
         if (change.before.reachable !== change.value.reachable) this.#untold.add(change.key)
       }
       if (change.kind === 'settings') this.#readSecrets()
@@ -543,15 +549,19 @@ export class Core {
 
   // ---- hosts
 
-  /** Expects heartbeats of a live host from now on; of itself none. */
+  /** Expects heartbeats of a live host from now on, and its echo at its addresses; of itself neither. */
   #expect(host: Host): void {
     if (!host.agent || host.presence !== 'live' || host.name === this.name) return
-    this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
+    const nowMs = this.#clock.monotonicMs()
+    this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs, isTrusted(host))
+    this.#proofs.expect(host, nowMs)
   }
 
   /** A pulse of a live host came; false: it has no lease here, as one that is just being given up. */
   #renew(host: Host): boolean {
     if (!this.#liveness.expects(host.name)) return false
+    // It has its key, which came with its credential.
+    this.#unclaimed.delete(host.name)
     this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
     return true
   }

@@ -32,6 +32,11 @@ export class AgentError extends Error {
   }
 }
 
+/** A core understood, and said no. */
+export function isRefusal(error: unknown): error is AgentError {
+  return error instanceof AgentError && error.code === 'refused'
+}
+
 /** The message of whatever was thrown, with the system's code where it has one. */
 export function reasonOf(error: unknown): string {
   if (error instanceof AgentError) return error.message

@@ -7,7 +7,7 @@
 
 import { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
-import { AgentError, reasonOf } from './agent-error.ts'
+import { AgentError, isRefusal, reasonOf } from './agent-error.ts'
 import type { AgentEvents, Joined } from './agent-events.ts'
 import {
   type AskOptions,
@@ -19,7 +19,7 @@ import {
   type MemberList,
   MemberListShape,
 } from './answers.ts'
-import { backoffMs } from './core-client.ts'
+import { backoffMs, isFinal } from './core-client.ts'
 import { pause } from './deadline.ts'
 import { MemberWatch } from './member-watch.ts'
 import {
@@ -43,8 +43,6 @@ export type { AgentEvents, Joined } from './agent-events.ts'
 export type { AskOptions, Bootstrap, Gateway, GatewayList, MemberList, NearMember } from './answers.ts'
 export type { AgentOptions, MemberOptions } from './options.ts'
 
-/** A restarted agent that lost its credential waits so long for its own old lease to end; then the name is another's. */
-const RECLAIM_MS = 30_000
 /** Between tries to register members that a core refused while the agent runs. */
 const MEMBER_RETRY_MS = 15_000
 /** No heartbeats faster or slower than this, whatever a core asks for: the longest lease is 300 s. */
@@ -62,6 +60,8 @@ export class Agent extends EventEmitter<AgentEvents> {
   readonly #session: Session
   /** By SERVICE/NAME. */
   readonly #members = new Map<string, WatchedMember>()
+  /** By the same: those that are none any more, while a core may still take them for members. */
+  readonly #left = new Map<string, ResolvedMember>()
   /** Of orders, not yet told to a core. */
   readonly #results: OrderResult[] = []
   readonly #stopping = new AbortController()
@@ -135,16 +135,22 @@ export class Agent extends EventEmitter<AgentEvents> {
     try {
       return await this.#session.putMember(watched)
     } catch (error) {
+      // Without an answer the core may have taken it.
+      if (!isRefusal(error)) this.#left.set(fullName(watched.member), watched.member)
       await this.#forget(watched)
       throw error
     }
   }
 
-  /** Leaves one service; resolves when the core knows. */
+  /**
+   * Leaves one service; resolves when the core knows. Where no core can be told now, the next that hears from
+   * this host is: then this resolves at once, or rejects with AgentError `unreachable`.
+   */
   async leave(service: string, name: string = this.name): Promise<void> {
     const watched = this.#find(service, name)
+    if (this.#loop !== null) this.#left.set(fullName(watched.member), watched.member)
     await this.#forget(watched)
-    if (this.#registered) await this.#session.removeMember(watched.member)
+    if (this.#registered) await this.#tellLeft()
   }
 
   /** Takes a member out of answers, or back in, while it stays registered. */
@@ -196,7 +202,8 @@ export class Agent extends EventEmitter<AgentEvents> {
           if (this.#registered) await this.#untilNextBeat()
         } catch (error) {
           if (signal.aborted) break
-          if (this.joined === null && isFinal(error, performance.now() - startedMs)) throw error
+          const waitedMs = performance.now() - startedMs
+          if (this.joined === null && isFinal(error, waitedMs, this.#options.leaseSec)) throw error
           this.#fail(error, ++failures)
           await pause(backoffMs(failures, this.#options.random), signal)
         }
@@ -284,9 +291,8 @@ export class Agent extends EventEmitter<AgentEvents> {
       try {
         replies.push(await this.#session.putMember(watched))
       } catch (error) {
-        const refused = error instanceof AgentError && error.code === 'refused'
-        if (!refused || this.joined === null) throw error
-        this.emit('warning', `${watched.member.service}/${watched.member.name}: ${error.message}`)
+        if (!isRefusal(error) || this.joined === null) throw error
+        this.emit('warning', `${fullName(watched.member)}: ${error.message}`)
       }
     }
     return replies
@@ -294,6 +300,7 @@ export class Agent extends EventEmitter<AgentEvents> {
 
   async #beat(): Promise<void> {
     this.#hurry = new AbortController()
+    await this.#tellLeft()
     const unknown = [...this.#members.values()].filter(({ told }) => told === null)
     if (performance.now() - this.#membersTriedMs > MEMBER_RETRY_MS) await this.#putMembers(unknown)
     const members = changesOf(this.#members.values())
@@ -336,7 +343,7 @@ export class Agent extends EventEmitter<AgentEvents> {
   /** The first heartbeat that fails may be a lost packet; the second in a row is a lost core. */
   #fail(error: unknown, failures: number): void {
     const { cores } = this.#session
-    const refused = error instanceof AgentError && error.code === 'refused'
+    const refused = isRefusal(error)
     if (this.#registered && !refused && failures < 2) return
     if (this.#registered && !refused) this.emit('lost', { core: cores.current, reason: reasonOf(error) })
     else this.#warnNowAndThen(error, failures)
@@ -374,7 +381,7 @@ export class Agent extends EventEmitter<AgentEvents> {
 
   #watch(member: ResolvedMember): WatchedMember {
     const { service, name, check, load } = member
-    const full = `${service}/${name}`
+    const full = fullName(member)
     if (this.#members.has(full)) {
       throw new AgentError('bad-option', `members: ${full} is there twice; expected one of each`, {
         key: 'members',
@@ -396,8 +403,17 @@ export class Agent extends EventEmitter<AgentEvents> {
   }
 
   async #forget({ member, watch }: WatchedMember): Promise<void> {
-    this.#members.delete(`${member.service}/${member.name}`)
+    this.#members.delete(fullName(member))
     await watch.stop()
+  }
+
+  /** Takes out who left. A join does not: members that it does not name stay as they are. */
+  async #tellLeft(): Promise<void> {
+    for (const [full, member] of this.#left) {
+      // Refused: the core knows no such member of this host, which is what was wanted.
+      if (!this.#members.has(full)) await this.#session.removeMember(member).catch(unlessRefused)
+      this.#left.delete(full)
+    }
   }
 
   #find(service: string, name: string): WatchedMember {
@@ -423,8 +439,10 @@ export class Agent extends EventEmitter<AgentEvents> {
   }
 }
 
-/** At the first join, what no waiting will mend. A name that is taken may be this host's own old lease. */
-function isFinal(error: unknown, waitedMs: number): boolean {
-  if (!(error instanceof AgentError) || error.code !== 'refused') return false
-  return error.status !== 409 || waitedMs > RECLAIM_MS
+function fullName({ service, name }: ResolvedMember): string {
+  return `${service}/${name}`
+}
+
+function unlessRefused(error: unknown): void {
+  if (!isRefusal(error)) throw error
 }

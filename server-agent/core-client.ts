@@ -4,7 +4,7 @@
 // the shape asked for, or as an AgentError. When to go to the next core is the caller's decision.
 
 import { Compile } from 'typebox/compile'
-import { AgentError, reasonOf } from './agent-error.ts'
+import { AgentError, isRefusal, reasonOf } from './agent-error.ts'
 import { withDeadline } from './deadline.ts'
 import { ProblemDocument } from './protocol/messages.ts'
 
@@ -135,4 +135,15 @@ function parseJson(text: string): unknown {
 export function backoffMs(failures: number, random: () => number): number {
   const fullMs = Math.min(8000, 250 * 2 ** (failures - 1))
   return fullMs / 2 + (fullMs / 2) * random()
+}
+
+/** A restarted agent that lost its credential waits so long for its own old lease to end; then the name is another's, ms ... */
+const RECLAIM_MS = 30_000
+/** ... or for so many leases, where that is longer: its lease may have been renewed just before, and others are asked about it. */
+const RECLAIM_LEASES = 2
+
+/** At the first join, what no waiting will mend. A name that is taken may be this host's own old lease. */
+export function isFinal(error: unknown, waitedMs: number, leaseSec = 0): boolean {
+  if (!isRefusal(error)) return false
+  return error.status !== 409 || waitedMs > Math.max(RECLAIM_MS, RECLAIM_LEASES * leaseSec * 1000)
 }

@@ -1,8 +1,9 @@
 // Sends pulses: heartbeats of one UDP packet, for a host that has nothing to say.
 //
-// Invariant: beat() ends within two waits, whatever the network does, and is true only where the home itself
-// said that this is all it wants; in every other case the caller's next step is a heartbeat by HTTP. Where no
-// reply comes several times in a row, UDP is taken for blocked and left alone for a while.
+// Invariant: beat() ends within two waits (four where it is told to go on from elsewhere), whatever the network
+// does, and is true only where the home itself said that this is all it wants; in every other case the caller's
+// next step is a heartbeat by HTTP. Where no reply comes several times in a row, UDP is taken for blocked and left
+// alone for a while.
 // An order or a lease hangs on nothing here. One socket of its own, opened when first used.
 
 import type { Socket } from 'node:dgram'
@@ -44,6 +45,7 @@ export class PulseSender {
   /** Looks at what comes in while a pulse waits. */
   #receive: (packet: Uint8Array) => void = () => {}
   #giveUp: () => void = () => {}
+  #isClosed = false
 
   /** `host`: whose; `now`: a clock that never jumps, ms. */
   constructor(host: string, now: () => number = () => performance.now()) {
@@ -74,7 +76,12 @@ export class PulseSender {
 
   /** A pulse under way ends as one without a reply. */
   close(): void {
+    this.#isClosed = true
     this.#giveUp()
+    this.#closeSocket()
+  }
+
+  #closeSocket(): void {
     this.#socket?.socket.close()
     this.#socket = null
   }
@@ -120,9 +127,13 @@ export class PulseSender {
 
   async #open(address: string): Promise<Socket> {
     const isIpv6 = isIPv6(address)
-    if (this.#socket !== null && this.#socket.isIpv6 !== isIpv6) this.close()
+    if (this.#socket !== null && this.#socket.isIpv6 !== isIpv6) this.#closeSocket()
     if (this.#socket === null) {
       const socket = await bindUdp(isIpv6 ? '::' : '0.0.0.0', 0)
+      if (this.#isClosed) {
+        socket.close()
+        throw new Error('closed')
+      }
       socket.on('message', (packet) => this.#receive(packet))
       // An unreachable port is a reply that does not come.
       socket.on('error', () => {})

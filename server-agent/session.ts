@@ -5,7 +5,7 @@
 // can't take the one who holds it out of answers.
 
 import { isIP } from 'node:net'
-import { AgentError, reasonOf } from './agent-error.ts'
+import { AgentError, isRefusal, reasonOf } from './agent-error.ts'
 import { type Call, CoreClient } from './core-client.ts'
 import { CredentialFile } from './credential-file.ts'
 import type { ResolvedMember, ResolvedOptions } from './options.ts'
@@ -149,7 +149,7 @@ export class Session {
         return true
       } catch (error) {
         // Refused: that core does not know the host any more, which is what was wanted.
-        if (error instanceof AgentError && error.code === 'refused') return true
+        if (isRefusal(error)) return true
         this.cores.next()
       }
     }
@@ -177,7 +177,7 @@ export class Session {
       })
       return reply
     } catch (error) {
-      if (!(error instanceof AgentError) || error.code !== 'refused') throw error
+      if (!isRefusal(error)) throw error
       if (error.key !== undefined && !error.key.startsWith('members')) throw error
       // A core of an earlier version knows no such field.
       if (error.key === 'members') this.#takesMembers = false
@@ -186,16 +186,16 @@ export class Session {
   }
 
   async #putHostAs(body: HostRequest): Promise<HostReply> {
-    const { token } = this.#options
     const put = { method: 'PUT', path: this.#hostPath(), body, reply: HostReplyShape } as const
     this.#announced = true
     try {
       return await this.call(put)
     } catch (error) {
-      // A credential that no core knows any more, as when their data was lost: the token may help.
-      const refused = error instanceof AgentError && error.code === 'refused'
-      if (!refused || this.#credential === null || token === null) throw error
-      const reply = await this.call({ ...put, bearer: token })
+      // A credential that no core knows any more, as after a goodbye, or when their data was lost: it joins anew, by
+      // its token or openly. Whatever else is refused would be so again, and in words that hide what is wrong.
+      const isUnknown = isRefusal(error) && error.status === 401
+      if (!isUnknown || this.#credential === null) throw error
+      const reply = await this.call({ ...put, bearer: this.#options.token })
       this.#credential = null
       return reply
     }

@@ -140,7 +140,7 @@ function requireHostAuthority(
     return true
   }
   if (caller.kind === 'admin') return true
-  if (by.isUnclaimed && caller.kind === 'token' && caller.token.id === before.tokenId) return true
+  if (by.isUnclaimed && mayRepeat(caller, before, by)) return true
   if (before.presence === 'live') {
     throw new Problem(
       'conflict',
@@ -156,6 +156,12 @@ function requireHostAuthority(
     )
   }
   return true
+}
+
+/** Who made a join may make it again: the same token, or, without one, who comes from the same address. */
+function mayRepeat(caller: Caller, before: Host, by: Enrolment): boolean {
+  if (caller.kind === 'token') return caller.token.id === before.tokenId
+  return before.tokenId === null && before.publicAddress === by.fromAddress
 }
 
 function requireMayJoin(books: Books, caller: Caller, by: Enrolment): void {

@@ -4,16 +4,20 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { AddressProofs } from '../../core-node/address-proofs.ts'
 import { provenDemand } from '../../core-node/measuring/dns-demand.ts'
 import { Problem } from '../../core-node/problem.ts'
 import { hashSecret } from '../../core-node/registry/credentials.ts'
 import { openMemory } from '../../db/memory.ts'
 import { type Store, StoreError } from '../../db/store.ts'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
+import { emptyDirectory } from '../../resolver/directory.ts'
 import type { DnsFacts } from '../../resolver/dns-answer.ts'
 import { openEcho } from '../../server-agent/protocol/echo-socket.ts'
 import type { OrderResult } from '../../server-agent/protocol/messages.ts'
+import { readPulseReply, writePulse } from '../../server-agent/protocol/pulse.ts'
 import { ADMIN, type CoreFixture, openCoreFixture, peer, testConfig } from '../support/core-fixture.ts'
+import { aHost } from '../support/records.ts'
 
 const HERE = peer('127.0.0.1')
 
@@ -70,6 +74,108 @@ t.test('a core is a member of its own service core from the first moment', async
   await fixture.close()
 })
 
+t.test('a join can be repeated until its host showed what came with it, by a pulse too', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  const token = core.authenticate(secret)
+  const join = () => core.putHost(token, 'a', { addresses: ['127.0.0.1'] }, HERE)
+  const say = (echoKey: string, session: Uint8Array) => {
+    const key = Buffer.from(echoKey, 'hex')
+    const pulse = writePulse({ host: 'a', session, counter: 1 }, key)
+    return readPulseReply(core.hearPulse(pulse) as Uint8Array, pulse, key)!
+  }
+  const { session } = say((await join()).echoKey, new Uint8Array(8))
+  const second = await join()
+  t.match(second, { credential: /^nch_/ }, 'what renews nothing may be old, and shows nothing')
+  t.match(say(second.echoKey, session), { status: 'ok' })
+  await t.rejects(join(), { code: 'conflict' })
+  await fixture.close()
+})
+
+t.test(
+  'a host that is heard while it is being given up stays, and is given up when it is not heard again',
+  async (t) => {
+    const memory = openMemory()
+    let release: (() => void) | null = null
+    let isSlow = false
+    const commit: Store['commit'] = async (changes) => {
+      if (isSlow) await new Promise<void>((resolve) => (release = resolve))
+      return memory.commit(changes)
+    }
+    const fixture = await withMirror(await openCoreFixture({ store: { ...memory, commit } }))
+    const a = await join1(fixture, 'a')
+    await fixture.run(1000)
+    isSlow = true
+    while (release === null) await fixture.run(250)
+    isSlow = false
+    const beaten = fixture.core.heartbeat(beat('a', a))
+    ;(release as () => void)()
+    t.match(await beaten, { beats: [{ status: 'ok' }] })
+    await fixture.core.putService(ADMIN, 'after-all-that', {})
+    t.equal(state(fixture, 'a'), 'live')
+    await fixture.run(10_000)
+    t.equal(state(fixture, 'a'), 'silent')
+    await fixture.close()
+  },
+)
+
+t.test(
+  'a trial of addresses out of its turn puts off no other, and what was not tried shows nothing',
+  async (t) => {
+    const host = aHost('a', { addresses: ['192.0.2.1'], proofs: {}, echo: { address: '192.0.2.1', port: 7 } })
+    const directory = emptyDirectory()
+    directory.hosts.set('a', host)
+    let tries = 0
+    let writes = 0
+    const proofs = new AddressProofs({
+      directory,
+      reach: async () => ++tries < 0,
+      write: async () => void writes++,
+    })
+    proofs.expect(host, 0)
+    for (let i = 0; i < 5; i++) await proofs.prove('a', i)
+    for (const [atMs, nextMs] of [
+      [250, 10_250],
+      [10_250, 30_250],
+      [30_250, 70_250],
+    ] as const) {
+      t.same(proofs.due(atMs), ['a'])
+      await proofs.prove('a', atMs)
+      t.same(proofs.due(nextMs - 1), [], 'in its turn less and less often')
+    }
+    for (let i = 0; i < 100; i++) await proofs.prove('a', 60_000)
+    t.ok(tries < 100)
+    t.equal(writes, tries, 'what was not tried is not told')
+  },
+)
+
+t.test('an address that was not proven is tried again by a core that starts again', async (t) => {
+  const store = openMemory()
+  const before = await withMirror(await openCoreFixture({ store }))
+  let key: Uint8Array | null = null
+  const echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => key })
+  const { secret } = await before.core.createToken(ADMIN, { services: ['mirror'] })
+  const reply = await before.core.putHost(
+    before.core.authenticate(secret),
+    'a',
+    { addresses: ['127.0.0.1'], echo: { port: echo.port }, leaseSec: 300 },
+    HERE,
+  )
+  await before.core.putMember(before.core.authenticate(reply.credential!), 'mirror', 'a', {}, HERE)
+  t.equal(state(before, 'a'), 'unverified')
+  await before.close()
+  key = Buffer.from(reply.echoKey, 'hex')
+  const after = await openCoreFixture({ store, clock: before.clock })
+  for (let i = 0; i < 400 && state(after, 'a') !== 'live'; i++) {
+    await after.run(250)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  t.equal(state(after, 'a'), 'live', 'without a word of it')
+  await after.close()
+  await echo.close()
+})
+
 t.test(
   'a core that starts again serves whom it knew, and drops in time who does not come back',
   async (t) => {
@@ -100,6 +206,20 @@ t.test('a silent host that is heard again is live at once', async (t) => {
   t.equal(state(fixture, 'a'), 'silent')
   await fixture.core.heartbeat(beat('a', credential))
   t.equal(state(fixture, 'a'), 'live')
+  await fixture.close()
+})
+
+t.test('a host that joins and leaves by one commit is not waited for', async (t) => {
+  const fixture = await withMirror(await openCoreFixture())
+  const { core } = fixture
+  const credential = await join1(fixture, 'a')
+  const caller = core.authenticate(credential)
+  await Promise.all([
+    core.putHost(caller, 'a', { addresses: ['127.0.0.1'], leaseSec: 9 }, HERE),
+    core.removeHost(caller, 'a'),
+  ])
+  await fixture.run(20_000)
+  t.equal(core.status().counters['liveness.ask'], undefined)
   await fixture.close()
 })
 

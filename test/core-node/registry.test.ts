@@ -275,6 +275,21 @@ t.test('a join whose reply was lost may be repeated until its credential was sho
   t.end()
 })
 
+t.test('an open join whose reply was lost may be repeated from where it came, and only there', (t) => {
+  const books = new World()
+  books.service('peers', { join: 'open' })
+  books.host(anonymous, 'a')
+  const again = by({ credential: 'nch_2', credentialHash: 'h2', isUnclaimed: true })
+  const elsewhere = { ...again, fromAddress: '192.0.2.2' }
+  refuses(t, () => books.host(anonymous, 'a', {}, elsewhere), 'conflict', /live host/)
+  refuses(t, () => books.host(books.token('peers'), 'a', {}, again), 'conflict', /live host/)
+  t.equal(books.host(anonymous, 'a', {}, again).credential, 'nch_2')
+  refuses(t, () => books.host(anonymous, 'a'), 'conflict', /live host/)
+  books.host(books.token('peers'), 'b')
+  refuses(t, () => books.host(anonymous, 'b', {}, again), 'conflict', /live host/)
+  t.end()
+})
+
 t.test('an echo at somebody else’s address is refused', (t) => {
   const books = new World()
   books.service('mirror')

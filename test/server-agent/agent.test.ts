@@ -12,9 +12,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { Agent, type AgentOptions } from '../../server-agent/agent.ts'
+import { AgentError } from '../../server-agent/agent-error.ts'
 import { countTry, type Health, parseCheck, runCheck, UNTRIED } from '../../server-agent/check.ts'
 import { answersQuery, parsePing, rootQuery } from '../../server-agent/client-probe.ts'
-import { backoffMs } from '../../server-agent/core-client.ts'
+import { backoffMs, isFinal } from '../../server-agent/core-client.ts'
 import { parseLoad, parseLoadSource, readLoad } from '../../server-agent/load.ts'
 import { labelFrom, resolveOptions } from '../../server-agent/options.ts'
 import { isProbeable, Prober } from '../../server-agent/prober.ts'
@@ -435,6 +436,24 @@ t.test('retries wait from an eighth of a second up to 8 seconds, never in step',
   t.equal(backoffMs(50, () => 0.999_999) > 7999, true)
 })
 
+t.test(
+  'a taken name is waited for until the lease of before has surely ended, other refusals are final',
+  async (t) => {
+    const taken = new AgentError('refused', 'taken', { status: 409 })
+    for (const [waitedMs, leaseSec, expected] of [
+      [30_000, undefined, false],
+      [30_001, undefined, true],
+      [31_000, 30, false],
+      [60_001, 30, true],
+      [599_000, 300, false],
+    ] as const) {
+      t.equal(isFinal(taken, waitedMs, leaseSec), expected, `${waitedMs} ms, a lease of ${leaseSec} s`)
+    }
+    t.ok(isFinal(new AgentError('refused', 'no', { status: 403 }), 0))
+    t.notOk(isFinal(new AgentError('unreachable', 'gone'), 1e9))
+  },
+)
+
 // ---- the agent ----
 
 async function openCore(t: Test): Promise<FakeCore> {
@@ -552,6 +571,48 @@ t.test('an agent that its core no longer knows registers again at once', async (
   t.ok(
     core.heard.some(({ bearer, path }) => path === '/v1/hosts/a' && bearer?.startsWith('own-')),
     'credential first',
+  )
+})
+
+t.test('who joined without a token joins so again when its credential is forgotten', async (t) => {
+  const core = await openCore(t)
+  core.isOpen = true
+  const stateDir = t.testdir()
+  const first = newAgent(t, core, { token: undefined, stateDir })
+  await first.start()
+  core.hosts.clear()
+  await until('it is back', () => core.hosts.has('a'))
+  await first.stop()
+  t.equal(core.hosts.size, 0, 'a goodbye, after which nobody remembers it')
+  const second = newAgent(t, core, { token: undefined, stateDir })
+  await second.start()
+  t.match(readFileSync(join(stateDir, 'a.json'), 'utf8'), core.hosts.get('a')!)
+})
+
+t.test('a member that is refused when its host registers again leaves the host its name', async (t) => {
+  const core = await openCore(t)
+  const agent = newAgent(t, core, { members: [{ service: 'mirror' }, { service: 'gone' }] })
+  await agent.start()
+  let unknown = 1
+  core.override = ({ path, method, body }, response) => {
+    const isRefused = method === 'PUT' && (body?.members !== undefined || path.includes('/gone/'))
+    const isUnknown = path === '/v1/heartbeats' && unknown-- > 0
+    if (!isRefused && !isUnknown) return false
+    response.writeHead(isRefused ? 404 : 200, { 'content-type': 'application/problem+json' })
+    const refusal = { ...problem(404, 'there is no service gone'), field: 'members.1' }
+    response.end(
+      JSON.stringify(isRefused ? refusal : { beats: [{ host: 'a', status: 'unknown', orders: [] }] }),
+    )
+    return true
+  }
+  const warned = once(agent, 'warning')
+  t.match(await warned, [/gone\/a: .*no service gone/])
+  const beats = core.beats.length
+  await until('it is heard again', () => core.beats.length > beats + 2)
+  const again = core.heard.slice(3)
+  t.notOk(
+    again.some(({ bearer }) => bearer === core.token),
+    'its own credential does',
   )
 })
 
@@ -762,6 +823,34 @@ function echoOrder(port: number) {
     ...{ prober: hex(fresh), key: hex(proberKey(hostKey, fresh)) },
   }
 }
+
+t.test('a member that left, or whose join had no answer, is no member once a core hears again', async (t) => {
+  const core = await openCore(t)
+  const agent = newAgent(t, core)
+  await agent.start()
+  await agent.join('game')
+  core.override = (_, response) => {
+    response.destroy()
+    return true
+  }
+  await t.rejects(agent.leave('game'), { code: 'unreachable' })
+  t.ok(core.members.has('game/a'))
+  core.override = () => false
+  await until('the core knows', () => !core.members.has('game/a'))
+  core.override = ({ method, path }, response) => {
+    if (method !== 'PUT' || !path.includes('/relay/')) return false
+    core.members.add('relay/a')
+    response.destroy()
+    return true
+  }
+  await t.rejects(agent.join('relay'), { code: 'unreachable' })
+  await until('it is none', () => !core.members.has('relay/a'))
+  core.override = () => false
+  await agent.join('relay')
+  const seen = core.beats.length
+  await until('it is heard', () => core.beats.length > seen + 2)
+  t.ok(core.members.has('relay/a'), 'and may join again')
+})
 
 t.test('orders are carried out and reported, and forbidden ones are not', async (t) => {
   const core = await openCore(t)
@@ -1013,19 +1102,24 @@ t.test('with --json each event is a line, and a second signal ends it at once', 
 t.test('wrong use is exit code 2 with what to do, a refusal is 1', async (t) => {
   t.testdir()
   const core = await openCore(t)
-  const at = ['--core', core.url, '--name', 'a', '--echo', '127.0.0.1:0']
+  // Each host has its own name: those who share a folder for credentials would find each other's.
+  const at = (name: string) => ['--core', core.url, '--name', name, '--echo', '127.0.0.1:0']
   const cases: readonly (readonly [readonly string[], number, RegExp])[] = [
     [[], 2, /--service: got nothing, expected the name of the service/],
     [['--service', 's'], 2, /--core: got nothing, expected the URL of a core/],
     [['--nonsense'], 2, /unknown option '--nonsense'.*--help/s],
-    [[...at, '--service', 's', '--port', '99999'], 2, /--port: got 99999, expected a number from 1 to 65535/],
+    [
+      [...at('a'), '--service', 's', '--port', '99999'],
+      2,
+      /--port: got 99999, expected a number from 1 to 65535/,
+    ],
     [['--core', 'http://192.0.2.1', '--service', 's'], 2, /--core: .*in the clear; `insecure`/],
     [
-      [...at, '--service', 's', '--token', 'wrong'],
+      [...at('b'), '--service', 's', '--token', 'wrong'],
       1,
       /can't join: .*nobody has this credential.*token create/s,
     ],
-    [[...at, '--service', 'nosuch', '--token', 'good-token'], 1, /no service nosuch.*service put/s],
+    [[...at('c'), '--service', 'nosuch', '--token', 'good-token'], 1, /no service nosuch.*service put/s],
     [['--help'], 0, /^$/],
   ]
   await Promise.all(

@@ -246,6 +246,17 @@ t.test('where nothing answers the sender gives up in time, and rests after three
   mute.close()
 })
 
+t.test('a sender that is closed while it opens its socket sends nothing', async (t) => {
+  const { echo, at } = await openHome()
+  const sender = new PulseSender('h1')
+  const beat = sender.beat(at, KEY, 160)
+  sender.close()
+  t.notOk(await beat)
+  t.notOk(await sender.beat(at, KEY, 160), 'nor later')
+  t.equal(echo.stats.received, 0)
+  await echo.close()
+})
+
 t.test('a guest has its own packets and the echo all others, each counted once', async (t) => {
   const { echo, pulses } = await openHome()
   const socket: Socket = createSocket('udp4')
