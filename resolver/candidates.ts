@@ -8,7 +8,7 @@
 // is live, weigh all, or a bounded part. Pure.
 
 import { crowdsOf, isOf } from './crowd.ts'
-import type { Policy } from './directory.ts'
+import { isIndexed } from './directory.ts'
 import { hashClient } from './hash.ts'
 import type { Locality } from './locate.ts'
 import { MARKS, type MemberIndex, type Spot, type Wanted } from './member-index.ts'
@@ -55,10 +55,6 @@ export function candidates(
     return { members: drawn, isAll: drawn.length < count || count === MAX_CANDIDATES }
   }
   return nearCandidates(asked, index, reach, wanted, rng)
-}
-
-function isIndexed(policy: Policy): boolean {
-  return policy === 'nearest' || policy === 'random'
 }
 
 function marksOf(ask: Ask): number {

@@ -19,6 +19,17 @@ export function isByDistance(policy: Policy): boolean {
   return policy === 'nearest' || policy === 'failover'
 }
 
+/**
+ * Members that a service may have under a policy by which each answer weighs them all: some ten ms of a core's time.
+ * nearest and random ask an index, and have no bound.
+ */
+export const MAX_WEIGHED = 10_000
+
+/** Whether answers by a policy find members without weighing all of them. */
+export function isIndexed(policy: Policy): boolean {
+  return policy === 'nearest' || policy === 'random'
+}
+
 /** What an answer stood on, best first: the ladder that locate goes down. */
 export type Basis = 'member' | 'measured' | 'coordinate' | 'geo' | 'none'
 

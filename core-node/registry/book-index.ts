@@ -18,6 +18,8 @@ interface Indexed {
 export class BookIndex {
   readonly #books: Indexed
   readonly #membersOf = new Grouping()
+  /** Service -> members, those that left included. */
+  readonly #sizes = new Map<string, number>()
   /** Network -> hosts that joined from there without a token. */
   readonly #openHosts = new Map<string, number>()
   /** Of services that limit it: network -> members in it. */
@@ -37,6 +39,11 @@ export class BookIndex {
 
   memberCount(host: string): number {
     return this.#membersOf.count(host)
+  }
+
+  /** Members of a service, those that left included. */
+  sizeOf(service: string): number {
+    return this.#sizes.get(service) ?? 0
   }
 
   /** Hosts that joined without a token from the /24 (/48) of an address. */
@@ -76,6 +83,8 @@ export class BookIndex {
     if (before?.host !== after?.host) {
       if (before) this.#membersOf.delete(before.host, key)
       if (after) this.#membersOf.add(after.host, key)
+      if (before) count(this.#sizes, before.service, -1)
+      if (after) count(this.#sizes, after.service, 1)
     } else if (before?.left === after?.left) return
     this.#countInCrowd(before, this.#hostOf(before), -1)
     this.#countInCrowd(after, this.#hostOf(after), 1)

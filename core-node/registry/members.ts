@@ -8,7 +8,9 @@ import {
   type Change,
   CORE_SERVICE,
   type Host,
+  isIndexed,
   isLabel,
+  MAX_WEIGHED,
   type Member,
   memberKey,
   type Service,
@@ -53,10 +55,20 @@ export function putMember(
   const host = hostOfMember(books, caller, service, name, request, by, changes)
   refuseTakenMember(books, before, host)
   refuseCrowd(books, service, name, host)
+  if (before === undefined) refuseTooMany(books, service)
   const member = memberFrom(service, name, host, request, before, caller)
   const same = before !== undefined && sameRecord(before, member)
   if (!same) changes.push({ kind: 'members', key: memberKey(serviceName, name), value: member })
   return { changes, result: member }
+}
+
+/** Where each answer weighs all members, one too many would hold up all other answers. */
+function refuseTooMany(books: Books, { name, policy }: Service): void {
+  if (isIndexed(policy) || books.index.sizeOf(name) < MAX_WEIGHED) return
+  throw new Problem(
+    'conflict',
+    `the service '${name}' has ${MAX_WEIGHED} members, the most under the policy ${policy}; nearest and random have no bound`,
+  )
 }
 
 /** The host that the request is about, if the caller may speak for it; for an administrator's member without agent, one is made. */

@@ -8,7 +8,9 @@ import {
   type AllDown,
   type Change,
   CORE_SERVICE,
+  isIndexed,
   isLabel,
+  MAX_WEIGHED,
   memberKey,
   POLICIES,
   type Policy,
@@ -120,6 +122,13 @@ export function putService(
     throw new Problem('forbidden', `the service '${CORE_SERVICE}' is built in`, 'name')
   const service = withinZones(serviceFrom(name, request), zones)
   refuseTakenNames(books, service)
+  if (!isIndexed(service.policy) && books.index.sizeOf(name) > MAX_WEIGHED) {
+    throw new Problem(
+      'conflict',
+      `the service '${name}' has ${books.index.sizeOf(name)} members: under the policy ${service.policy} ${MAX_WEIGHED} are the most`,
+      'policy',
+    )
+  }
   const before = books.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
   return {

@@ -26,8 +26,9 @@ import { putMember, removeMember, setDrained } from '../../core-node/registry/me
 import { heardChanges } from '../../core-node/registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from '../../core-node/registry/services.ts'
 import { createToken, revokeToken } from '../../core-node/registry/tokens.ts'
-import { emptyDirectory, type Host, type Token } from '../../resolver/directory.ts'
+import { emptyDirectory, type Host, MAX_WEIGHED, type Token } from '../../resolver/directory.ts'
 import type { EchoOrder, HostRequest, MemberRequest } from '../../server-agent/protocol/messages.ts'
+import { aMember, ofMember } from '../support/records.ts'
 
 type Assertions = Pick<typeof t, 'equal' | 'match' | 'fail'>
 
@@ -153,6 +154,25 @@ t.test('a service that makes no sense is refused with the field that was wrong',
     ],
   ]
   for (const [run, code, says, field] of table) refuses(t, run, code, says, field)
+  t.end()
+})
+
+t.test('a service whose answers weigh every member has a bound, others have none', (t) => {
+  const books = new World()
+  books.service('lot')
+  const most = Array.from({ length: MAX_WEIGHED }, (_, i) =>
+    ofMember(aMember(`m${i}`, { service: 'lot', host: 'h' })),
+  )
+  books.directory.publish(most)
+  books.host(admin, 'h')
+  const join = () => books.member(admin, 'lot', 'more', { host: 'h' })
+  books.service('lot', { policy: 'weighted' })
+  refuses(t, join, 'conflict', /10000 members, the most under the policy weighted/)
+  books.service('lot', { policy: 'random' })
+  // Another limit than this one: of members on one host.
+  books.host(admin, 'other')
+  books.member(admin, 'lot', 'more', { host: 'other' })
+  refuses(t, () => books.service('lot', { policy: 'hash' }), 'conflict', /has 10001 members/, 'policy')
   t.end()
 })
 
