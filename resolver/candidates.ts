@@ -7,12 +7,12 @@
 // but not among the nearest MAX_CANDIDATES is. The policies hash, weighted and failover, and a service of which nobody
 // is live, weigh all, or a bounded part. Pure.
 
+import type { Ask, Asked, Rng } from './ask.ts'
 import { crowdsOf, isOf } from './crowd.ts'
 import { isIndexed } from './directory.ts'
 import { hashClient } from './hash.ts'
 import type { Locality } from './locate.ts'
 import { MARKS, type MemberIndex, type Spot, type Wanted } from './member-index.ts'
-import type { Ask, Asked, Rng } from './select.ts'
 import type { ServingMember } from './serving.ts'
 import type { Tables } from './tables.ts'
 

@@ -6,8 +6,8 @@
 // out a network that is not his own. Picks stay in the order they came in. Pure.
 
 import { type Address, familyOf } from './address.ts'
+import type { Weighed } from './ask.ts'
 import type { Service } from './directory.ts'
-import type { Weighed } from './select.ts'
 import type { ServingMember } from './serving.ts'
 
 /** Of the places of a list, what the members of one network get while others are to be had. */

@@ -5,13 +5,14 @@
 // 2782, HTTPS and SVCB: RFC 9460, negatives: RFC 2308, ANY: RFC 8482, stale: RFC 8767 and 8914.
 
 import { type Address, type Family, familyOf, parseAddress, sameAddress } from './address.ts'
+import { ANY_ASK, type Ask, type Rng, type Weighed } from './ask.ts'
 import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
 import type { ServiceName, Zone } from './dns-name.ts'
 import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
 import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
 import { whyLines } from './explain.ts'
 import { locate } from './locate.ts'
-import { ANY_ASK, type Ask, answerCount, type Rng, type Selection, select, type Weighed } from './select.ts'
+import { answerCount, type Selection, select } from './select.ts'
 import type { ServingMember } from './serving.ts'
 import type { Tables } from './tables.ts'
 

@@ -4,9 +4,10 @@
 // story. Numbers that are not known are null here, since JSON has no NaN.
 
 import { formatAddress, formatPrefix, prefixOf } from './address.ts'
+import type { Weighed } from './ask.ts'
 import type { Basis, Coordinate, Evidence, Place, Policy } from './directory.ts'
 import type { Locality } from './locate.ts'
-import type { DropReason, Selection, Weighed } from './select.ts'
+import type { DropReason, Selection } from './select.ts'
 import type { MemberState, ServingService } from './serving.ts'
 import type { Tables } from './tables.ts'
 

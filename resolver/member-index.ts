@@ -6,12 +6,12 @@
 // Attributes that few have are lists of their holders; those that many have are marks that searches prune by.
 // Invariant: after put and remove it says what it would, were it made anew. Written by Tables alone; pure.
 
+import type { Rng } from './ask.ts'
 import { DIMENSIONS, sumOfMs } from './coordinate.ts'
 import type { Coordinate, Place, Predicate } from './directory.ts'
 import type { HostTable } from './host-table.ts'
 import { IdSet } from './id-set.ts'
 import { PointTree } from './point-tree.ts'
-import type { Rng } from './select.ts'
 import { hasAttributes, type ServingMember } from './serving.ts'
 import { grown, roomFor } from './typed-array.ts'
 

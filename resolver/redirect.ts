@@ -6,9 +6,10 @@
 // RFC 9110 section 15.4.3 (302), RFC 6249 (Link rel=duplicate: where else the same thing is).
 
 import { type Address, type Family, familyOf } from './address.ts'
+import { ANY_ASK, type Rng } from './ask.ts'
 import { type AllDown, type Basis, CORE_SERVICE } from './directory.ts'
 import { locate } from './locate.ts'
-import { ANY_ASK, type Rng, type Selection, select } from './select.ts'
+import { type Selection, select } from './select.ts'
 import type { ServingMember } from './serving.ts'
 import type { Tables } from './tables.ts'
 

@@ -4,17 +4,11 @@
 // Pure: what chance it needs is an argument, and only the policies random and weighted and `spread` use it;
 // the rest depends on the client's prefix alone, so that caches may keep answers for the scope it states.
 
-import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import type { Ask, Asked, Rng, Sort, Weighed } from './ask.ts'
 import { type Candidates, candidates } from './candidates.ts'
 import { crowdsOf, pickUncrowded } from './crowd.ts'
-import {
-  type AllDown,
-  type Basis,
-  isByDistance,
-  type Policy,
-  type Predicate,
-  type Service,
-} from './directory.ts'
+import { type AllDown, type Basis, isByDistance, type Policy, type Service } from './directory.ts'
 import { membershipOf } from './gateway.ts'
 import { hashClient, hashShare, hashText, rendezvousScore } from './hash.ts'
 import { type Locality, predict } from './locate.ts'
@@ -26,7 +20,7 @@ import {
   type ServingMember,
   type ServingService,
 } from './serving.ts'
-import { type Sort, spread } from './spread.ts'
+import { spread } from './spread.ts'
 import type { Tables } from './tables.ts'
 
 /** Why a member was passed over. */
@@ -45,63 +39,6 @@ export type DropReason =
   | 'full' // sheds this client prefix
   | 'crowded' // fit, but others of its network (/16 or /32) have that network's share of the list
   | 'farther' // fit, but others are better and the limit was reached
-
-export interface Ask {
-  readonly family: Family | null
-  /** What a pick must have to be of use. */
-  readonly want: 'address' | 'port' | 'url'
-  /** At most so many picks, 0..1000. */
-  readonly limit: number
-  /** On top of the service's own predicate. */
-  readonly where: Predicate
-  readonly exclude: ReadonlySet<string>
-  /** Rows of hosts that are the asker, or that it can't be told from: never picked. */
-  readonly selves: ReadonlySet<number>
-  /** A ring of distances; 0 and Infinity: no ring. */
-  readonly minMs: number
-  readonly maxMs: number
-  readonly reachableOnly: boolean
-  /** Only gateways to this service: members whose host is live in it as well. null: any. */
-  readonly alsoIn: ServingService | null
-  /** At most this share (0 < share <= 1) of the limit, and at least one, from one network while others are to be had; 1: any. */
-  readonly networkShare: number
-  /**
-   * With the policy nearest: in this order, equals by chance, so that many who ask from one place don't all get
-   * the same. null: by distance, equals by the client's prefix, so that a client that asks again gets the same.
-   */
-  readonly spread: Sort | null
-  /** Instead of the service's own. */
-  readonly policy: Policy | null
-  readonly tieMs: number | null
-}
-
-/** Asks for any address, with no wish of its own: spread it and change what differs. */
-export const ANY_ASK: Ask = {
-  family: null,
-  want: 'address',
-  limit: 16,
-  where: {},
-  exclude: new Set(),
-  selves: new Set(),
-  minMs: 0,
-  maxMs: Number.POSITIVE_INFINITY,
-  reachableOnly: false,
-  alsoIn: null,
-  networkShare: 1,
-  spread: null,
-  policy: null,
-  tieMs: null,
-}
-
-export interface Weighed {
-  readonly member: ServingMember
-  /** Predicted RTT; NaN where nothing is known. */
-  readonly ms: number
-  readonly basis: Basis
-  readonly errorMs: number
-  /** What the order goes by: ms plus the cost of load. */
-  readonly cost: number
-}
 
 interface Dropped extends Weighed {
   readonly reason: DropReason
@@ -122,9 +59,6 @@ export interface Selection {
   /** Members of a large service that were not weighed: by the index they can't be chosen (see candidates.ts). */
   readonly unweighed: number
 }
-
-/** Numbers in [0, 1), from whoever calls. */
-export type Rng = () => number
 
 /** An answer that names members known to be down must be asked again soon, seconds. */
 const STALE_TTL_SEC = 5
@@ -169,15 +103,6 @@ export function select(
 
 function withTies(serving: ServingService, tieMs: number | null): ServingService {
   return tieMs === null ? serving : { ...serving, service: { ...serving.service, tieMs } }
-}
-
-/** What is asked, by whom, of what. */
-export interface Asked {
-  readonly tables: Tables
-  readonly serving: ServingService
-  readonly locality: Locality
-  readonly ask: Ask
-  readonly policy: Policy
 }
 
 function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Selection {

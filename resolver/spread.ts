@@ -5,13 +5,9 @@
 // behind one NAT are one client prefix, so what hashing prefixes does for DNS would send them all the same way.
 // Invariant: nobody who is full comes before one who is not. Pure: chance is an argument.
 
+import type { Rng, Sort, Weighed } from './ask.ts'
 import type { Service } from './directory.ts'
 import { sortBy, weightedKey } from './ranking.ts'
-import type { Rng, Weighed } from './select.ts'
-
-/** What members are ordered by: how near they are, how much they carry, or both. */
-export type Sort = 'latency' | 'load' | 'both'
-export const SORTS: readonly Sort[] = ['latency', 'load', 'both']
 
 /** Relative load of a member that tells none: neither favoured for its silence nor shunned. */
 const UNTOLD_LOAD = 0.5

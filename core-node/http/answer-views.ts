@@ -13,8 +13,9 @@ import {
   prefixOf,
   sameAddress,
 } from '../../resolver/address.ts'
+import type { Weighed } from '../../resolver/ask.ts'
 import { membershipOf } from '../../resolver/gateway.ts'
-import type { Selection, Weighed } from '../../resolver/select.ts'
+import type { Selection } from '../../resolver/select.ts'
 import type { ServingMember, ServingService } from '../../resolver/serving.ts'
 import type { HttpContext } from './context.ts'
 import type { Question } from './question.ts'

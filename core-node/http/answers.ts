@@ -5,9 +5,8 @@
 // Chance settles ties where many ask at once and each once (bootstrap), or where what counts changes by the
 // minute (load); whoever asks again and again to keep its links gets the same again.
 
+import { ANY_ASK, type Ask, type Sort } from '../../resolver/ask.ts'
 import { gatewayCandidates } from '../../resolver/gateway.ts'
-import { ANY_ASK, type Ask } from '../../resolver/select.ts'
-import type { Sort } from '../../resolver/spread.ts'
 import { viewBootstrap, viewGateways, viewMembers } from './answer-views.ts'
 import { chooseBy, chooseLive, questionRoute } from './asking.ts'
 import type { Api, HttpContext } from './context.ts'

@@ -6,8 +6,9 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static, TSchema } from 'typebox'
+import { ANY_ASK, type Ask } from '../../resolver/ask.ts'
 import { NETWORK_SHARE } from '../../resolver/crowd.ts'
-import { ANY_ASK, type Ask, type Selection, select } from '../../resolver/select.ts'
+import { type Selection, select } from '../../resolver/select.ts'
 import type { Api, HttpContext } from './context.ts'
 import { openToPages, type Question, readQuestion } from './question.ts'
 import { AnyServiceParams, problems } from './schemas.ts'

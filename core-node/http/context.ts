@@ -13,7 +13,7 @@ import type {
   RawServerDefault,
 } from 'fastify'
 import { isInAny, isLoopback } from '../../resolver/address.ts'
-import type { Rng } from '../../resolver/select.ts'
+import type { Rng } from '../../resolver/ask.ts'
 import type { Core } from '../core.ts'
 import type { Log } from '../ledger.ts'
 import type { Metrics } from '../metrics.ts'

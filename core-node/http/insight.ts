@@ -3,9 +3,10 @@
 // Invariant: the story is of the same locate and select that answer; nothing is decided anew for it, and
 // being looked at is no demand. One's own locality is open to anyone; all else needs leave to see inside.
 
+import { ANY_ASK } from '../../resolver/ask.ts'
 import { explain, explainLocality } from '../../resolver/explain.ts'
 import { locate } from '../../resolver/locate.ts'
-import { ANY_ASK, select } from '../../resolver/select.ts'
+import { select } from '../../resolver/select.ts'
 import { listShare } from './asking.ts'
 import { type Api, type HttpContext, requireInside } from './context.ts'
 import { findService, openToPages, readClient } from './question.ts'

@@ -6,9 +6,9 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { ADDRESS_BITS, type Address, type Family, parseAddress, sameAddress } from '../../resolver/address.ts'
+import { ANY_ASK, type Ask } from '../../resolver/ask.ts'
 import type { Predicate } from '../../resolver/directory.ts'
 import { type Locality, locate } from '../../resolver/locate.ts'
-import { ANY_ASK, type Ask } from '../../resolver/select.ts'
 import type { ServingService } from '../../resolver/serving.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { Problem } from '../problem.ts'

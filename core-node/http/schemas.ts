@@ -4,9 +4,9 @@
 // unknown are null. Units are in the names. What agents send stands in server-agent/protocol/messages.ts.
 
 import { type Static, type TSchema, Type } from 'typebox'
+import { SORTS, type Sort } from '../../resolver/ask.ts'
 import type { AllDown as AllDownMode, Basis as BasisName } from '../../resolver/directory.ts'
 import type { LocalityStory, Story } from '../../resolver/explain.ts'
-import { SORTS, type Sort } from '../../resolver/spread.ts'
 import { LABEL_PATTERN, ProblemDocument } from '../../server-agent/protocol/messages.ts'
 import type { CoreStatus } from '../core.ts'
 import { Problem, type ProblemCode } from '../problem.ts'

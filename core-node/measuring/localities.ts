@@ -13,9 +13,10 @@ import {
   parsePrefix,
   prefixOf,
 } from '../../resolver/address.ts'
+import { ANY_ASK } from '../../resolver/ask.ts'
 import { type Change, type Evidence, isByDistance, type LocalityRecord } from '../../resolver/directory.ts'
 import { locate, trustOf } from '../../resolver/locate.ts'
-import { ANY_ASK, select } from '../../resolver/select.ts'
+import { select } from '../../resolver/select.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 

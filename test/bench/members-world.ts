@@ -5,9 +5,9 @@
 // host and a member of one service, in one of eight regions, one in a hundred a relay.
 
 import { observe, startCoordinate } from '../../core-node/measuring/coordinates.ts'
+import type { Rng } from '../../resolver/ask.ts'
 import type { Change, Coordinate } from '../../resolver/directory.ts'
 import { fibreFloorMs, greatCircleKm } from '../../resolver/geo.ts'
-import type { Rng } from '../../resolver/select.ts'
 import { aHost, aMember, aService, ofHost, ofMember, ofService } from '../support/records.ts'
 import { type Matrix, readMatrix } from './accuracy-matrix.ts'
 

@@ -27,10 +27,11 @@ import {
   parseAddress,
   parsePrefix,
 } from '../../resolver/address.ts'
+import { ANY_ASK } from '../../resolver/ask.ts'
 import { distanceMs, isSaneCoordinate, rawDistanceMs } from '../../resolver/coordinate.ts'
 import type { Change, Coordinate, Host, LocalityRecord } from '../../resolver/directory.ts'
 import { locate } from '../../resolver/locate.ts'
-import { ANY_ASK, select } from '../../resolver/select.ts'
+import { select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
 import * as records from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'

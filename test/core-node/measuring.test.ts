@@ -10,6 +10,7 @@ import { Localities, settleIncumbents } from '../../core-node/measuring/localiti
 import { HostMesh, MAX_MESH_PEERS } from '../../core-node/measuring/mesh.ts'
 import { ProbePlanner, type ProbeRules } from '../../core-node/measuring/planner.ts'
 import { type Address, formatPrefix, parseAddress, parsePrefix } from '../../resolver/address.ts'
+import { ANY_ASK } from '../../resolver/ask.ts'
 import { believe } from '../../resolver/belief.ts'
 import type {
   Change,
@@ -23,7 +24,7 @@ import type {
 import { locate } from '../../resolver/locate.ts'
 import { type PlaceEntry, placeChanges } from '../../resolver/place-page.ts'
 import { poolNetwork } from '../../resolver/relatives.ts'
-import { ANY_ASK, select } from '../../resolver/select.ts'
+import { select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { host, locality, member, service } from '../support/records.ts'
 

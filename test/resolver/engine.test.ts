@@ -2,6 +2,7 @@
 
 import t from 'tap'
 import { type Address, formatAddress, parseAddress, parsePrefix, prefixOf } from '../../resolver/address.ts'
+import { ANY_ASK, type Ask } from '../../resolver/ask.ts'
 import {
   applyChanges,
   type Change,
@@ -23,7 +24,7 @@ import { correctMap } from '../../resolver/map-correction.ts'
 import { Panel } from '../../resolver/panel.ts'
 import { placeChanges } from '../../resolver/place-page.ts'
 import { placeBySightings } from '../../resolver/placement.ts'
-import { ANY_ASK, type Ask, answerCount, type Selection, select } from '../../resolver/select.ts'
+import { answerCount, type Selection, select } from '../../resolver/select.ts'
 import { isProofEnough, memberState, nextShedShare } from '../../resolver/serving.ts'
 import { Tables } from '../../resolver/tables.ts'
 import * as records from '../support/records.ts'

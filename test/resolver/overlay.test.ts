@@ -3,10 +3,11 @@
 
 import t from 'tap'
 import { parseAddress } from '../../resolver/address.ts'
+import { ANY_ASK, type Ask } from '../../resolver/ask.ts'
 import type { Change, Coordinate, Host, Member, Service } from '../../resolver/directory.ts'
 import { gatewayCandidates } from '../../resolver/gateway.ts'
 import { locate } from '../../resolver/locate.ts'
-import { ANY_ASK, type Ask, type Selection, select } from '../../resolver/select.ts'
+import { type Selection, select } from '../../resolver/select.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { aHost, aMember, aService, ofHost, ofLocality, ofMember, ofService } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
