@@ -467,7 +467,7 @@ export class Core {
     }
   }
 
-  /** Whether clients should be sent here, and what works only in part. At once, where status() looks at every member. */
+  /** Whether clients should be sent here, and what works only in part. At once, where status() counts all that there is. */
   readiness(): Pick<CoreStatus, 'ready' | 'degraded'> {
     const degraded = [this.#ledger.trouble, this.#liveness.suspicion].filter((reason) => reason !== null)
     if (this.#draining) degraded.push('this core is shutting down')
@@ -475,10 +475,7 @@ export class Core {
   }
 
   status(): CoreStatus {
-    let live = 0
-    for (const { service, name } of this.directory.members.values()) {
-      if (this.tables.member(service, name)?.state === 'live') live++
-    }
+    const { live } = this.tables
     return {
       name: this.name,
       version: VERSION,

@@ -136,7 +136,8 @@ function beyondCrowds(
   }
 }
 
-function isRing({ minMs, maxMs }: Ask): boolean {
+/** Whether only members within some distances are asked for. */
+export function isRing({ minMs, maxMs }: Ask): boolean {
   return minMs > 0 || maxMs < Number.POSITIVE_INFINITY
 }
 

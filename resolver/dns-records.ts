@@ -263,16 +263,16 @@ export function answerMember(
   if (member.state === 'live' || member.state === 'drained') {
     return { ...answer, answers: addressRecords(owner, serving.service.ttlSec, addresses) }
   }
-  if (isSurelyUp(serving)) return none
+  if (isSurelyUp(sources.tables, serving)) return none
   const selection = choose(sources, name, client, { ...ANY_ASK, limit: LISTED_MEMBERS })
   if (!selection.allDown || !selection.picks.some((pick) => pick.member === member)) return none
   const answers = addressRecords(owner, selection.ttlSec, addresses)
   return { ...answer, answers, extendedError: STALE, allDown: selection.allDown.mode }
 }
 
-/** Whether someone of a service can be chosen, as the first live member tells: no look at all of them for each name that is dead. */
-function isSurelyUp({ service, members }: ServiceName['serving']): boolean {
-  return Object.keys(service.where).length === 0 && members.some(({ state }) => state === 'live')
+/** Whether someone of a service can be chosen: no look at all of its members for each name that is dead. */
+function isSurelyUp(tables: Tables, { service }: ServiceName['serving']): boolean {
+  return Object.keys(service.where).length === 0 && tables.liveMembers(service.name) > 0
 }
 
 /** _why.SERVICE.ZONE TXT: one line a string's record, never cached. */

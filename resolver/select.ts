@@ -6,7 +6,7 @@
 
 import { type Address, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
 import type { Ask, Asked, Rng, Sort, Weighed } from './ask.ts'
-import { type Candidates, candidates } from './candidates.ts'
+import { type Candidates, candidates, isRing } from './candidates.ts'
 import { crowdsOf, pickUncrowded } from './crowd.ts'
 import { type AllDown, type Basis, isByDistance, type Policy, type Service } from './directory.ts'
 import { membershipOf } from './gateway.ts'
@@ -109,19 +109,19 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
   const { tables, serving, locality, ask, policy } = asked
   const { service } = serving
   const weigh = weigher(tables, locality)
-  const isRing = ask.minMs > 0 || ask.maxMs < Number.POSITIVE_INFINITY
-  const needsMs = isRing || isByDistance(policy)
+  const inRing = isRing(ask)
+  const needsMs = inRing || isByDistance(policy)
 
   const fit: Weighed[] = []
   const dropped: Dropped[] = []
   let live = serving.index?.offered ?? 0
-  let dependsOnAsker = isRing
+  let dependsOnAsker = inRing
   for (const member of members) {
     const weighed = needsMs ? weigh(member) : unweighed(member)
     const unfit = unfitness(tables, service, ask, member)
     if (serving.index === null && member.isOffered) live++
     if (unfit === 'self') dependsOnAsker = true
-    const reason = unfit ?? (isRing ? outOfRing(ask, weighed.ms) : null)
+    const reason = unfit ?? (inRing ? outOfRing(ask, weighed.ms) : null)
     if (reason) dropped.push({ ...weighed, reason })
     else fit.push(weighed)
   }

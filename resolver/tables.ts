@@ -64,6 +64,8 @@ interface ServiceSlot {
   serving: ServingService | null
   readonly members: ServingMember[]
   readonly indexOf: Map<string, number>
+  /** How many of the members are live. */
+  live: number
   index: MemberIndex | null
 }
 
@@ -152,6 +154,18 @@ export class Tables {
     return index === undefined ? null : slot!.members[index]!
   }
 
+  /** How many members of all services are live. */
+  get live(): number {
+    let live = 0
+    for (const slot of this.#services.values()) live += slot.live
+    return live
+  }
+
+  /** How many members of a service are live, whatever it asks of them. */
+  liveMembers(service: string): number {
+    return this.#services.get(service)?.live ?? 0
+  }
+
   /** Members of a service on a host, by its row. */
   membersOn(row: number, service: string): ServingMember[] {
     const prefix = memberKey(service, '')
@@ -220,7 +234,7 @@ export class Tables {
   #slot(name: string): ServiceSlot {
     let slot = this.#services.get(name)
     if (!slot) {
-      slot = { service: null, serving: null, members: [], indexOf: new Map(), index: null }
+      slot = { service: null, serving: null, members: [], indexOf: new Map(), live: 0, index: null }
       this.#services.set(name, slot)
     }
     return slot
@@ -266,6 +280,7 @@ export class Tables {
     const share = shedShare ?? slot.members[index]!.shedShare
     slot.indexOf.set(member.name, index)
     const serving = compileMember(member, slot.service, this.hosts.recordOf(row), row, share)
+    slot.live += countLive(serving) - countLive(slot.members[index])
     slot.members[index] = serving
     slot.index?.put(index, serving)
     if (slot.index === null && slot.members.length >= INDEX_FROM) this.#setIndex(slot, true)
@@ -287,6 +302,7 @@ export class Tables {
   #removeServing(member: Member): void {
     const slot = this.#slot(member.service)
     const index = slot.indexOf.get(member.name)!
+    slot.live -= countLive(slot.members[index])
     const last = slot.members.pop()!
     slot.indexOf.delete(member.name)
     slot.index?.remove(slot.members.length)
@@ -393,6 +409,10 @@ function isWellMeasured({ evidence }: LocalityRecord): boolean {
   let own = 0
   for (const { count, kind } of evidence) if (count > 0 && kind !== 'client') own++
   return own >= PANEL_EVIDENCE
+}
+
+function countLive(member: ServingMember | undefined): number {
+  return member?.state === 'live' ? 1 : 0
 }
 
 /** Whether members come out alike for two records of a service: what compileMember reads of it. */

@@ -10,7 +10,6 @@ import type { HostView, MemberView, ServiceReply, TokenView } from './schemas.ts
 export function viewService(core: Core, service: Service): ServiceReply {
   const { ttlSec, allDown, name, policy, where, aliases, ...rest } = service
   const members = core.tables.service(name)?.members ?? []
-  const live = members.filter(({ state }) => state === 'live').length
   return {
     ...rest,
     name,
@@ -22,7 +21,7 @@ export function viewService(core: Core, service: Service): ServiceReply {
     allDown: allDown.mode,
     ...(allDown.mode === 'fallback' ? { fallbackAddresses: [...allDown.addresses] } : {}),
     ...(allDown.mode === 'fallback' && allDown.url !== null ? { fallbackUrl: allDown.url } : {}),
-    members: { live, total: members.length },
+    members: { live: core.tables.liveMembers(name), total: members.length },
   }
 }
 

@@ -269,6 +269,8 @@ t.test('an index follows who joins, moves, drains, falls silent, changes and lea
   t.ok(hits >= 0.98 * wanted, `${hits} of ${wanted}`)
   const { index, members } = tables.service(SERVICE)!
   t.equal(index!.offered, members.filter(({ isOffered }) => isOffered).length)
+  const live = members.filter(({ state }) => state === 'live').length
+  t.same([tables.liveMembers(SERVICE), tables.live, tables.liveMembers('other')], [live, live, 0])
 })
 
 t.test('a service that shrinks gives its index up, and one that grows gets it', async (t) => {
