@@ -1,6 +1,7 @@
 // The core as a whole, without its doors: what it remembers, whom it believes, and what it goes on
 // doing when its store does not.
 
+import { createSocket } from 'node:dgram'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -279,6 +280,32 @@ t.test('an address is proven by the echo behind it, and served only then', async
   t.equal(state(fixture, 'a'), 'live')
   await echo.close()
   await fixture.close()
+})
+
+t.test('an address is proven though its echo takes longer than half of the time there is', async (t) => {
+  const { core, close } = await openCoreFixture()
+  await core.putService(ADMIN, 'mirror', {})
+  const { secret } = await core.createToken(ADMIN, { services: ['mirror'] })
+  let key: Uint8Array | null = null
+  const echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => key })
+  // Far away: what the core sends takes 450 ms.
+  const far = createSocket('udp4')
+  const onTheirWay: NodeJS.Timeout[] = []
+  let corePort = 0
+  far.on('message', (packet, from) => {
+    if (from.port === echo.port) return far.send(packet, corePort, '127.0.0.1')
+    corePort = from.port
+    onTheirWay.push(setTimeout(() => far.send(packet, echo.port, '127.0.0.1'), 450))
+  })
+  await new Promise<void>((resolve) => far.bind(0, '127.0.0.1', resolve))
+  const request = { addresses: ['127.0.0.1'], echo: { port: far.address().port } }
+  const reply = await core.putHost(core.authenticate(secret), 'a', request, HERE)
+  key = Buffer.from(reply.echoKey, 'hex')
+  t.match(await core.putMember(core.authenticate(reply.credential!), 'mirror', 'a', {}, HERE), {
+    state: 'live',
+  })
+  for (const packet of onTheirWay) clearTimeout(packet)
+  await Promise.all([new Promise<void>((resolve) => far.close(() => resolve())), echo.close(), close()])
 })
 
 t.test('a host that is not heard but whose echo answers is kept at first', async (t) => {

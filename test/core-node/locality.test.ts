@@ -981,7 +981,13 @@ t.test(
     const at = (n: number) => `10.${n >> 8}.${n & 255}.1`
     const coordinate = { vec: Array<number>(8).fill(1), heightMs: 1, adjustmentMs: 0, error: 0.2 }
     const settled = Array.from({ length: count }, (_, n) =>
-      aHost(`h${n}`, { addresses: [at(n)], echo: { address: at(n), port: 7 }, home: 'c1', coordinate }),
+      aHost(`h${n}`, {
+        addresses: [at(n)],
+        echo: { address: at(n), port: 7 },
+        home: 'c1',
+        // One in four knows better than the others where it is.
+        coordinate: n % 4 === 0 ? { ...coordinate, error: 0.1 } : coordinate,
+      }),
     )
     tables.apply(settled.map(records.ofHost))
     for (const host of settled) planner.follow(host.name, host, 0)
@@ -1012,6 +1018,8 @@ t.test(
     t.equal(new Set(own).size, 16, 'different ones')
     const vantages = new Set(tables.hosts.vantages().map((row) => tables.hostName(row)))
     t.ok(own.filter((name) => vantages.has(name)).length >= 8, 'half of them vantages')
+    const sure = own.filter((name) => Number(name.slice(1)) % 4 === 0)
+    t.ok(sure.length >= 14, `${sure.length} of them sure of where they are`)
     t.ok(early.every(({ from }) => from !== 'staying'))
 
     const rounds = new Map<string, number>()
