@@ -12,6 +12,7 @@ export function openMemory(kept: Directory = emptyDirectory()): Store {
     if (!open) throw new StoreError('closed', 'This store was closed.')
   }
   return {
+    cluster: null,
     async load() {
       checkOpen()
       return copyOf(kept)

@@ -83,6 +83,7 @@ interface Statements {
 }
 
 class SqliteStore implements Store {
+  readonly cluster = null
   readonly #path: string
   readonly #inode: number
   readonly #database: Database

@@ -16,6 +16,38 @@ export interface Store {
   commit(changes: readonly Change[]): Promise<void>
   /** Ends it; a commit after that throws StoreError `closed`. Idempotent. */
   close(): Promise<void>
+  /** Other cores that keep their directory in the same store; null: it is this process's alone. */
+  readonly cluster: Cluster | null
+}
+
+/**
+ * What a store that several cores share promises beyond Store:
+ * - there is one order of all commits, and everybody is told of them in it;
+ * - commit is refused with `conflict`, whole, where it changes a record that another core changed since this one was
+ *   told of it: its decision stood on what is no more. Once it was told (`caughtUp`), deciding anew will do;
+ * - a core whose lease ended is told of to all others, whatever became of it.
+ */
+export interface Cluster {
+  /**
+   * Tells, from the state that load() gave on, of each commit of another core: whole, in order, each once. Call it
+   * once, after load. Told nothing more after close.
+   */
+  follow(listener: ClusterListener): void
+  /** Resolves when everything that was committed by anybody before this call has been told. Throws StoreError `unavailable`. */
+  caughtUp(): Promise<void>
+  /** Holds a lease under this core's name until it is released or the store closed; held anew when it was lost. */
+  announce(core: string): Promise<void>
+  /** Gives the lease back: the others are told at once. */
+  release(): Promise<void>
+}
+
+export interface ClusterListener {
+  /** One commit of another core. `revision` grows with every commit of anybody. */
+  onCommit(changes: readonly Change[], revision: number): void
+  /** The names of all cores that hold a lease now. */
+  onCores(names: readonly string[]): void
+  /** Why what is told may be behind, or commits fail; null: all is well again, and everything missed was told. */
+  onTrouble(reason: string | null): void
 }
 
 /**
@@ -23,6 +55,7 @@ export interface Store {
  * - `corrupt`: what is kept can't be read.
  * - `edited-migration`, `newer-database`, `failed-migration`: program and data don't fit together.
  * - `unavailable`: not possible now (disk full, no permission, locked); the same commit may do later.
+ * - `conflict`: another core changed a record first: decide anew (only of a shared store).
  * - `closed`: it was closed by this process.
  */
 export type StoreErrorCode =
@@ -32,6 +65,7 @@ export type StoreErrorCode =
   | 'newer-database'
   | 'failed-migration'
   | 'unavailable'
+  | 'conflict'
   | 'closed'
 
 /** Why a store can't do what was asked. `message` is for the operator: it names the file and what to do. */
