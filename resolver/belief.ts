@@ -71,7 +71,7 @@ export function believe(
 ): Belief {
   const { hosts } = tables
   const honest = sightings.filter(({ row }) => hosts.isWitness(row))
-  const mapMs = place === null ? null : hosts.predictFrom(place)
+  const mapMs = place === null ? null : (row: number) => hosts.mapMs(place, row)
   const mapWeight = mapMs === null ? 0 : weighMap(honest, mapMs)
   const correctedMs = mapMs === null ? null : correctMap(hosts, honest, mapMs)
   const alike = findAlike(tables, honest, self, (row) => mapMs?.(row) ?? Number.NaN, mapWeight)

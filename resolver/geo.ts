@@ -68,7 +68,8 @@ const TO_HUB_DETOUR = 1.1
 const SHUN_HUBS_DETOUR = 2
 const BETWEEN_HUBS_KM = HUBS.map((a) => HUBS.map((b) => greatCircleKm(a, b)))
 
-type Spot = { readonly lat: number; readonly lon: number }
+/** Degrees. */
+export type Spot = { readonly lat: number; readonly lon: number }
 
 /** The way from a place to each hub, km. */
 export function routeTable(place: Spot): Float64Array {

@@ -9,7 +9,7 @@ import { type Address, formatAddress, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR, positiveMs } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { hashText } from './hash.ts'
-import { MapModel } from './map-model.ts'
+import { cellAt, MapModel } from './map-model.ts'
 import { Panel } from './panel.ts'
 import { PrefixTable } from './prefix-table.ts'
 
@@ -278,16 +278,30 @@ export class HostTable {
   }
 
   /** What the map says of the RTT from a place to a host by row, ms; NaN: the host has no place. */
-  predictFrom(place: Place): (row: number) => number {
-    return this.#map.predictFrom(this, place)
+  mapMs({ lat, lon }: Place, row: number): number {
+    return this.#map.rttMs(this, cellAt(lat, lon), row)
+  }
+
+  /** The same from a cell of the map (see cellAt) to the vantages, by their indexes, which hold until `mapDrawn` grows. */
+  mapMsFrom(cell: number): Float32Array {
+    return this.#map.vantageMs(this, cell)
+  }
+
+  get mapDrawn(): number {
+    return this.#map.drawn
+  }
+
+  /** -1: not a vantage with a place. */
+  vantageIndex(row: number): number {
+    return this.#map.vantageIndex(row)
   }
 
   /**
    * Where in the space a client at a place is taken to be, by what the map says of its RTTs to the vantages nearest to
    * it and some others; null: too few of them are in the space and on the map.
    */
-  coordinateAt(place: Place): Coordinate | null {
-    return this.#map.coordinateAt(this, place)
+  coordinateAt({ lat, lon }: Place): Coordinate | null {
+    return this.#map.coordinateAt(this, cellAt(lat, lon))
   }
 
   // Writing.

@@ -174,7 +174,7 @@ function predictUnmeasured(
     if (ms >= 0) return { ms, basis: 'coordinate', errorMs }
   }
   if (!place) return UNKNOWN
-  const ms = tables.hosts.predictFrom(place)(hostRow)
+  const ms = tables.hosts.mapMs(place, hostRow)
   return Number.isNaN(ms) ? UNKNOWN : { ms, basis: 'geo', errorMs: geoErrorMs(place, ms) }
 }
 

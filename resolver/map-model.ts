@@ -6,7 +6,15 @@
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
 import type { Coordinate, Place } from './directory.ts'
-import { fibreFloorMs, greatCircleKm, routeRttMs, routeTable, routeToKm, routeViaKm } from './geo.ts'
+import {
+  fibreFloorMs,
+  greatCircleKm,
+  routeRttMs,
+  routeTable,
+  routeToKm,
+  routeViaKm,
+  type Spot,
+} from './geo.ts'
 import type { HostTable } from './host-table.ts'
 import { placeBySightings } from './placement.ts'
 
@@ -21,8 +29,39 @@ const EFFECT_SHARE = 1.3
 const PLACED_BY_NEAR = 12
 const PLACED_BY_FAR = 12
 const PLACED_BY_LEAST = 3
-/** Places remembered between changes: a map database knows some 100,000 cities, few of them ask. */
-const MEMO_SIZE = 20_000
+/** A cell's edge, degrees: 28 km at the equator, 0.4 ms of a round trip. */
+const CELL_DEGREES = 0.25
+const CELLS_AROUND = 360 / CELL_DEGREES
+const CELLS_UP = 180 / CELL_DEGREES
+/** What is remembered of cells between changes, bytes. The maps of the Internet know places in some 26,000 of them. */
+const MEMO_BYTES = 64 << 20
+const MOST_REMEMBERED = 40_000
+
+/** The number of the cell that a place lies in. Allocates nothing. */
+export function cellAt(lat: number, lon: number): number {
+  const up = Math.min(CELLS_UP - 1, Math.max(0, Math.floor((lat + 90) / CELL_DEGREES)))
+  const around = Math.floor((lon + 180) / CELL_DEGREES)
+  return up * CELLS_AROUND + (((around % CELLS_AROUND) + CELLS_AROUND) % CELLS_AROUND)
+}
+
+/** The middle of a cell. */
+function middleOf(cell: number): Spot {
+  return {
+    lat: (Math.floor(cell / CELLS_AROUND) + 0.5) * CELL_DEGREES - 90,
+    lon: ((cell % CELLS_AROUND) + 0.5) * CELL_DEGREES - 180,
+  }
+}
+
+/** What is known of one cell. */
+interface Cell {
+  readonly middle: Spot
+  /** The way from it to each hub, km. */
+  readonly via: Float64Array
+  /** By index of the vantages: the RTT, ms. */
+  readonly vantageMs: Float32Array
+  /** undefined: not asked for yet. */
+  coordinate: Coordinate | null | undefined
+}
 
 export class MapModel {
   #mapSerial = -1
@@ -39,39 +78,75 @@ export class MapModel {
   #residual: Float64Array[] = []
   /** Each host's own detour, as a logarithm. */
   #effect = new Float64Array(0)
-  readonly #memo = new Map<string, (row: number) => number>()
-  readonly #coordinates = new Map<string, Coordinate | null>()
+  /** By number: where in #cells a cell is, plus one; 0: it is not remembered. */
+  readonly #memo = new Uint16Array(CELLS_AROUND * CELLS_UP)
+  readonly #cells: Cell[] = []
+  #remembered: number[] = []
+  #drawn = 0
 
-  /** The RTT from a place to a host by row, ms; NaN: the host has no place. */
-  predictFrom(hosts: HostTable, place: Place): (row: number) => number {
-    this.#refresh(hosts)
-    const key = keyOf(place)
-    let predicted = this.#memo.get(key)
-    if (!predicted) {
-      if (this.#memo.size >= MEMO_SIZE) this.#memo.clear()
-      predicted = this.#predict(hosts, place)
-      this.#memo.set(key, predicted)
-    }
-    return predicted
+  /** The RTT from a cell to a host by row, ms; NaN: the host has no place. */
+  rttMs(hosts: HostTable, cell: number, row: number): number {
+    return this.#rttMs(hosts, this.#cell(hosts, cell), row)
   }
 
-  /** Where in the space a client at a place is taken to be; null: too few vantages have both a coordinate and a place. */
-  coordinateAt(hosts: HostTable, place: Place): Coordinate | null {
-    const msTo = this.predictFrom(hosts, place)
-    const key = keyOf(place)
-    let coordinate = this.#coordinates.get(key)
-    if (coordinate === undefined) {
-      if (this.#coordinates.size >= MEMO_SIZE) this.#coordinates.clear()
-      coordinate = this.#place(hosts, msTo)
-      this.#coordinates.set(key, coordinate)
-    }
-    return coordinate
+  /** The RTTs from a cell to the vantages, ms, by their indexes as of `drawn`. */
+  vantageMs(hosts: HostTable, cell: number): Float32Array {
+    return this.#cell(hosts, cell).vantageMs
+  }
+
+  /** How often the map was drawn; then vantages have other indexes. */
+  get drawn(): number {
+    return this.#drawn
+  }
+
+  /** -1: not a vantage with a place. */
+  vantageIndex(row: number): number {
+    return this.#indexOf.get(row) ?? -1
+  }
+
+  /** Where in the space a client in a cell is taken to be; null: too few vantages have both a coordinate and a place. */
+  coordinateAt(hosts: HostTable, number: number): Coordinate | null {
+    const cell = this.#cell(hosts, number)
+    if (cell.coordinate === undefined) cell.coordinate = this.#place(hosts, cell)
+    return cell.coordinate
+  }
+
+  #cell(hosts: HostTable, number: number): Cell {
+    this.#refresh(hosts)
+    const known = this.#memo[number]!
+    return known > 0 ? this.#cells[known - 1]! : this.#remember(number)
+  }
+
+  #remember(number: number): Cell {
+    const most = Math.min(MOST_REMEMBERED, Math.floor(MEMO_BYTES / (4 * this.#rows.length + 256)))
+    if (this.#cells.length >= most) this.#forget()
+    const middle = middleOf(number)
+    const via = routeViaKm(middle)
+    const cell = { middle, via, vantageMs: this.#predictVantages(middle, via), coordinate: undefined }
+    this.#remembered.push(number)
+    this.#memo[number] = this.#cells.push(cell)
+    return cell
+  }
+
+  #forget(): void {
+    for (const number of this.#remembered) this.#memo[number] = 0
+    this.#remembered = []
+    this.#cells.length = 0
+  }
+
+  #rttMs(hosts: HostTable, { middle, via, vantageMs }: Cell, row: number): number {
+    const index = this.#indexOf.get(row)
+    if (index !== undefined) return vantageMs[index]!
+    const other = hosts.placeOf(row)
+    if (other === null) return Number.NaN
+    const km = greatCircleKm(middle, other)
+    return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(via, routeTable(other), km)))
   }
 
   /** By the nearest vantages, which say where among its neighbours it is, and by some of all, which keep it there. */
-  #place(hosts: HostTable, msTo: (row: number) => number): Coordinate | null {
+  #place(hosts: HostTable, cell: Cell): Coordinate | null {
     const placed = this.#rows.filter((row) => hosts.hasCoordinate(row))
-    const byMs = placed.map((row) => ({ row, ms: msTo(row) })).sort((a, b) => a.ms - b.ms)
+    const byMs = placed.map((row) => ({ row, ms: this.#rttMs(hosts, cell, row) })).sort((a, b) => a.ms - b.ms)
     const step = Math.max(1, Math.ceil((byMs.length - PLACED_BY_NEAR) / PLACED_BY_FAR))
     const chosen = byMs.filter((_, i) => i < PLACED_BY_NEAR || (i - PLACED_BY_NEAR) % step === 0)
     if (chosen.length < PLACED_BY_LEAST) return null
@@ -80,23 +155,9 @@ export class MapModel {
     )
   }
 
-  #predict(hosts: HostTable, place: Place): (row: number) => number {
-    const via = routeViaKm(place)
-    const predicted = this.#predictVantages(place, via)
-    const indexOf = this.#indexOf
-    return (row) => {
-      const index = indexOf.get(row)
-      if (index !== undefined) return predicted[index]!
-      const other = hosts.placeOf(row)
-      if (other === null) return Number.NaN
-      const km = greatCircleKm(place, other)
-      return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(via, routeTable(other), km)))
-    }
-  }
-
   /** By index: the map, and what the vantages around the place see of each. */
-  #predictVantages(place: Place, via: Float64Array): Float64Array {
-    const predicted = new Float64Array(this.#rows.length)
+  #predictVantages(place: Spot, via: Float64Array): Float32Array {
+    const predicted = new Float32Array(this.#rows.length)
     const km = this.#places.map((other) => greatCircleKm(place, other))
     const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
     const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
@@ -120,11 +181,11 @@ export class MapModel {
     this.#weighMesh(hosts)
     this.#mapSerial = hosts.mapSerial
     this.#meshSerial = hosts.modelSerial
-    this.#memo.clear()
-    this.#coordinates.clear()
+    this.#forget()
   }
 
   #drawMap(hosts: HostTable): void {
+    this.#drawn++
     // By name, so that sums come out alike on every core.
     this.#rows = hosts
       .vantages()
@@ -162,8 +223,4 @@ export class MapModel {
     })
     for (const residuals of this.#residual) for (const j of rows.keys()) residuals[j]! -= this.#effect[j]!
   }
-}
-
-function keyOf({ lat, lon }: Place): string {
-  return `${lat},${lon}`
 }

@@ -592,16 +592,16 @@ t.test(
       for (let i = 0; i < size; i++) change(`n${i}`, { coordinate, place: { ...paris, lon: i % 10 } })
       renew()
       const first = hosts.vantages()[50]!
-      t.ok(hosts.predictFrom(paris)(first) < 50)
+      t.ok(hosts.mapMs(paris, first) < 50)
       tables.apply([{ kind: 'members', key: `${SERVICE}/${hosts.nameOf(first)}`, value: null }])
       change(hosts.nameOf(first), null)
-      t.ok(hosts.predictFrom({ ...paris, lat: 49 })(tables.hostRow('n1')) < 50)
+      t.ok(hosts.mapMs({ ...paris, lat: 49 }, tables.hostRow('n1')) < 50)
       renew()
       let comers = 0
       while (hosts.recordOf(first) === null && comers < 9000) {
         change(`comer${comers++}`, { agent: false, place: sydney })
       }
-      t.ok(hosts.predictFrom(paris)(first) > 150, `${hosts.nameOf(first)} of ${size}`)
+      t.ok(hosts.mapMs(paris, first) > 150, `${hosts.nameOf(first)} of ${size}`)
     }
   },
 )
