@@ -5,7 +5,7 @@
 // space and on the map; knows nothing of services. Written by Tables alone. However many hosts there are, what
 // is reckoned from many of them at once (the map, triangles, witnesses) is reckoned from a bounded panel: the vantages.
 
-import { type Address, formatAddress, parseAddress } from './address.ts'
+import { type Address, formatAddress, type Prefix, parseAddress } from './address.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR, positiveMs } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { hashText } from './hash.ts'
@@ -92,6 +92,12 @@ export class HostTable {
   #vantagesSerial = -1
   readonly #judgements = new Map<number, Judgement>()
   #judgedSerial = -1
+  readonly #onAddress: (prefix: Prefix) => void
+
+  /** `onAddress`: told where a host is found from now on, or no longer. */
+  constructor(onAddress: (prefix: Prefix) => void = () => {}) {
+    this.#onAddress = onAddress
+  }
 
   /**
    * Grows when what is known of the distances between hosts changed: at once for a host that comes or goes,
@@ -385,6 +391,7 @@ export class HostTable {
     const address = parseAddress(text)
     if (!address) return
     const prefix = { address, bits: 128 }
+    this.#onAddress(prefix)
     const rows = this.#hostsAtAddress.get(text) ?? []
     const at = this.#placeByName(rows, this.nameOf(row))
     if (present) rows.splice(at, 0, row)

@@ -5,6 +5,7 @@
 // the largest prefix (within a region) of one fact. Facts are rows of flat arrays. Written by Tables alone.
 
 import type { Address, Prefix } from './address.ts'
+import { cellAt } from './map-model.ts'
 import { type PlaceFact, type UnpackedPage, unpackPage } from './place-page.ts'
 import { type PrefixMatch, PrefixTable } from './prefix-table.ts'
 
@@ -40,6 +41,11 @@ export class PlaceTable {
 
   fact(row: number): PlaceFact | null {
     return row < 0 ? null : this.#facts.at(row)
+  }
+
+  /** The cell of the map (see cellAt) of a row. Allocates nothing. */
+  cellOf(row: number): number {
+    return this.#facts.cellOf(row)
   }
 
   /** The AS of a row; 0: not told. */
@@ -195,6 +201,10 @@ class FactTable {
       country: country === 0 ? null : String.fromCharCode(country >> 8, country & 0xff),
       source: this.#sourceNames[this.#sources[row]!]!,
     }
+  }
+
+  cellOf(row: number): number {
+    return cellAt(this.#places[3 * row]!, this.#places[3 * row + 1]!)
   }
 
   asnOf(row: number): number {

@@ -168,10 +168,15 @@ export class Relatives {
 
   /** Row of what the AS of an address's place says of it; -1: nothing. */
   rowOfSystem(factRow: number): number {
-    if (this.#asns.size === 0 || factRow < 0) return -1
-    const asn = this.#places.asnOf(factRow)
-    if (asn === 0 || !this.#asns.has(asn)) return -1
+    if (!this.isSystemKnown(factRow)) return -1
     return this.#systems.get(systemKey(this.#places.fact(factRow)!)!)?.row ?? -1
+  }
+
+  /** Whether anything was measured in an AS of that number, in whatever country. */
+  isSystemKnown(factRow: number): boolean {
+    if (this.#asns.size === 0 || factRow < 0) return false
+    const asn = this.#places.asnOf(factRow)
+    return asn !== 0 && this.#asns.has(asn)
   }
 
   #join(text: string, known: Known): void {

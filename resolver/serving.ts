@@ -54,6 +54,12 @@ export interface ServingService {
   readonly index: MemberIndex | null
 }
 
+/** A service as it stands in the tables. */
+export interface TabledService extends ServingService {
+  /** Grows when the service or a member of it changes. */
+  readonly serial: number
+}
+
 /** Whether a member has all attributes asked for. */
 export function hasAttributes(member: Pick<Member, 'attributes'>, where: Predicate): boolean {
   for (const key in where) if (member.attributes[key] !== where[key]) return false

@@ -26,9 +26,16 @@ import { HostTable } from './host-table.ts'
 import { MemberIndex } from './member-index.ts'
 import { Panel } from './panel.ts'
 import { PlaceTable } from './place-table.ts'
+import { PrefixStamps } from './prefix-stamps.ts'
 import { PrefixTable } from './prefix-table.ts'
 import { Relatives } from './relatives.ts'
-import { compileMember, nextShedShare, type ServingMember, type ServingService } from './serving.ts'
+import {
+  compileMember,
+  nextShedShare,
+  type ServingMember,
+  type ServingService,
+  type TabledService,
+} from './serving.ts'
 
 /** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
 export interface LocalityMemo {
@@ -59,9 +66,12 @@ export function measuredMs({ evidence, evidenceHosts }: LocalityRow, host: numbe
   return count > 0 && kind !== 'client' ? rttMs : Number.NaN
 }
 
+/** What is handed out of a slot; only the tables write it. */
+type Serving = { -readonly [K in keyof TabledService]: TabledService[K] }
+
 interface ServiceSlot {
   service: Service | null
-  serving: ServingService | null
+  serving: Serving | null
   readonly members: ServingMember[]
   readonly indexOf: Map<string, number>
   /** How many of the members are live. */
@@ -75,9 +85,11 @@ const INDEX_UNTIL = 256
 
 export class Tables {
   #serial = 0
+  #namesSerial = 0
+  #distanceSerial = 0
   #geography: Geography | null = null
   /** What is known of hosts; only this class changes it. */
-  readonly hosts = new HostTable()
+  readonly hosts = new HostTable((prefix) => this.stamps.touch(prefix))
 
   readonly #services = new Map<string, ServiceSlot>()
   readonly #aliases = new Map<string, string>()
@@ -105,6 +117,19 @@ export class Tables {
     return this.#serial
   }
 
+  /** Grows when a name may lead to another service than before. */
+  get namesSerial(): number {
+    return this.#namesSerial
+  }
+
+  /** Grows with each change that can alter how far any member is from any client, or who a client is. */
+  get distanceSerial(): number {
+    return this.#distanceSerial
+  }
+
+  /** What alters where a client is found, by the part of the address space that it alters. */
+  readonly stamps = new PrefixStamps()
+
   get geography(): Geography | null {
     return this.#geography
   }
@@ -113,6 +138,7 @@ export class Tables {
   apply(changes: readonly Change[]): void {
     for (const change of changes) {
       if (change.kind === 'tokens' || change.kind === 'settings') continue
+      if (change.kind !== 'services' && change.kind !== 'members') this.#distanceSerial++
       if (change.kind === 'services') this.#setService(change.key, change.value)
       else if (change.kind === 'hosts') this.#setHost(change.key, change.value)
       else if (change.kind === 'members') this.#setMember(change.key, change.value)
@@ -132,11 +158,13 @@ export class Tables {
         slot.index?.put(i, member)
       })
     }
+    this.stamps.touchAll()
+    this.#distanceSerial++
     this.#serial++
   }
 
   /** A service by its name, an alias label or an alias full name; lower case, no final dot. */
-  service(name: string): ServingService | null {
+  service(name: string): TabledService | null {
     const named = this.#services.get(name)?.serving
     if (named) return named
     const target = this.#aliases.get(name)
@@ -211,6 +239,11 @@ export class Tables {
     }
   }
 
+  /** Whether something may be known of the AS of a place by its row: then findEvidence says what. Allocates nothing. */
+  isSystemKnown(placeRow: number): boolean {
+    return this.#relatives.isSystemKnown(placeRow)
+  }
+
   /** Well measured localities, whose RTTs tell of others that see the world alike: the same on every core. */
   *panel(): Iterable<LocalityRow> {
     for (const prefix of this.#panel.keys()) yield this.#localities[this.#localityRows.get(prefix)!]!
@@ -282,13 +315,15 @@ export class Tables {
     const serving = compileMember(member, slot.service, this.hosts.recordOf(row), row, share)
     slot.live += countLive(serving) - countLive(slot.members[index])
     slot.members[index] = serving
+    if (slot.serving !== null) slot.serving.serial++
     slot.index?.put(index, serving)
     if (slot.index === null && slot.members.length >= INDEX_FROM) this.#setIndex(slot, true)
   }
 
   #setServing(slot: ServiceSlot): void {
     const { service, members, index } = slot
-    slot.serving = service && { service, members, index }
+    slot.serving = service && { service, members, index, serial: 0 }
+    this.#namesSerial++
   }
 
   #setIndex(slot: ServiceSlot, present: boolean): void {
@@ -301,6 +336,7 @@ export class Tables {
 
   #removeServing(member: Member): void {
     const slot = this.#slot(member.service)
+    if (slot.serving !== null) slot.serving.serial++
     const index = slot.indexOf.get(member.name)!
     slot.live -= countLive(slot.members[index])
     const last = slot.members.pop()!
@@ -336,7 +372,9 @@ export class Tables {
       this.#freeLocalityRows.push(row)
     }
     this.#setPanel(text, before, this.#localities[row]!)
-    setOrDelete(this.#evidencePrefixes, prefix, row, (record?.evidence.length ?? 0) > 0)
+    const isFound = (record?.evidence.length ?? 0) > 0
+    if (isFound !== (before !== null && before.evidence.length > 0)) this.stamps.touch(prefix)
+    setOrDelete(this.#evidencePrefixes, prefix, row, isFound)
     this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
@@ -361,6 +399,7 @@ export class Tables {
 
   #setPlaces(region: string, packed: Uint8Array | null): void {
     this.places.setPage(region, packed)
+    this.stamps.touchAll()
     this.#relatives.regroup(region)
   }
 
@@ -371,6 +410,7 @@ export class Tables {
     this.#localities[row] = this.#compileLocality(prefix, record)
     if (part) {
       this.#pooledPrefixes.set(prefix, row)
+      this.stamps.touch(prefix)
       this.#pooledFacts.set(row, part.factRow)
     }
     return row
@@ -379,6 +419,7 @@ export class Tables {
   #removePooled(row: number): void {
     const { prefix, evidenceHosts } = this.#localities[row]!
     if (this.#pooledFacts.delete(row)) {
+      this.stamps.touch(prefix)
       // Another network's word may stand there by now.
       if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
     }
