@@ -78,7 +78,6 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
       context: dnsContext(core, config, clock, rng),
       rate: { exempt: config.resolvers },
       onFacts: (facts, from) => {
-        if (facts.basis !== null) metrics.countAnswer('dns', facts.basis, facts.allDown)
         const demand = provenDemand(facts, from.address, config.resolvers)
         if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
       },

@@ -5,7 +5,7 @@
 // counters are read when someone scrapes. Names follow CoreDNS where it has the same thing.
 
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { Basis } from '../resolver/directory.ts'
+import type { AllDown, Basis } from '../resolver/directory.ts'
 import type { DnsOutcome } from '../resolver/dns-answer.ts'
 import type { DnsStats } from '../resolver/dns-server.ts'
 import type { MemberState } from '../resolver/serving.ts'
@@ -20,7 +20,7 @@ interface Measured {
   status(): CoreStatus
 }
 
-type Door = 'dns' | 'http' | 'tls'
+type Door = 'http' | 'tls'
 type Labels = Record<string, string>
 /** Tells one labelled number at a scrape. */
 type Tell = (labels: Labels, value: number) => void
@@ -31,8 +31,10 @@ export class Metrics {
   /** As it was when the scrape began: taking it walks all hosts and members. */
   #status: CoreStatus
   readonly #requests: Counter
-  readonly #answers: Counter
-  readonly #allDown: Counter
+  /** Answers by HTTP; those by DNS are counted where they are made. */
+  readonly #answered = new Map<Basis, number>()
+  readonly #allDown = new Map<AllDown['mode'], number>()
+  #dns: DnsStats | null = null
   readonly #refused: Counter
 
   constructor(core: Measured) {
@@ -44,18 +46,11 @@ export class Metrics {
       'HTTP requests answered, by class of route',
       ['route', 'status'],
     )
-    this.#answers = this.#counter('nearcast_answers_total', 'Answers by door and what they stand on', [
-      'door',
-      'basis',
-    ])
-    this.#allDown = this.#counter('nearcast_all_down_total', 'Answers for services without a live member', [
-      'door',
-      'mode',
-    ])
     this.#refused = this.#counter('nearcast_refused_total', 'What came to a door and was no request', [
       'door',
       'reason',
     ])
+    this.#watchAnswers()
     this.#watchCore()
   }
 
@@ -74,10 +69,10 @@ export class Metrics {
     this.#requests.inc({ route, status })
   }
 
-  /** A selection was answered; `allDown`: no member was live, and this was done about it. */
-  countAnswer(door: Door, basis: Basis, allDown: string | null): void {
-    this.#answers.inc({ door, basis })
-    if (allDown !== null) this.#allDown.inc({ door, mode: allDown })
+  /** A selection was answered by HTTP; `allDown`: no member was live, and this was done about it. */
+  countAnswer(basis: Basis, allDown: AllDown['mode'] | null): void {
+    this.#answered.set(basis, (this.#answered.get(basis) ?? 0) + 1)
+    if (allDown !== null) this.#allDown.set(allDown, (this.#allDown.get(allDown) ?? 0) + 1)
   }
 
   /** Something that never became a request. */
@@ -87,6 +82,7 @@ export class Metrics {
 
   /** Adds what the DNS sockets count. Once, when they are open. */
   watchDns(stats: DnsStats): void {
+    this.#dns = stats
     const outcomes: [string, Readonly<Record<DnsOutcome, number>>][] = [
       ['udp', stats.udp],
       ['tcp', stats.tcp],
@@ -110,13 +106,13 @@ export class Metrics {
     })
     const { connections } = stats
     this.#readCounter('nearcast_dns_truncated_total', 'Replies too long for UDP', [], (tell) =>
-      tell({}, stats.truncated),
+      tell({}, stats.faults.truncated),
     )
     this.#readCounter(
       'nearcast_dns_send_errors_total',
       'Replies that the system would not send',
       [],
-      (tell) => tell({}, stats.sendErrors),
+      (tell) => tell({}, stats.faults.unsent),
     )
     this.#readCounter('nearcast_dns_connections_total', 'DNS TCP connections by fate', ['fate'], (tell) => {
       for (const fate of ['accepted', 'refused', 'cut'] as const) tell({ fate }, connections[fate])
@@ -136,6 +132,21 @@ export class Metrics {
       for (const [reason, count] of Object.entries(stats.dropped))
         tell({ outcome: `dropped-${reason}` }, count)
     })
+  }
+
+  #watchAnswers(): void {
+    const tellAll = (label: string, http: Iterable<[string, number]>, dns: object, tell: Tell) => {
+      for (const [value, count] of http) tell({ door: 'http', [label]: value }, count)
+      for (const [value, count] of Object.entries(dns)) tell({ door: 'dns', [label]: value }, count)
+    }
+    const answers = 'nearcast_answers_total'
+    this.#readCounter(answers, 'Answers by door and what they stand on', ['door', 'basis'], (tell) =>
+      tellAll('basis', this.#answered, this.#dns?.bases ?? {}, tell),
+    )
+    const allDown = 'nearcast_all_down_total'
+    this.#readCounter(allDown, 'Answers for services without a live member', ['door', 'mode'], (tell) =>
+      tellAll('mode', this.#allDown, this.#dns?.allDown ?? {}, tell),
+    )
   }
 
   #watchCore(): void {

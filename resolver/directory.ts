@@ -31,7 +31,8 @@ export function isIndexed(policy: Policy): boolean {
 }
 
 /** What an answer stood on, best first: the ladder that locate goes down. */
-export type Basis = 'member' | 'measured' | 'coordinate' | 'geo' | 'none'
+export const BASES = ['member', 'measured', 'coordinate', 'geo', 'none'] as const
+export type Basis = (typeof BASES)[number]
 
 /** What DNS and HTTP alike do when no member is live. */
 export type AllDown =

@@ -11,13 +11,19 @@ import {
   type Asker,
   answerDns,
   answerFailure,
-  DNS_OUTCOMES,
   type DnsContext,
   type DnsFacts,
-  type DnsOutcome,
   type DnsReply,
   type PacketHandler,
 } from './dns-answer.ts'
+import {
+  allocateCounters,
+  counterRow,
+  countFacts,
+  countFault,
+  type DnsCounts,
+  readCounters,
+} from './dns-counters.ts'
 import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
 import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
@@ -45,13 +51,7 @@ interface DnsServerOptions {
   readonly onError?: (error: Error) => void
 }
 
-export interface DnsStats {
-  /** Packets by transport and outcome: their sum is all that was received. */
-  readonly udp: Readonly<Record<DnsOutcome, number>>
-  readonly tcp: Readonly<Record<DnsOutcome, number>>
-  readonly truncated: number
-  /** Replies that the system would not send. */
-  readonly sendErrors: number
+export interface DnsStats extends DnsCounts {
   readonly connections: TcpStats
 }
 
@@ -74,26 +74,21 @@ const PORT_ATTEMPTS = 20
 /** Listens on all of `listen`, or throws an error that names the one that can't be had. */
 export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   const connections = new TcpConnections(options.tcp ?? {})
-  const stats = {
-    udp: noOutcomes(),
-    tcp: noOutcomes(),
-    truncated: 0,
-    sendErrors: 0,
-    connections: connections.stats,
-  }
+  const counters = allocateCounters(1)
+  const counted = counterRow(counters, 0)
+  const stats: DnsStats = { ...readCounters(counters), connections: connections.stats }
   const onError = options.onError ?? (() => {})
   const limiter = new RateLimiter({ ...RATE_LIMITS, ...options.rate })
   const answer: PacketHandler = (packet, address, port, via, idleMs) => {
     const limited = via === 'udp' ? limiter.take(address, performance.now()) : null
     const from = { address, port, via, idleMs, limited }
     const { reply, facts } = answerSafely(options.context, packet, from, onError)
-    stats[via][facts.outcome]++
-    if (facts.truncated) stats.truncated++
+    countFacts(counted, facts, via)
     options.onFacts?.(facts, from)
     return reply
   }
   const onSendError = () => {
-    stats.sendErrors++
+    countFault(counted, 'unsent')
   }
   const openSocket = (host: string, port: number, shared: boolean) =>
     openDnsUdp({ host, port, shared, answer, onSendError })
@@ -142,10 +137,6 @@ function answerSafely(
     onError(error as Error)
     return answerFailure(packet, from)
   }
-}
-
-function noOutcomes(): Record<DnsOutcome, number> {
-  return Object.fromEntries(DNS_OUTCOMES.map((outcome) => [outcome, 0])) as Record<DnsOutcome, number>
 }
 
 interface Sockets {

@@ -39,7 +39,7 @@ export function questionRoute<W extends TSchema, R extends TSchema>(
       context.core.noteDemand(question.client, question.serving.service.name, true)
     }
     const { selection, reply: body } = answer(question, wishes as Static<W>)
-    context.metrics.countAnswer('http', selection.basis, selection.allDown?.mode ?? null)
+    context.metrics.countAnswer(selection.basis, selection.allDown?.mode ?? null)
     return body
   }
   app.get(url, { schema: { ...schemaOf(route), querystring: route.wishes } }, async (request, reply) =>

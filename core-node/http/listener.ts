@@ -231,7 +231,7 @@ function answerRedirect(
   )
   metrics.countRequest('redirect', status)
   if (looked !== null) {
-    metrics.countAnswer('http', looked.basis, looked.allDown)
+    metrics.countAnswer(looked.basis, looked.allDown)
     core.noteDemand(client.address, looked.service, true)
   }
   if (status === 302)

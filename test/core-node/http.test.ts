@@ -18,7 +18,15 @@ import { pageOf } from '../../core-node/http/page.ts'
 import { readTarget } from '../../core-node/http/target.ts'
 import { Metrics } from '../../core-node/metrics.ts'
 import { formatAddress, parsePrefix } from '../../resolver/address.ts'
-import { DNS_OUTCOMES, type DnsOutcome } from '../../resolver/dns-answer.ts'
+import type { DnsOutcome } from '../../resolver/dns-answer.ts'
+import {
+  allocateCounters,
+  counterRow,
+  countFault,
+  OUTCOME_AT,
+  readCounters,
+  SLOT,
+} from '../../resolver/dns-counters.ts'
 import { ProblemDocument } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, openCoreFixture, peer } from '../support/core-fixture.ts'
 import { seededRng } from '../support/seeded-rng.ts'
@@ -804,14 +812,14 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
   await exchange(port, 'GET /x HTTP/1.1\r\n\r\n')
   const after = await counts(context)
   t.same([after.requests - before.requests, after.refused - before.refused], [3, 2])
-  const udp = {
-    ...(Object.fromEntries(DNS_OUTCOMES.map((outcome) => [outcome, 0])) as Record<DnsOutcome, number>),
-  }
-  udp.answered = 3
-  udp.nxdomain = 2
-  udp['dropped-short'] = 5
+  const counters = allocateCounters(1)
+  const row = counterRow(counters, 0)
+  for (const [outcome, times] of Object.entries({ answered: 3, nxdomain: 2, 'dropped-short': 5 } as const))
+    for (const slots of [SLOT.udp, SLOT.tcp]) row[slots + OUTCOME_AT[outcome as DnsOutcome]] = times
+  row[SLOT.basis] = 4
+  for (let i = 0; i < 6; i++) countFault(row, 'truncated')
   const connections = { open: 1, accepted: 5, refused: 0, cut: 2 }
-  context.metrics.watchDns({ udp, tcp: udp, truncated: 6, sendErrors: 0, connections })
+  context.metrics.watchDns({ ...readCounters(counters), connections })
   for (let scrape = 0; scrape < 2; scrape++) {
     const text = await context.metrics.render()
     for (const line of [
@@ -820,6 +828,7 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
       'nearcast_http_requests_total{route="other",status="404"} 1',
       'nearcast_refused_total{door="http",reason="bad-host"} 1',
       'nearcast_answers_total{door="http",basis="none"} 2',
+      'nearcast_answers_total{door="dns",basis="member"} 4',
       'nearcast_members{state="live"} 5',
       'nearcast_hosts{presence="live"} 5',
       'nearcast_services 3',
