@@ -263,6 +263,11 @@ export const HeartbeatReply = Type.Object({
         description: 'unknown: this core does not know the host or its lease ended; register again',
       }),
       reachable: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
+      moving: Type.Optional(
+        Type.Boolean({
+          description: 'true: the lease goes on here for now; register with another core, if one takes you',
+        }),
+      ),
       orders: Type.Array(Order),
     }),
   ),
