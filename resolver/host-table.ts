@@ -288,7 +288,12 @@ export class HostTable {
     return this.#map.rttMs(this, cellAt(lat, lon), row)
   }
 
-  /** The same from a cell of the map (see cellAt) to the vantages, by their indexes, which hold until `mapDrawn` grows. */
+  /** The same from a cell of the map (see cellAt). */
+  mapMsAt(cell: number, row: number): number {
+    return this.#map.rttMs(this, cell, row)
+  }
+
+  /** The same from a cell to the vantages, by their indexes, which hold until `mapDrawn` grows. */
   mapMsFrom(cell: number): Float32Array {
     return this.#map.vantageMs(this, cell)
   }

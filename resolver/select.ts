@@ -63,7 +63,7 @@ export interface Selection {
 /** An answer that names members known to be down must be asked again soon, seconds. */
 const STALE_TTL_SEC = 5
 /** A second address is as good as the first when it costs the client at most this share more (the product's word). */
-const TIE_SHARE = 0.2
+export const TIE_SHARE = 0.2
 /** What being turned away costs at relative load 1, ms: above any RTT, so that the full come after all others, the fullest last. */
 const FULL_COST_MS = 20_000
 /** Keeps the shares of clients turned away apart from the shares that ties are settled by. */
