@@ -28,12 +28,14 @@ import {
   CLASS,
   type ClientSubnet,
   type Edns,
+  MAX_UDP_BYTES,
   OPTION,
   parseQuery,
   type Query,
   RCODE,
   type Rcode,
   TYPE,
+  udpReplyBytes,
 } from './dns-wire.ts'
 import { DnsWriter, type EdnsOption, extendedError, MAX_MESSAGE_BYTES, optBytes } from './dns-writer.ts'
 
@@ -110,11 +112,6 @@ export type PacketHandler = (
   via: Asker['via'],
   idleMs: number,
 ) => Uint8Array | null
-
-/** Largest UDP reply: fits every path's MTU (DNS flag day 2020), so it is never fragmented. */
-const MAX_UDP_BYTES = 1232
-/** What every asker without EDNS can take (RFC 1035, 4.2.1). */
-const PLAIN_UDP_BYTES = 512
 
 /** RFC 8914, 4. */
 const NOT_AUTHORITATIVE = extendedError(20, '')
@@ -288,7 +285,7 @@ function write(
 
 function replyLimit(from: Asker, edns: Edns | null): number {
   if (from.via === 'tcp') return MAX_MESSAGE_BYTES
-  return Math.min(Math.max(edns?.payloadBytes ?? PLAIN_UDP_BYTES, PLAIN_UDP_BYTES), MAX_UDP_BYTES)
+  return udpReplyBytes(edns?.payloadBytes ?? 0)
 }
 
 function ednsOptions(

@@ -89,12 +89,7 @@ function makeCookie(
 }
 
 /** Which of the secrets a cookie was made with; -1: none. */
-function findSecret(
-  secrets: readonly Uint8Array[],
-  packet: Uint8Array,
-  at: number,
-  client: Address,
-): number {
+function findSecret(secrets: readonly Uint8Array[], packet: Uint8Array, at: number, client: Address): number {
   for (let i = 0; i < secrets.length; i++) {
     hashCookie(secrets[i]!, packet, at, client)
     // Every byte is looked at, so that time tells nothing of the first that differs.

@@ -55,6 +55,10 @@ export const OPTION = {
 export type Name = readonly string[]
 
 export const HEADER_BYTES = 12
+/** Largest UDP reply: fits every path's MTU (DNS flag day 2020), so it is never fragmented. */
+export const MAX_UDP_BYTES = 1232
+/** What every asker without EDNS can take (RFC 1035, 4.2.1). */
+const PLAIN_UDP_BYTES = 512
 /** RFC 1035, 2.3.4; 255 with the length bytes and the final zero. */
 const MAX_NAME_BYTES = 255
 const MAX_LABEL_BYTES = 63
@@ -103,6 +107,11 @@ export interface Query {
   readonly edns: Edns | null
   /** NOERROR: a sane query, with a question or, to learn a cookie, without (RFC 7873, 5.4). Else what it must be refused with. */
   readonly rcode: Rcode
+}
+
+/** How long a reply over UDP may be for an asker that says that it can take so many bytes (0: it says nothing). */
+export function udpReplyBytes(payloadBytes: number): number {
+  return Math.min(Math.max(payloadBytes, PLAIN_UDP_BYTES), MAX_UDP_BYTES)
 }
 
 type Unanswerable = 'short' | 'response'

@@ -60,7 +60,8 @@ type Section = 'answer' | 'authority' | 'additional'
 
 /** The largest message that TCP's two length bytes can frame. */
 export const MAX_MESSAGE_BYTES = 65_535
-const OPT_FIXED_BYTES = 11
+/** An OPT record without options. */
+export const OPT_FIXED_BYTES = 11
 /** A compression pointer has 14 bits. */
 const MAX_POINTER = 0x3fff
 const SVC_PORT = 3

@@ -1,0 +1,113 @@
+// Answer memo: what was answered to a client address lately, as numbers and addresses.
+//
+// For clients of whom more is known than a cell of the map, and services that are more than one look over their
+// members: select decides, and what it decided is kept here for that very address as long as neither the service nor
+// any distance changed. Fixed memory: of those that fall on one place the last counts. Looking up allocates nothing.
+
+import { type Address, type Family, familyOf } from './address.ts'
+import type { Basis } from './directory.ts'
+
+/** Places. */
+const BITS = 15
+/** Addresses that an entry has room for. */
+export const MEMO_ADDRESSES = 4
+/** Numbers of an entry: four words of the client, slot and family, scope, TTL, how many addresses. */
+const STRIDE = 8
+const KEY = 0
+const SLOT = 4
+const SCOPE = 5
+const TTL = 6
+const COUNT = 7
+
+/** What select decided, as far as a plain answer needs it. */
+export interface Decided {
+  readonly addresses: readonly Address[]
+  readonly ttlSec: number
+  readonly scopeBits: number
+  readonly basis: Basis
+}
+
+export class AnswerMemo {
+  readonly #words = new Uint32Array(STRIDE << BITS)
+  readonly #addresses = new Uint8Array((16 * MEMO_ADDRESSES) << BITS)
+  /** Of the service and of distances, when it was decided. */
+  readonly #serviceSerials = new Float64Array(1 << BITS).fill(-1)
+  readonly #distanceSerials = new Float64Array(1 << BITS)
+  readonly #bases: Basis[] = new Array<Basis>(1 << BITS).fill('none')
+
+  /** The place of what was decided for this client, by a service's slot; -1: nothing that still holds. */
+  find(client: Address, slot: number, family: Family, serviceSerial: number, distanceSerial: number): number {
+    const at = placeOf(client, slot, family)
+    const words = this.#words
+    const from = STRIDE * at
+    const isFound =
+      this.#serviceSerials[at] === serviceSerial &&
+      this.#distanceSerials[at] === distanceSerial &&
+      words[from + SLOT] === slotWord(slot, family) &&
+      words[from + KEY] === word(client, 0) &&
+      words[from + KEY + 1] === word(client, 4) &&
+      words[from + KEY + 2] === word(client, 8) &&
+      words[from + KEY + 3] === word(client, 12)
+    return isFound ? at : -1
+  }
+
+  /** Keeps at most MEMO_ADDRESSES addresses; the place. */
+  keep(
+    client: Address,
+    slot: number,
+    family: Family,
+    serviceSerial: number,
+    distanceSerial: number,
+    decided: Decided,
+  ): number {
+    const at = placeOf(client, slot, family)
+    const from = STRIDE * at
+    for (let i = 0; i < 4; i++) this.#words[from + KEY + i] = word(client, 4 * i)
+    this.#words[from + SLOT] = slotWord(slot, family)
+    this.#words[from + SCOPE] = decided.scopeBits
+    this.#words[from + TTL] = decided.ttlSec
+    this.#words[from + COUNT] = decided.addresses.length
+    for (const [i, address] of decided.addresses.entries())
+      this.#addresses.set(address, 16 * (MEMO_ADDRESSES * at + i))
+    this.#bases[at] = decided.basis
+    this.#serviceSerials[at] = serviceSerial
+    this.#distanceSerials[at] = distanceSerial
+    return at
+  }
+
+  scopeBits(at: number): number {
+    return this.#words[STRIDE * at + SCOPE]!
+  }
+
+  ttlSec(at: number): number {
+    return this.#words[STRIDE * at + TTL]!
+  }
+
+  count(at: number): number {
+    return this.#words[STRIDE * at + COUNT]!
+  }
+
+  basis(at: number): Basis {
+    return this.#bases[at]!
+  }
+
+  /** A byte of an address's 16-byte form. */
+  addressByte(at: number, index: number, byte: number): number {
+    return this.#addresses[16 * (MEMO_ADDRESSES * at + index) + byte]!
+  }
+}
+
+function slotWord(slot: number, family: Family): number {
+  return 2 * slot + (family === 4 ? 0 : 1)
+}
+
+function placeOf(client: Address, slot: number, family: Family): number {
+  let hash = slotWord(slot, family)
+  for (let at = familyOf(client) === 4 ? 12 : 0; at < 16; at += 4)
+    hash = Math.imul(hash ^ word(client, at), 0x9e3779b1) ^ (hash >>> 15)
+  return Math.imul(hash ^ (hash >>> 13), 0x85ebca6b) >>> (32 - BITS)
+}
+
+function word(address: Address, at: number): number {
+  return ((address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!) >>> 0
+}

@@ -1,0 +1,210 @@
+import t from 'tap'
+import { parseAddress } from '../../resolver/address.ts'
+import { answerDns, type DnsContext } from '../../resolver/dns-answer.ts'
+import { NOT_PLAIN, PlainAnswers } from '../../resolver/dns-plain.ts'
+import { Tables } from '../../resolver/tables.ts'
+import { asker, context, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
+import { dnsWorld } from '../support/dns-world.ts'
+import { seededRng } from '../support/seeded-rng.ts'
+
+const ROOM = 1232
+const CANARY = 0xa5
+/** What stands before and behind the room for a reply. */
+const MARGIN = 64
+
+/** Both paths' replies to one packet: the fast one's (null: it leaves it to the other) and the ordinary one's. */
+function both(plain: PlainAnswers, using: DnsContext, packet: Uint8Array, from: string) {
+  const out = new Uint8Array(ROOM + 2 * MARGIN).fill(CANARY)
+  // Somewhere in a larger buffer, with other bytes around it.
+  const around = new Uint8Array(packet.length + 32).fill(0xff)
+  around.set(packet, 16)
+  const sender = asker(from)
+  const end = 16 + packet.length
+  const bytes = plain.answer(around, 16, end, sender.address, out, MARGIN, MARGIN + ROOM)
+  const isClean = (part: Uint8Array) => part.every((byte) => byte === CANARY)
+  if (!isClean(out.subarray(0, MARGIN)) || !isClean(out.subarray(MARGIN + Math.max(0, bytes))))
+    throw new Error(`bytes were placed outside of the reply to ${Buffer.from(packet).toString('hex')}`)
+  const { reply, facts } = answerDns(using, packet, sender)
+  return { fast: bytes === NOT_PLAIN ? null : out.slice(MARGIN, MARGIN + bytes), facts, ordinary: reply }
+}
+
+function isSame(a: Uint8Array, b: Uint8Array | null): boolean {
+  return b !== null && Buffer.compare(a, b) === 0
+}
+
+t.test(
+  'the fast path answers a hundred thousand random pairs of service and client as the ordinary one does, while the world changes',
+  (t) => {
+    const world = dnsWorld(7)
+    const tables = new Tables()
+    tables.apply(world.changes)
+    const using = contextOf([], { tables, rng: seededRng(3) })
+    const plain = new PlainAnswers(using)
+    let [fast, geo] = [0, 0]
+    for (let n = 0; n < 100_000; n++) {
+      if (n % 200 === 199) tables.apply(world.change())
+      const service = world.services[Math.floor(world.rng() * world.services.length)]!
+      const client = world.client()
+      const type = world.rng() < 0.8 ? 'A' : 'AAAA'
+      const packet = queryBytes(`${service}.any.test`, type, [subnet(client, client.includes(':') ? 56 : 24)])
+      const seen = both(plain, using, packet, '192.0.2.1')
+      if (seen.fast === null) continue
+      fast++
+      if (plain.facts.basis === 'geo') geo++
+      if (
+        !isSame(seen.fast, seen.ordinary) ||
+        plain.facts.basis !== seen.facts.basis ||
+        plain.facts.client === null
+      ) {
+        t.fail(`${service} ${type} for ${client}, question ${n}: ${plain.facts.basis}, ${seen.facts.basis}`, {
+          fast: Buffer.from(seen.fast).toString('hex'),
+          ordinary: Buffer.from(seen.ordinary ?? []).toString('hex'),
+        })
+        break
+      }
+    }
+    t.ok(fast > 50_000, `${fast} were plain`)
+    t.ok(geo > 10_000, `${geo} by the map`)
+    t.end()
+  },
+)
+
+t.test('all forms of a question come to the same reply on both paths, or to none on the fast one', (t) => {
+  const secrets = [new Uint8Array(16).fill(7), new Uint8Array(16).fill(9)]
+  const using = { ...context, cookies: { secrets, nowSec: 1_700_000_000 } }
+  const plain = new PlainAnswers(using)
+  const cookie = { code: 10, data: Buffer.from('0102030405060708', 'hex') }
+  const made = both(plain, using, queryBytes('mirror.any.test', 'A', [cookie]), '100.64.1.9')
+  const own = { code: 10, data: Buffer.from(made.ordinary!.subarray(-24)) }
+  const forms: [string, boolean, Uint8Array][] = [
+    ['no EDNS', true, queryBytes('mirror.any.test', 'A', null)],
+    ['EDNS without options', true, queryBytes('mirror.any.test', 'A')],
+    ['AAAA', true, queryBytes('mirror.any.test', 'AAAA')],
+    ['capitals', true, queryBytes('MiRRor.aNy.TesT', 'A')],
+    ['an alias elsewhere', true, queryBytes('mirror.example.org', 'A')],
+    ['an alias that is a CNAME', false, queryBytes('www.any.test', 'A')],
+    ['Client Subnet', true, queryBytes('mirror.any.test', 'A', [subnet('100.64.2.0', 24)])],
+    [
+      'Client Subnet of a whole address',
+      true,
+      queryBytes('mirror.any.test', 'A', [subnet('100.64.2.77', 32)]),
+    ],
+    ['Client Subnet of a few bits', true, queryBytes('mirror.any.test', 'A', [subnet('100.64.0.0', 10)])],
+    ['Client Subnet, IPv6', true, queryBytes('mirror.any.test', 'AAAA', [subnet('2001:db8:c::', 48)])],
+    ['Client Subnet of nobody', false, queryBytes('mirror.any.test', 'A', [subnet('0.0.0.0', 0)])],
+    [
+      'two of it',
+      false,
+      queryBytes('mirror.any.test', 'A', [subnet('100.64.2.0', 24), subnet('100.64.1.0', 24)]),
+    ],
+    ['a new cookie', true, queryBytes('mirror.any.test', 'A', [cookie])],
+    ['our cookie', true, queryBytes('mirror.any.test', 'A', [own])],
+    ['subnet and cookie', true, queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24), own])],
+    ['cookie and subnet', true, queryBytes('mirror.any.test', 'A', [own, subnet('100.64.1.0', 24)])],
+    [
+      'an unknown option',
+      true,
+      queryBytes('mirror.any.test', 'A', [{ code: 65001, data: Buffer.from('x') }]),
+    ],
+    ['NSID', false, queryBytes('mirror.any.test', 'A', [{ code: 3, data: Buffer.alloc(0) }])],
+    ['a small payload', true, queryBytes('mirror.any.test', 'A', [], { udpPayloadSize: 100 })],
+    ['DNSSEC OK', true, queryBytes('mirror.any.test', 'A', [], { flags: 0x8000 })],
+    ['another version', false, queryBytes('mirror.any.test', 'A', [], { ednsVersion: 1 })],
+    ['by chance', false, queryBytes('dice.any.test', 'A')],
+    ['nobody is live', false, queryBytes('last.any.test', 'A')],
+    ['more addresses than are kept', false, queryBytes('wide.any.test', 'A')],
+    ['no such service', false, queryBytes('nothing.any.test', 'A')],
+    ['a member', false, queryBytes('ams.mirror.any.test', 'A')],
+    ['another type', false, queryBytes('mirror.any.test', 'TXT')],
+    ['elsewhere', false, queryBytes('mirror.any.example', 'A')],
+  ]
+  for (const [what, isPlain, packet] of forms) {
+    // Asked twice: the second comes from what was kept.
+    for (const time of ['first', 'again']) {
+      const { fast, ordinary } = both(plain, using, packet, '100.64.1.9')
+      t.equal(fast !== null, isPlain, `${what}, ${time}: ${isPlain ? 'plain' : 'left to the other'}`)
+      if (fast !== null) t.same(Buffer.from(fast), Buffer.from(ordinary!), `${what}, ${time}`)
+    }
+  }
+  t.equal(
+    both(plain, using, forms.find(([what]) => what === 'our cookie')![2], '100.64.1.9').facts.isProven,
+    true,
+  )
+  t.equal(plain.facts.isProven, true, 'our cookie proves the asker')
+  both(plain, using, forms.find(([what]) => what === 'our cookie')![2], '100.64.1.10')
+  t.equal(plain.facts.isProven, false, 'and nobody else')
+  t.end()
+})
+
+t.test(
+  'no mutation of a plain question gets another reply than on the ordinary path, and no byte is placed outside',
+  (t) => {
+    const rng = seededRng(11)
+    const plain = new PlainAnswers(context)
+    const seeds = [
+      queryBytes('mirror.any.test', 'A', [subnet('100.64.2.0', 24)]),
+      queryBytes('pair.any.test', 'AAAA', [
+        subnet('2001:db8:c::', 48),
+        { code: 10, data: Buffer.alloc(8, 1) },
+      ]),
+      queryBytes('mirror.any.test', 'A', null),
+    ]
+    let fast = 0
+    for (let n = 0; n < 30_000; n++) {
+      const packet = Uint8Array.from(seeds[n % seeds.length]!)
+      for (let flips = Math.floor(rng() * 4); flips >= 0; flips--)
+        packet[Math.floor(rng() * packet.length)]! ^= 1 << Math.floor(rng() * 8)
+      const length = rng() < 0.2 ? Math.floor(rng() * packet.length) : packet.length
+      const seen = both(plain, context, packet.subarray(0, length), '100.64.1.9')
+      if (seen.fast === null) continue
+      fast++
+      if (isSame(seen.fast, seen.ordinary)) continue
+      t.fail(`mutation ${n}`, { packet: Buffer.from(packet.subarray(0, length)).toString('hex') })
+      break
+    }
+    t.ok(fast > 1000, `${fast} of them were plain`)
+    t.end()
+  },
+)
+
+t.test('where a reply has no room nothing is placed', (t) => {
+  const plain = new PlainAnswers(context)
+  const packet = queryBytes('mirror.any.test', 'A')
+  const from = parseAddress('100.64.1.9')!
+  const out = new Uint8Array(200).fill(CANARY)
+  const bytes = plain.answer(packet, 0, packet.length, from, out, 0, out.length)
+  t.ok(bytes > 0)
+  out.fill(CANARY)
+  t.equal(plain.answer(packet, 0, packet.length, from, out, 10, 10 + bytes - 1), NOT_PLAIN)
+  t.ok(out.every((byte) => byte === CANARY))
+  t.equal(plain.answer(packet, 0, packet.length, from, out, 10, 10 + bytes), bytes)
+  t.end()
+})
+
+t.test('a plain question takes no memory', (t) => {
+  const world = dnsWorld(5)
+  const using = contextOf(world.changes)
+  const plain = new PlainAnswers(using)
+  const from = parseAddress('192.0.2.1')!
+  const out = new Uint8Array(ROOM)
+  const packets = Array.from({ length: 500 }, (_, i) => {
+    const client = world.client()
+    return queryBytes(`s${i % 24}.any.test`, 'A', [subnet(client, client.includes(':') ? 48 : 24)])
+  })
+  const askAll = () =>
+    packets.filter((packet) => plain.answer(packet, 0, packet.length, from, out, 0, ROOM) > 0)
+  const plainOnes = askAll()
+  const run = (times: number) => {
+    for (let i = 0; i < times; i++)
+      for (const packet of plainOnes) plain.answer(packet, 0, packet.length, from, out, 0, ROOM)
+  }
+  // Compiled first. Then the compiler itself may take some memory meanwhile, but not each time.
+  run(400)
+  const grown = Array.from({ length: 5 }, () => {
+    const before = process.memoryUsage().heapUsed
+    run(400)
+    return (process.memoryUsage().heapUsed - before) / (400 * plainOnes.length)
+  })
+  t.ok(Math.min(...grown.map(Math.abs)) < 1, `bytes a question: ${grown.map((each) => each.toFixed(2))}`)
+  t.end()
+})
