@@ -2,7 +2,7 @@
 //
 // For clients of whom more is known than a cell of the map, and services that are more than one look over their
 // members: select decides, and what it decided is kept here for that very address as long as neither the service nor
-// any distance changed. Fixed memory: of those that fall on one place the last counts. Looking up allocates nothing.
+// any distance changed. Fixed memory: each has two places where it may be kept, and others have them too. Looking up allocates nothing.
 
 import { type Address, type Family, familyOf } from './address.ts'
 import type { Basis } from './directory.ts'
@@ -11,13 +11,14 @@ import type { Basis } from './directory.ts'
 const BITS = 15
 /** Addresses that an entry has room for. */
 export const MEMO_ADDRESSES = 4
-/** Numbers of an entry: four words of the client, slot and family, scope, TTL, how many addresses. */
-const STRIDE = 8
+/** Words of an entry: four of the client, slot and family, scope, TTL, how many addresses, and theirs, four each. */
 const KEY = 0
 const SLOT = 4
 const SCOPE = 5
 const TTL = 6
 const COUNT = 7
+const ADDRESSES = 8
+const STRIDE = ADDRESSES + 4 * MEMO_ADDRESSES
 
 /** What select decided, as far as a plain answer needs it. */
 export interface Decided {
@@ -28,19 +29,31 @@ export interface Decided {
 }
 
 export class AnswerMemo {
-  readonly #words = new Uint32Array(STRIDE << BITS)
-  readonly #addresses = new Uint8Array((16 * MEMO_ADDRESSES) << BITS)
+  readonly words = new Int32Array(STRIDE << BITS)
   /** Of the service and of distances, when it was decided. */
   readonly #serviceSerials = new Float64Array(1 << BITS).fill(-1)
-  readonly #distanceSerials = new Float64Array(1 << BITS)
+  readonly #distanceSerials = new Float64Array(1 << BITS).fill(-1)
+  #turn = 0
   readonly #bases: Basis[] = new Array<Basis>(1 << BITS).fill('none')
 
   /** The place of what was decided for this client, by a service's slot; -1: nothing that still holds. */
   find(client: Address, slot: number, family: Family, serviceSerial: number, distanceSerial: number): number {
     const at = placeOf(client, slot, family)
-    const words = this.#words
+    if (this.#isAt(at, client, slot, family, serviceSerial, distanceSerial)) return at
+    return this.#isAt(at ^ 1, client, slot, family, serviceSerial, distanceSerial) ? at ^ 1 : -1
+  }
+
+  #isAt(
+    at: number,
+    client: Address,
+    slot: number,
+    family: Family,
+    serviceSerial: number,
+    distanceSerial: number,
+  ): boolean {
+    const { words } = this
     const from = STRIDE * at
-    const isFound =
+    return (
       this.#serviceSerials[at] === serviceSerial &&
       this.#distanceSerials[at] === distanceSerial &&
       words[from + SLOT] === slotWord(slot, family) &&
@@ -48,7 +61,7 @@ export class AnswerMemo {
       words[from + KEY + 1] === word(client, 4) &&
       words[from + KEY + 2] === word(client, 8) &&
       words[from + KEY + 3] === word(client, 12)
-    return isFound ? at : -1
+    )
   }
 
   /** Keeps at most MEMO_ADDRESSES addresses; the place. */
@@ -60,40 +73,48 @@ export class AnswerMemo {
     distanceSerial: number,
     decided: Decided,
   ): number {
-    const at = placeOf(client, slot, family)
+    const at = this.#placeToGive(placeOf(client, slot, family), distanceSerial)
     const from = STRIDE * at
-    for (let i = 0; i < 4; i++) this.#words[from + KEY + i] = word(client, 4 * i)
-    this.#words[from + SLOT] = slotWord(slot, family)
-    this.#words[from + SCOPE] = decided.scopeBits
-    this.#words[from + TTL] = decided.ttlSec
-    this.#words[from + COUNT] = decided.addresses.length
+    for (let i = 0; i < 4; i++) this.words[from + KEY + i] = word(client, 4 * i)
+    this.words[from + SLOT] = slotWord(slot, family)
+    this.words[from + SCOPE] = decided.scopeBits
+    this.words[from + TTL] = decided.ttlSec
+    this.words[from + COUNT] = decided.addresses.length
     for (const [i, address] of decided.addresses.entries())
-      this.#addresses.set(address, 16 * (MEMO_ADDRESSES * at + i))
+      for (let n = 0; n < 4; n++) this.words[from + ADDRESSES + 4 * i + n] = word(address, 4 * n)
     this.#bases[at] = decided.basis
     this.#serviceSerials[at] = serviceSerial
     this.#distanceSerials[at] = distanceSerial
     return at
   }
 
+  /** Of the two places of one hash, one of which nothing holds any more, or else the one that was not given last. */
+  #placeToGive(at: number, distanceSerial: number): number {
+    if (this.#distanceSerials[at] !== distanceSerial) return at
+    if (this.#distanceSerials[at ^ 1] !== distanceSerial) return at ^ 1
+    this.#turn ^= 1
+    return at ^ this.#turn
+  }
+
   scopeBits(at: number): number {
-    return this.#words[STRIDE * at + SCOPE]!
+    return this.words[STRIDE * at + SCOPE]!
   }
 
   ttlSec(at: number): number {
-    return this.#words[STRIDE * at + TTL]!
+    return this.words[STRIDE * at + TTL]!
   }
 
   count(at: number): number {
-    return this.#words[STRIDE * at + COUNT]!
+    return this.words[STRIDE * at + COUNT]!
   }
 
   basis(at: number): Basis {
     return this.#bases[at]!
   }
 
-  /** A byte of an address's 16-byte form. */
-  addressByte(at: number, index: number, byte: number): number {
-    return this.#addresses[16 * (MEMO_ADDRESSES * at + index) + byte]!
+  /** Where in `words` the last `count` of the four words of an address stand. */
+  addressAt(at: number, index: number, count: 1 | 4): number {
+    return STRIDE * at + ADDRESSES + 4 * index + 4 - count
   }
 }
 
@@ -109,5 +130,5 @@ function placeOf(client: Address, slot: number, family: Family): number {
 }
 
 function word(address: Address, at: number): number {
-  return ((address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!) >>> 0
+  return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
 }

@@ -170,7 +170,7 @@ export class PlainAnswers {
       this.#near = near
       this.#count = chosen.count
       this.#scopeBits = chosen.scopeBits
-      this.#ttlSec = serving.service.ttlSec
+      this.#ttlSec = near.ttlSec
       this.facts.basis = 'geo'
       return true
     }
@@ -235,16 +235,14 @@ export class PlainAnswers {
     let at = put16(out, to, POINTER_TO_QUESTION)
     at = put16(out, at, family === 4 ? TYPE.A : TYPE.AAAA)
     at = put16(out, at, CLASS.IN)
-    at = put16(out, at, this.#ttlSec >>> 16)
-    at = put16(out, at, this.#ttlSec & 0xffff)
-    const first = family === 4 ? 12 : 0
-    at = put16(out, at, 16 - first)
-    if (this.#near !== null) {
-      const address = this.#near.addresses[chosen.picks[index]!]!
-      for (let i = first; i < 16; i++) out[at++] = address[i]!
-    } else {
-      for (let i = first; i < 16; i++) out[at++] = this.#memo.addressByte(this.#place, index, i)
-    }
+    at = put32(out, at, this.#ttlSec)
+    const words = family === 4 ? 1 : 4
+    at = put16(out, at, 4 * words)
+    const near = this.#near
+    const source = near === null ? this.#memo.words : near.layout
+    const first =
+      near === null ? this.#memo.addressAt(this.#place, index, words) : near.addressAt(chosen.picks[index]!)
+    for (let word = first; word < first + words; word++) at = put32(out, at, source[word]!)
     return at
   }
 
@@ -291,6 +289,10 @@ function put16(out: Uint8Array, at: number, value: number): number {
   out[at] = value >>> 8
   out[at + 1] = value & 0xff
   return at + 2
+}
+
+function put32(out: Uint8Array, at: number, value: number): number {
+  return put16(out, put16(out, at, value >>> 16), value & 0xffff)
 }
 
 /** The addresses of an answer that is nothing but addresses, and few; null: it is more than that. */

@@ -6,6 +6,7 @@
 // is reckoned from many of them at once (the map, triangles, witnesses) is reckoned from a bounded panel: the vantages.
 
 import { type Address, formatAddress, type Prefix, parseAddress } from './address.ts'
+import type { CellRows } from './cell-rows.ts'
 import { DIMENSIONS, MAX_USABLE_ERROR, positiveMs } from './coordinate.ts'
 import type { Coordinate, Geography, Host, Place } from './directory.ts'
 import { hashText } from './hash.ts'
@@ -293,9 +294,13 @@ export class HostTable {
     return this.#map.rttMs(this, cell, row)
   }
 
-  /** The same from a cell to the vantages, by their indexes, which hold until `mapDrawn` grows. */
-  mapMsFrom(cell: number): Float32Array {
-    return this.#map.vantageMs(this, cell)
+  /** The cell's row in mapCells, where the RTTs to the vantages stand by their indexes, which hold until `mapDrawn` grows. */
+  mapRow(cell: number): number {
+    return this.#map.cellRow(this, cell)
+  }
+
+  get mapCells(): CellRows {
+    return this.#map.cells
   }
 
   get mapDrawn(): number {

@@ -5,6 +5,7 @@
 // which hosts are badly connected, and how a client's neighbourhood sees a host (simple kriging of the
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
+import { CellRows, MS_PER_UNIT } from './cell-rows.ts'
 import type { Coordinate, Place } from './directory.ts'
 import {
   fibreFloorMs,
@@ -33,9 +34,8 @@ const PLACED_BY_LEAST = 3
 const CELL_DEGREES = 0.25
 const CELLS_AROUND = 360 / CELL_DEGREES
 const CELLS_UP = 180 / CELL_DEGREES
-/** What is remembered of cells between changes, bytes. The maps of the Internet know places in some 26,000 of them. */
-const MEMO_BYTES = 64 << 20
-const MOST_REMEMBERED = 40_000
+/** Cells whose coordinates are remembered. */
+const MOST_COORDINATES = 20_000
 
 /** The number of the cell that a place lies in. Allocates nothing. */
 export function cellAt(lat: number, lon: number): number {
@@ -50,17 +50,6 @@ function middleOf(cell: number): Spot {
     lat: (Math.floor(cell / CELLS_AROUND) + 0.5) * CELL_DEGREES - 90,
     lon: ((cell % CELLS_AROUND) + 0.5) * CELL_DEGREES - 180,
   }
-}
-
-/** What is known of one cell. */
-interface Cell {
-  readonly middle: Spot
-  /** The way from it to each hub, km. */
-  readonly via: Float64Array
-  /** By index of the vantages: the RTT, ms. */
-  readonly vantageMs: Float32Array
-  /** undefined: not asked for yet. */
-  coordinate: Coordinate | null | undefined
 }
 
 export class MapModel {
@@ -78,20 +67,29 @@ export class MapModel {
   #residual: Float64Array[] = []
   /** Each host's own detour, as a logarithm. */
   #effect = new Float64Array(0)
-  /** By number: where in #cells a cell is, plus one; 0: it is not remembered. */
-  readonly #memo = new Uint16Array(CELLS_AROUND * CELLS_UP)
-  readonly #cells: Cell[] = []
-  #remembered: number[] = []
+  /** By cell and index of a vantage. */
+  readonly cells = new CellRows(CELLS_AROUND * CELLS_UP)
+  readonly #coordinates = new Map<number, Coordinate | null>()
+  /** From the cell that was asked about last to each hub, km: of one client many hosts are asked. */
+  #via: { readonly cell: number; readonly km: Float64Array } | null = null
   #drawn = 0
 
   /** The RTT from a cell to a host by row, ms; NaN: the host has no place. */
   rttMs(hosts: HostTable, cell: number, row: number): number {
-    return this.#rttMs(hosts, this.#cell(hosts, cell), row)
+    const cellRow = this.cellRow(hosts, cell)
+    const index = this.vantageIndex(row)
+    if (index >= 0) return this.cells.chunkOf(cellRow)[this.cells.startOf(cellRow) + index]! * MS_PER_UNIT
+    const other = hosts.placeOf(row)
+    if (other === null) return Number.NaN
+    const km = greatCircleKm(middleOf(cell), other)
+    return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(this.#viaKm(cell), routeTable(other), km)))
   }
 
-  /** The RTTs from a cell to the vantages, ms, by their indexes as of `drawn`. */
-  vantageMs(hosts: HostTable, cell: number): Float32Array {
-    return this.#cell(hosts, cell).vantageMs
+  /** The cell's row in `cells`, made if need be. */
+  cellRow(hosts: HostTable, cell: number): number {
+    this.#refresh(hosts)
+    const row = this.cells.rowOf(cell)
+    return row >= 0 ? row : this.cells.add(cell, this.#predictVantages(cell))
   }
 
   /** How often the map was drawn; then vantages have other indexes. */
@@ -105,48 +103,26 @@ export class MapModel {
   }
 
   /** Where in the space a client in a cell is taken to be; null: too few vantages have both a coordinate and a place. */
-  coordinateAt(hosts: HostTable, number: number): Coordinate | null {
-    const cell = this.#cell(hosts, number)
-    if (cell.coordinate === undefined) cell.coordinate = this.#place(hosts, cell)
-    return cell.coordinate
-  }
-
-  #cell(hosts: HostTable, number: number): Cell {
+  coordinateAt(hosts: HostTable, cell: number): Coordinate | null {
     this.#refresh(hosts)
-    const known = this.#memo[number]!
-    return known > 0 ? this.#cells[known - 1]! : this.#remember(number)
+    let coordinate = this.#coordinates.get(cell)
+    if (coordinate === undefined) {
+      if (this.#coordinates.size >= MOST_COORDINATES) this.#coordinates.clear()
+      coordinate = this.#place(hosts, cell)
+      this.#coordinates.set(cell, coordinate)
+    }
+    return coordinate
   }
 
-  #remember(number: number): Cell {
-    const most = Math.min(MOST_REMEMBERED, Math.floor(MEMO_BYTES / (4 * this.#rows.length + 256)))
-    if (this.#cells.length >= most) this.#forget()
-    const middle = middleOf(number)
-    const via = routeViaKm(middle)
-    const cell = { middle, via, vantageMs: this.#predictVantages(middle, via), coordinate: undefined }
-    this.#remembered.push(number)
-    this.#memo[number] = this.#cells.push(cell)
-    return cell
-  }
-
-  #forget(): void {
-    for (const number of this.#remembered) this.#memo[number] = 0
-    this.#remembered = []
-    this.#cells.length = 0
-  }
-
-  #rttMs(hosts: HostTable, { middle, via, vantageMs }: Cell, row: number): number {
-    const index = this.#indexOf.get(row)
-    if (index !== undefined) return vantageMs[index]!
-    const other = hosts.placeOf(row)
-    if (other === null) return Number.NaN
-    const km = greatCircleKm(middle, other)
-    return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(via, routeTable(other), km)))
+  #viaKm(cell: number): Float64Array {
+    if (this.#via?.cell !== cell) this.#via = { cell, km: routeViaKm(middleOf(cell)) }
+    return this.#via.km
   }
 
   /** By the nearest vantages, which say where among its neighbours it is, and by some of all, which keep it there. */
-  #place(hosts: HostTable, cell: Cell): Coordinate | null {
+  #place(hosts: HostTable, cell: number): Coordinate | null {
     const placed = this.#rows.filter((row) => hosts.hasCoordinate(row))
-    const byMs = placed.map((row) => ({ row, ms: this.#rttMs(hosts, cell, row) })).sort((a, b) => a.ms - b.ms)
+    const byMs = placed.map((row) => ({ row, ms: this.rttMs(hosts, cell, row) })).sort((a, b) => a.ms - b.ms)
     const step = Math.max(1, Math.ceil((byMs.length - PLACED_BY_NEAR) / PLACED_BY_FAR))
     const chosen = byMs.filter((_, i) => i < PLACED_BY_NEAR || (i - PLACED_BY_NEAR) % step === 0)
     if (chosen.length < PLACED_BY_LEAST) return null
@@ -156,9 +132,11 @@ export class MapModel {
   }
 
   /** By index: the map, and what the vantages around the place see of each. */
-  #predictVantages(place: Spot, via: Float64Array): Float32Array {
-    const predicted = new Float32Array(this.#rows.length)
-    const km = this.#places.map((other) => greatCircleKm(place, other))
+  #predictVantages(cell: number): Float64Array {
+    const predicted = new Float64Array(this.#rows.length)
+    const middle = middleOf(cell)
+    const via = this.#viaKm(cell)
+    const km = this.#places.map((other) => greatCircleKm(middle, other))
     const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
     const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
     for (const j of this.#rows.keys()) {
@@ -181,7 +159,8 @@ export class MapModel {
     this.#weighMesh(hosts)
     this.#mapSerial = hosts.mapSerial
     this.#meshSerial = hosts.modelSerial
-    this.#forget()
+    this.cells.forget(this.#rows.length)
+    this.#coordinates.clear()
   }
 
   #drawMap(hosts: HostTable): void {

@@ -6,6 +6,8 @@
 // services whose members are weighed one and all and of whom nobody turns clients away.
 
 import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import { MS_PER_UNIT } from './cell-rows.ts'
+import type { Service } from './directory.ts'
 import { hashClient, rendezvousScore } from './hash.ts'
 import type { HostTable } from './host-table.ts'
 import { TIE_SHARE } from './select.ts'
@@ -25,24 +27,29 @@ const SHARED = 1
 
 /** What choose chose last, of whatever service; valid until the next. */
 export const chosen = {
-  /** Indexes into `members`, best first. */
+  /** Members by their number, best first. */
   picks: new Int32Array(16),
   count: 0,
   scopeBits: 0,
 }
 
 export class NearChoice {
-  /** In the order of their names, by which equals go. */
-  readonly members: readonly ServingMember[]
-  /** Of each the address that is served. */
-  readonly addresses: readonly Address[]
-  readonly #serving: ServingService
+  readonly ttlSec: number
+  /** Of an address: 1 or 4. */
+  readonly words: 1 | 4
+  /**
+   * What a choice reads, side by side: by member, in the order of their names, by which equals go, the index of its
+   * host among the vantages (-1: it is none), as of #drawn; behind these the words of its address.
+   */
+  readonly layout: Int32Array
   readonly #hosts: HostTable
+  readonly #size: number
+  readonly #tieMs: number
+  readonly #minAddrs: number
+  readonly #maxAddrs: number
   readonly #rows: Int32Array
   readonly #hashes: Float64Array
   readonly #capacities: Float64Array
-  /** Indexes of their hosts among the vantages as of #drawn. */
-  readonly #vantages: Int32Array
   #drawn = -1
 
   /** null: the service is one for select. */
@@ -54,33 +61,45 @@ export class NearChoice {
     if (members.some(({ shedShare }) => shedShare > 0)) return null
     members.sort((a, b) => (a.name < b.name ? -1 : 1))
     const addresses = members.map((member) => addressesOf(member)[0]!)
-    // Members that share an address are named once: seldom, and select's caller sees to it.
+    // Members that share an address are named once: seldom, and left to who knows how.
     if (new Set(addresses.map((address) => String.fromCharCode(...address))).size < members.length)
       return null
-    return new NearChoice(serving, hosts, members, addresses)
+    return new NearChoice(serving.service, hosts, members, addresses, family)
   }
 
   private constructor(
-    serving: ServingService,
+    { ttlSec, tieMs, minAddrs, maxAddrs }: Service,
     hosts: HostTable,
     members: readonly ServingMember[],
     addresses: readonly Address[],
+    family: Family,
   ) {
-    this.#serving = serving
+    this.ttlSec = ttlSec
+    this.words = family === 4 ? 1 : 4
     this.#hosts = hosts
-    this.members = members
-    this.addresses = addresses
+    this.#size = members.length
+    this.#tieMs = tieMs
+    this.#minAddrs = minAddrs
+    this.#maxAddrs = maxAddrs
     this.#rows = Int32Array.from(members, ({ host }) => host)
     this.#hashes = Float64Array.from(members, ({ hash }) => hash)
     this.#capacities = Float64Array.from(members, ({ capacity }) => capacity)
-    this.#vantages = new Int32Array(members.length)
+    this.layout = new Int32Array(members.length * (1 + this.words))
+    for (const [i, address] of addresses.entries())
+      for (let word = 0; word < this.words; word++)
+        this.layout[this.addressAt(i) + word] = wordAt(address, 16 - 4 * (this.words - word))
+  }
+
+  /** Where in the layout a member's address stands. */
+  addressAt(member: number): number {
+    return this.#size + member * this.words
   }
 
   /** Chooses for a client in a cell, whose scope is `scopeBits`. False: select must. Writes `chosen`. */
   choose(client: Address, cell: number, scopeBits: number): boolean {
-    const { tieMs, minAddrs, maxAddrs } = this.#serving.service
-    const size = this.members.length
     if (!this.#weigh(cell)) return false
+    const size = this.#size
+    const tieMs = this.#tieMs
     const sharedMs = limits[LEAST]! + tieMs
     limits[SHARED] = sharedMs
     let tied = 0
@@ -90,7 +109,7 @@ export class NearChoice {
     const withinMs = bestMs + Math.max(tieMs, bestMs * TIE_SHARE)
     let ties = 0
     for (let i = 0; i < size; i++) if (msOf[i]! <= withinMs) ties++
-    const count = Math.min(Math.max(ties, minAddrs), maxAddrs, size)
+    const count = Math.min(Math.max(ties, this.#minAddrs), this.#maxAddrs, size)
     this.#pick(first, count, tied)
     chosen.count = count
     const grainBits = familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
@@ -101,12 +120,16 @@ export class NearChoice {
   /** Each member's RTT into msOf, and the least of them into limits. False: one is not known. */
   #weigh(cell: number): boolean {
     const hosts = this.#hosts
-    const vantageMs = hosts.mapMsFrom(cell)
+    const row = hosts.mapRow(cell)
     if (this.#drawn !== hosts.mapDrawn) this.#findVantages()
+    const rtts = hosts.mapCells.chunkOf(row)
+    const start = hosts.mapCells.startOf(row)
+    const { layout } = this
+    const size = this.#size
     let leastMs = Number.POSITIVE_INFINITY
-    for (let i = 0; i < this.#rows.length; i++) {
-      const vantage = this.#vantages[i]!
-      const ms = vantage >= 0 ? vantageMs[vantage]! : hosts.mapMsAt(cell, this.#rows[i]!)
+    for (let i = 0; i < size; i++) {
+      const vantage = layout[i]!
+      const ms = vantage >= 0 ? rtts[start + vantage]! * MS_PER_UNIT : hosts.mapMsAt(cell, this.#rows[i]!)
       if (Number.isNaN(ms)) return false
       msOf[i] = ms
       if (ms < leastMs) leastMs = ms
@@ -117,7 +140,7 @@ export class NearChoice {
 
   #findVantages(): void {
     this.#drawn = this.#hosts.mapDrawn
-    for (let i = 0; i < this.#rows.length; i++) this.#vantages[i] = this.#hosts.vantageIndex(this.#rows[i]!)
+    for (let i = 0; i < this.#size; i++) this.layout[i] = this.#hosts.vantageIndex(this.#rows[i]!)
   }
 
   #nearest(): number {
@@ -131,7 +154,7 @@ export class NearChoice {
     const hash = hashClient(client)
     const limitMs = limits[SHARED]!
     let first = -1
-    for (let i = 0; i < this.#rows.length; i++) {
+    for (let i = 0; i < this.#size; i++) {
       if (msOf[i]! > limitMs) continue
       scoreOf[i] = rendezvousScore(hash, this.#hashes[i]!, this.#capacities[i]!)
       if (first < 0 || scoreOf[i]! > scoreOf[first]!) first = i
@@ -145,7 +168,7 @@ export class NearChoice {
     const limitMs = limits[SHARED]!
     picks[0] = first
     if (count === 1) return
-    const size = this.#rows.length
+    const size = this.#size
     isTaken.fill(0, 0, size)
     isTaken[first] = 1
     for (let n = 1; n < count; n++) {
@@ -158,4 +181,8 @@ export class NearChoice {
       isTaken[next] = 1
     }
   }
+}
+
+function wordAt(address: Address, at: number): number {
+  return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
 }

@@ -171,6 +171,7 @@ function byteAt({ words }: UnpackedPage, entry: number, at: number): number {
 /** Facts as rows: a map of the Internet has some hundred thousand. */
 class FactTable {
   #places = new Float64Array(3 * 64)
+  #cells = new Uint32Array(64)
   #asns = new Uint32Array(64)
   #countries = new Uint16Array(64)
   #sources = new Uint16Array(64)
@@ -182,6 +183,7 @@ class FactTable {
     const row = this.#free.pop() ?? this.#used++
     if (row === this.#asns.length) this.#grow()
     this.#places.set([place.lat, place.lon, place.accuracyKm], 3 * row)
+    this.#cells[row] = cellAt(place.lat, place.lon)
     this.#asns[row] = asn === null ? 0 : asn
     this.#countries[row] = country === null ? 0 : (country.charCodeAt(0) << 8) | country.charCodeAt(1)
     this.#sources[row] = this.#sourceNumber(source)
@@ -204,7 +206,7 @@ class FactTable {
   }
 
   cellOf(row: number): number {
-    return cellAt(this.#places[3 * row]!, this.#places[3 * row + 1]!)
+    return this.#cells[row]!
   }
 
   asnOf(row: number): number {
@@ -226,6 +228,7 @@ class FactTable {
       return to
     }
     this.#places = widen(this.#places, new Float64Array(3 * rows))
+    this.#cells = widen(this.#cells, new Uint32Array(rows))
     this.#asns = widen(this.#asns, new Uint32Array(rows))
     this.#countries = widen(this.#countries, new Uint16Array(rows))
     this.#sources = widen(this.#sources, new Uint16Array(rows))

@@ -1,3 +1,8 @@
+// The fast path against the ordinary one, which is its oracle: the same bytes for every question that it answers, no
+// byte outside of the reply, no memory for it.
+
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { parseAddress } from '../../resolver/address.ts'
 import { answerDns, type DnsContext } from '../../resolver/dns-answer.ts'
@@ -64,7 +69,7 @@ t.test(
       }
     }
     t.ok(fast > 50_000, `${fast} were plain`)
-    t.ok(geo > 10_000, `${geo} by the map`)
+    t.ok(geo > 5_000, `${geo} by the map`)
     t.end()
   },
 )
@@ -182,29 +187,13 @@ t.test('where a reply has no room nothing is placed', (t) => {
 })
 
 t.test('a plain question takes no memory', (t) => {
-  const world = dnsWorld(5)
-  const using = contextOf(world.changes)
-  const plain = new PlainAnswers(using)
-  const from = parseAddress('192.0.2.1')!
-  const out = new Uint8Array(ROOM)
-  const packets = Array.from({ length: 500 }, (_, i) => {
-    const client = world.client()
-    return queryBytes(`s${i % 24}.any.test`, 'A', [subnet(client, client.includes(':') ? 48 : 24)])
-  })
-  const askAll = () =>
-    packets.filter((packet) => plain.answer(packet, 0, packet.length, from, out, 0, ROOM) > 0)
-  const plainOnes = askAll()
-  const run = (times: number) => {
-    for (let i = 0; i < times; i++)
-      for (const packet of plainOnes) plain.answer(packet, 0, packet.length, from, out, 0, ROOM)
-  }
-  // Compiled first. Then the compiler itself may take some memory meanwhile, but not each time.
-  run(400)
-  const grown = Array.from({ length: 5 }, () => {
-    const before = process.memoryUsage().heapUsed
-    run(400)
-    return (process.memoryUsage().heapUsed - before) / (400 * plainOnes.length)
-  })
-  t.ok(Math.min(...grown.map(Math.abs)) < 1, `bytes a question: ${grown.map((each) => each.toFixed(2))}`)
+  // In a process of its own: where coverage is taken, the compiler leaves numbers on the heap.
+  const { NODE_V8_COVERAGE: _, NODE_OPTIONS: __, ...env } = process.env
+  const inside = fileURLToPath(new URL('../support/dns-plain-inside.ts', import.meta.url))
+  const run = spawnSync(process.execPath, [inside], { encoding: 'utf8', env })
+  t.equal(run.status, 0, run.stderr)
+  const { asked, plain, bytes } = JSON.parse(run.stdout) as { asked: number; plain: number; bytes: number[] }
+  t.ok(plain > asked / 2, `${plain} of ${asked} questions are plain`)
+  t.ok(Math.min(...bytes.map(Math.abs)) < 1, `bytes a question: ${bytes.map((each) => each.toFixed(2))}`)
   t.end()
 })
