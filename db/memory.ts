@@ -30,7 +30,7 @@ export function openMemory(kept: Directory = emptyDirectory()): Store {
 }
 
 /** New maps of the same records: records are values and are shared. */
-function copyOf(directory: Directory): Directory {
+export function copyOf(directory: Directory): Directory {
   return {
     services: new Map(directory.services),
     hosts: new Map(directory.hosts),

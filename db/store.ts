@@ -1,4 +1,4 @@
-// The Store: what a core must never forget, behind one interface for SQLite and, in tests, memory.
+// The Store: what a core must never forget, behind one interface for SQLite, etcd and, in tests, memory.
 //
 // The promises, which one conformance suite holds every implementation to:
 // - commit is atomic and in order: all of its changes or none, seen by the next load whole;
@@ -22,15 +22,18 @@ export interface Store {
 
 /**
  * What a store that several cores share promises beyond Store:
- * - there is one order of all commits, and everybody is told of them in it;
+ * - there is one order of all commits, and everybody is told of them in it. What follows on a commit of one's own is
+ *   told in a later turn of the event loop than that commit resolved in;
  * - commit is refused with `conflict`, whole, where it changes a record that another core changed since this one was
  *   told of it: its decision stood on what is no more. Once it was told (`caughtUp`), deciding anew will do;
+ * - a commit that was made is never refused: where its outcome is not known (the connection broke under it), it stays
+ *   undecided until it is. What could not even be sent is refused at once with `unavailable`;
  * - a core whose lease ended is told of to all others, whatever became of it.
  */
 export interface Cluster {
   /**
-   * Tells, from the state that load() gave on, of each commit of another core: whole, in order, each once. Call it
-   * once, after load. Told nothing more after close.
+   * Tells, from the state that load() gave on, of each commit of another core: whole, in order, each once; and of
+   * the cores, first of those that are there. Call it once, after load. Told nothing more after close.
    */
   follow(listener: ClusterListener): void
   /** Resolves when everything that was committed by anybody before this call has been told. Throws StoreError `unavailable`. */
@@ -39,6 +42,17 @@ export interface Cluster {
   announce(core: string): Promise<void>
   /** Gives the lease back: the others are told at once. */
   release(): Promise<void>
+  /** The names of all cores that hold a lease, asked anew. */
+  cores(): Promise<readonly string[]>
+  /** What the store takes on its disk; null: it is in memory. */
+  size(): Promise<StoreSize | null>
+}
+
+export interface StoreSize {
+  /** Of the file: what counts against the store's quota. */
+  readonly fileBytes: number
+  /** Of it, what is not free for use again. */
+  readonly usedBytes: number
 }
 
 export interface ClusterListener {
@@ -56,6 +70,7 @@ export interface ClusterListener {
  * - `edited-migration`, `newer-database`, `failed-migration`: program and data don't fit together.
  * - `unavailable`: not possible now (disk full, no permission, locked); the same commit may do later.
  * - `conflict`: another core changed a record first: decide anew (only of a shared store).
+ * - `read-only`: it was opened to follow only.
  * - `closed`: it was closed by this process.
  */
 export type StoreErrorCode =
@@ -66,6 +81,7 @@ export type StoreErrorCode =
   | 'failed-migration'
   | 'unavailable'
   | 'conflict'
+  | 'read-only'
   | 'closed'
 
 /** Why a store can't do what was asked. `message` is for the operator: it names the file and what to do. */

@@ -300,7 +300,7 @@ function sequence(seed: number): () => number {
 }
 
 /** One of EVERYTHING's records under one of five names, or its removal. */
-function someChange(next: () => number): Change {
+export function someChange(next: () => number): Change {
   const change = EVERYTHING[next() % EVERYTHING.length]!
   const name = `n${next() % 5}`
   const remove = next() % 3 === 0

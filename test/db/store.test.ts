@@ -8,9 +8,11 @@ import { join } from 'node:path'
 import Sqlite from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { openMemory } from '../../db/memory.ts'
+import { SharedMemory } from '../../db/shared-memory.ts'
 import { openSqlite } from '../../db/sqlite.ts'
 import type { Store } from '../../db/store.ts'
 import { emptyDirectory } from '../../resolver/directory.ts'
+import { testCluster } from './cluster-suite.ts'
 import { EVERYTHING, setting, testStore, withStore } from './store-suite.ts'
 
 const MIGRATIONS = join(import.meta.dirname, '../../migrations')
@@ -28,6 +30,17 @@ t.test('memory', async (t) => {
   testStore(t, () => {
     const kept = emptyDirectory()
     return async () => openMemory(kept)
+  })
+})
+
+t.test('shared memory', async (t) => {
+  testStore(t, () => {
+    const shared = new SharedMemory()
+    return async () => shared.open()
+  })
+  testCluster(t, async () => {
+    const shared = new SharedMemory()
+    return async (options) => shared.open(options)
   })
 })
 
