@@ -108,6 +108,10 @@ export class Metrics {
     this.#readCounter('nearcast_dns_truncated_total', 'Replies too long for UDP', [], (tell) =>
       tell({}, stats.faults.truncated),
     )
+    const limited = 'nearcast_dns_limited_total'
+    this.#readCounter(limited, 'Responses that were too many for their askers', ['verdict'], (tell) => {
+      for (const verdict of ['slip', 'drop'] as const) tell({ verdict }, stats.limited[verdict])
+    })
     this.#readCounter(
       'nearcast_dns_send_errors_total',
       'Replies that the system would not send',
