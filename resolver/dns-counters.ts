@@ -32,6 +32,8 @@ export const SLOT = (() => {
     allDown: take(ALL_DOWN_MODES.length),
     faults: take(FAULTS.length),
     limited: take(LIMITED.length),
+    bytesIn: take(DNS_OUTCOMES.length),
+    bytesOut: take(DNS_OUTCOMES.length),
     /** How many slots there are. */
     end: next,
   }
@@ -75,6 +77,17 @@ export function countLimited(row: Float64Array, limited: Limited): void {
   row[SLOT.limited + LIMITED_AT[limited]]!++
 }
 
+/** What a spoofed source could gain: bytes over UDP, by outcome. */
+export function countBytes(
+  row: Float64Array,
+  outcome: DnsOutcome,
+  queryBytes: number,
+  replyBytes: number,
+): void {
+  row[SLOT.bytesIn + OUTCOME_AT[outcome]]! += queryBytes
+  row[SLOT.bytesOut + OUTCOME_AT[outcome]]! += replyBytes
+}
+
 export interface DnsCounts {
   /** Packets by transport and outcome: their sum is all that was received. */
   readonly udp: Readonly<Record<DnsOutcome, number>>
@@ -85,6 +98,9 @@ export interface DnsCounts {
   readonly allDown: Readonly<Record<AllDown['mode'], number>>
   readonly faults: Readonly<Record<Fault, number>>
   readonly limited: Readonly<Record<Limited, number>>
+  /** Over UDP: of queries and of their replies, without the headers of IP and UDP. */
+  readonly bytesIn: Readonly<Record<DnsOutcome, number>>
+  readonly bytesOut: Readonly<Record<DnsOutcome, number>>
 }
 
 /** All rows together, added up whenever a number is read. */
@@ -98,6 +114,8 @@ export function readCounters(counters: SharedArrayBuffer): DnsCounts {
     allDown: live(ALL_DOWN_MODES, (at) => sum(SLOT.allDown + at)),
     faults: live(FAULTS, (at) => sum(SLOT.faults + at)),
     limited: live(LIMITED, (at) => sum(SLOT.limited + at)),
+    bytesIn: live(DNS_OUTCOMES, (at) => sum(SLOT.bytesIn + at)),
+    bytesOut: live(DNS_OUTCOMES, (at) => sum(SLOT.bytesOut + at)),
   }
 }
 

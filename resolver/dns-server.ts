@@ -19,6 +19,7 @@ import {
 import { sharedNowMs } from './dns-clock.ts'
 import {
   allocateCounters,
+  countBytes,
   counterRow,
   countFacts,
   countFault,
@@ -85,6 +86,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
     const from = { address, port, via, idleMs, nowMs: sharedNowMs() }
     const { reply, facts } = answerSafely(options.context, packet, from, limiter, onError)
     countFacts(counted, facts, via)
+    if (via === 'udp') countBytes(counted, facts.outcome, packet.length, reply?.length ?? 0)
     options.onFacts?.(facts, from)
     return reply
   }
