@@ -14,6 +14,7 @@ import { openSqlite } from '../db/sqlite.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
 import type { Rng } from '../resolver/ask.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
+import type { RateLimits } from '../resolver/dns-limit.ts'
 import { type DnsServer, openDns } from '../resolver/dns-server.ts'
 import { listenError } from '../resolver/listen-error.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
@@ -76,7 +77,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     const dns = await openDns({
       listen: config.dns,
       context: dnsContext(core, config, clock, rng),
-      rate: { exempt: config.resolvers },
+      rate: rateLimits(config),
       onFacts: (facts, from) => {
         const demand = provenDemand(facts, from.address, config.resolvers)
         if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
@@ -107,6 +108,24 @@ function openStore(config: Config) {
     throw new Error(`data: can't make the folder ${config.data}: ${(cause as Error).message}`, { cause })
   }
   return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
+}
+
+function rateLimits(config: Config): RateLimits {
+  return {
+    responsesPerSecond: config.rrlResponsesPerSecond,
+    nodataPerSecond: config.rrlNodataPerSecond,
+    nxdomainsPerSecond: config.rrlNxdomainsPerSecond,
+    errorsPerSecond: config.rrlErrorsPerSecond,
+    amplifiedPerSecond: config.rrlAmplifiedPerSecond,
+    allPerSecond: config.rrlAllPerSecond,
+    windowSec: config.rrlWindow,
+    slip: config.rrlSlip,
+    ipv4PrefixLength: config.rrlIpv4PrefixLength,
+    ipv6PrefixLength: config.rrlIpv6PrefixLength,
+    exemptClients: [...config.rrlExemptClients, ...config.resolvers],
+    logOnly: config.rrlLogOnly,
+    maxTableSize: config.rrlMaxTableSize,
+  }
 }
 
 function dnsContext(core: Core, config: Config, clock: Clock, rng: Rng): DnsContext {

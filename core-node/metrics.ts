@@ -6,7 +6,7 @@
 
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { AllDown, Basis } from '../resolver/directory.ts'
-import type { DnsOutcome } from '../resolver/dns-answer.ts'
+import { DNS_OUTCOMES, type DnsOutcome } from '../resolver/dns-answer.ts'
 import type { DnsStats } from '../resolver/dns-server.ts'
 import type { MemberState } from '../resolver/serving.ts'
 import type { Tables } from '../resolver/tables.ts'
@@ -108,6 +108,17 @@ export class Metrics {
     this.#readCounter('nearcast_dns_truncated_total', 'Replies too long for UDP', [], (tell) =>
       tell({}, stats.faults.truncated),
     )
+    const bytes = 'nearcast_dns_bytes_total'
+    this.#readCounter(bytes, 'Bytes of DNS over UDP by outcome', ['direction', 'outcome'], (tell) => {
+      for (const outcome of DNS_OUTCOMES) {
+        tell({ direction: 'in', outcome }, stats.bytesIn[outcome])
+        tell({ direction: 'out', outcome }, stats.bytesOut[outcome])
+      }
+    })
+    const limited = 'nearcast_dns_limited_total'
+    this.#readCounter(limited, 'Responses that were too many for their askers', ['verdict'], (tell) => {
+      for (const verdict of ['slip', 'drop'] as const) tell({ verdict }, stats.limited[verdict])
+    })
     this.#readCounter(
       'nearcast_dns_send_errors_total',
       'Replies that the system would not send',

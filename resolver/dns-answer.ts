@@ -8,7 +8,7 @@
 import { type Address, IPV4_OFFSET_BITS, isLoopbackOrIn, type Prefix } from './address.ts'
 import type { AllDown, Basis } from './directory.ts'
 import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
-import type { Limited } from './dns-limit.ts'
+import { hashSubject, RESPONSE, type ResponseKind, type ResponseLimiter, VERDICT } from './dns-limit.ts'
 import { type Meaning, meaningOf, type Zones } from './dns-name.ts'
 import {
   answerAlias,
@@ -28,6 +28,7 @@ import {
   CLASS,
   type ClientSubnet,
   type Edns,
+  HEADER_BYTES,
   MAX_UDP_BYTES,
   OPTION,
   parseQuery,
@@ -58,8 +59,8 @@ export interface Asker {
   readonly via: 'udp' | 'tcp'
   /** Over TCP: how long its connection may lie idle as things are, ms. Over UDP: 0. */
   readonly idleMs: number
-  /** Whether it has had its share of replies for now; a cookie of ours excuses it. null: it has not. */
-  readonly limited: Limited | null
+  /** Of the clock that all threads share, ms. */
+  readonly nowMs: number
 }
 
 /** What became of a packet: each has exactly one, so that their counts add up to the packets received. */
@@ -94,6 +95,8 @@ export interface DnsFacts {
   readonly basis: Basis | null
   readonly allDown: AllDown['mode'] | null
   readonly truncated: boolean
+  /** It was one response too many for its asker; null: it was not, or nobody looked. */
+  readonly limited: 'slip' | 'drop' | null
   /** The asker is at its address: it came by TCP or showed a cookie of ours. */
   readonly isProven: boolean
 }
@@ -122,20 +125,67 @@ const FLAG_AUTHORITATIVE = 0x0400
 const FLAG_TRUNCATED = 0x0200
 const FLAG_RECURSION_DESIRED = 0x0100
 
-/** Answers one packet. Throws only for a fault of ours, see answerFailure. */
-export function answerDns(context: DnsContext, packet: Uint8Array, from: Asker): DnsReply {
+/**
+ * Answers one packet. `limiter`: takes the response from the asker's accounts; null: nobody is limited.
+ * Throws only for a fault of ours, see answerFailure.
+ */
+export function answerDns(
+  context: DnsContext,
+  packet: Uint8Array,
+  from: Asker,
+  limiter: ResponseLimiter | null = null,
+): DnsReply {
   // Port 0 can't be replied to: node's sockets throw at it.
-  if (from.port === 0) return dropped('dropped-port-zero')
+  if (from.port === 0) return drop('dropped-port-zero', null, null)
   const query = parseQuery(packet)
-  if (typeof query === 'string') return dropped(`dropped-${query}`)
+  if (typeof query === 'string') return drop(`dropped-${query}`, null, null)
   const received = query.edns?.cookie
   const cookie = received && context.cookies ? answerCookie(context.cookies, received, from.address) : null
-  if (from.limited !== null && !cookie?.isProven) {
-    return from.limited === 'drop' ? dropped('dropped-limited') : slip(packet, query, from, cookie)
-  }
   const rcode = rcodeOf(query, from, cookie)
   const answer = rcode === RCODE.NOERROR && query.question ? decide(context, query, from) : refusal(rcode)
-  return encode(context.nsid, packet, query, from, answer, cookie)
+  const made = encode(context.nsid, packet, query, from, answer, cookie)
+  return limiter === null || made.facts.isProven
+    ? made
+    : limit(limiter, packet, query, from, answer, cookie, made)
+}
+
+/** The response as it was made; or, where it is one too many for its asker, what goes out instead. */
+function limit(
+  limiter: ResponseLimiter,
+  packet: Uint8Array,
+  query: Query,
+  from: Asker,
+  answer: DnsAnswer,
+  cookie: CookieAnswer | null,
+  made: DnsReply,
+): DnsReply {
+  const kind = kindOf(answer)
+  const bytes = made.reply!.length
+  if (!limiter.watches(kind, packet.length, bytes)) return made
+  const subject = subjectOf(kind, packet, query, answer)
+  const verdict = limiter.judge(kind, subject, packet.length, bytes, from.address, 0, from.nowMs)
+  if (verdict === VERDICT.SEND) return made
+  const limited = verdict === VERDICT.SLIP ? 'slip' : 'drop'
+  // An error is as short as what could be slipped in its place, and says more.
+  const isSentAsItIs = limiter.isLogOnly || (limited === 'slip' && kind === RESPONSE.ERROR && cookie === null)
+  if (isSentAsItIs) return { reply: made.reply, facts: { ...made.facts, limited } }
+  return limited === 'slip' ? slip(packet, query, from, cookie) : drop('dropped-limited', query, 'drop')
+}
+
+function kindOf(answer: DnsAnswer): ResponseKind {
+  if (answer.rcode === RCODE.NXDOMAIN) return RESPONSE.NXDOMAIN
+  if (answer.rcode !== RCODE.NOERROR) return RESPONSE.ERROR
+  return answer.answers.length > 0 ? RESPONSE.ANSWER : RESPONSE.NODATA
+}
+
+/** Whose account a response is on: its name and type, its name alone, its zone, or nothing of it. */
+function subjectOf(kind: ResponseKind, packet: Uint8Array, { question }: Query, answer: DnsAnswer): number {
+  if (question === null || kind === RESPONSE.ERROR) return 0
+  const nameEnd = question.end - 4
+  if (kind === RESPONSE.ANSWER) return hashSubject(packet, HEADER_BYTES, nameEnd + 2)
+  if (kind === RESPONSE.NODATA) return hashSubject(packet, HEADER_BYTES, nameEnd)
+  const apex = answer.authority[0]!.owner
+  return hashSubject(packet, nameEnd - apex.reduce((bytes, label) => bytes + 1 + label.length, 1), nameEnd)
 }
 
 /** What can be said of a query before its question is looked at; NOERROR: nothing is wrong with it. */
@@ -150,31 +200,31 @@ function rcodeOf({ question, edns, rcode }: Query, from: Asker, cookie: CookieAn
 }
 
 /**
- * The shortest reply that a true asker goes on from: who knows cookies comes again with the one that it
- * gets here (BADCOOKIE: RFC 7873, 5.2.3), all others come by TCP.
+ * The shortest reply that a true asker goes on from. Who knows cookies comes again with the one that it gets
+ * here (BADCOOKIE: RFC 7873, 5.2.3), whose server's half is all that the reply has beyond the query: 16 bytes.
+ * All others come by TCP, and for them the reply is no longer than the query.
  */
 function slip(packet: Uint8Array, query: Query, from: Asker, cookie: CookieAnswer | null): DnsReply {
-  if (cookie !== null) return encode(null, packet, query, from, refusal(RCODE.BADCOOKIE), cookie)
+  if (cookie !== null) {
+    const told = encode(null, packet, query, from, refusal(RCODE.BADCOOKIE), cookie)
+    return { reply: told.reply, facts: { ...told.facts, limited: 'slip' } }
+  }
   const options = query.edns ? ednsOptions(null, query.edns, from, refusal(RCODE.NOERROR), null) : []
   const reply = write(packet, query, from, refusal(RCODE.NOERROR), options, true)
-  return {
-    reply,
-    facts: factsOf('slipped', query, null, { bySubnet: false, truncated: true, isProven: false }),
-  }
+  const how = { bySubnet: false, truncated: true, limited: 'slip', isProven: false } as const
+  return { reply, facts: factsOf('slipped', query, null, how) }
 }
 
 /** What is said when answering itself failed, so that the asker tries another core at once. */
 export function answerFailure(packet: Uint8Array, from: Asker): DnsReply {
   const query = parseQuery(packet)
-  if (typeof query === 'string') return dropped(`dropped-${query}`)
+  if (typeof query === 'string') return drop(`dropped-${query}`, null, null)
   return encode(null, packet, query, from, refusal(RCODE.SERVFAIL), null)
 }
 
-function dropped(outcome: DnsOutcome): DnsReply {
-  return {
-    reply: null,
-    facts: factsOf(outcome, null, null, { bySubnet: false, truncated: false, isProven: false }),
-  }
+function drop(outcome: DnsOutcome, query: Query | null, limited: DnsFacts['limited']): DnsReply {
+  const how = { bySubnet: false, truncated: false, limited, isProven: false }
+  return { reply: null, facts: factsOf(outcome, query, null, how) }
 }
 
 function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
@@ -249,7 +299,8 @@ function encode(
   reply ??= write(packet, query, from, answer, options, true)
   const bySubnet = answer.client !== null && clientOf(query, from).bySubnet
   const isProven = from.via === 'tcp' || cookie?.isProven === true
-  return { reply, facts: factsOf(outcomeOf(answer), query, answer, { bySubnet, truncated, isProven }) }
+  const how = { bySubnet, truncated, limited: null, isProven }
+  return { reply, facts: factsOf(outcomeOf(answer), query, answer, how) }
 }
 
 /** null: the records don't fit. With `cut` none are written. */
@@ -349,7 +400,7 @@ function factsOf(
   outcome: DnsOutcome,
   query: Query | null,
   answer: DnsAnswer | null,
-  how: Pick<DnsFacts, 'bySubnet' | 'truncated' | 'isProven'>,
+  how: Pick<DnsFacts, 'bySubnet' | 'truncated' | 'limited' | 'isProven'>,
 ): DnsFacts {
   return {
     outcome,

@@ -14,6 +14,9 @@ const ALL_DOWN_MODES: readonly AllDown['mode'][] = ['stale', 'fallback', 'empty'
  */
 const FAULTS = ['truncated', 'unsent', 'unreceived'] as const
 type Fault = (typeof FAULTS)[number]
+/** What became of responses that were too many for their askers; where limits only log, they were sent. */
+const LIMITED = ['slip', 'drop'] as const
+type Limited = (typeof LIMITED)[number]
 
 /** Where each list of slots begins; within it, they stand in the order of its names. */
 export const SLOT = (() => {
@@ -28,6 +31,9 @@ export const SLOT = (() => {
     basis: take(BASES.length),
     allDown: take(ALL_DOWN_MODES.length),
     faults: take(FAULTS.length),
+    limited: take(LIMITED.length),
+    bytesIn: take(DNS_OUTCOMES.length),
+    bytesOut: take(DNS_OUTCOMES.length),
     /** How many slots there are. */
     end: next,
   }
@@ -37,6 +43,7 @@ export const SLOT = (() => {
 export const OUTCOME_AT = placesOf(DNS_OUTCOMES)
 const BASIS_AT = placesOf(BASES)
 const FAULT_AT = placesOf(FAULTS)
+const LIMITED_AT = placesOf(LIMITED)
 const ALL_DOWN_AT = placesOf(ALL_DOWN_MODES)
 
 /** Rows begin on lines of the processor's cache that no two threads write to, bytes. */
@@ -57,12 +64,28 @@ export function counterRow(counters: SharedArrayBuffer, row: number): Float64Arr
 export function countFacts(row: Float64Array, facts: DnsFacts, via: Asker['via']): void {
   row[SLOT[via] + OUTCOME_AT[facts.outcome]]!++
   if (facts.truncated) countFault(row, 'truncated')
+  if (facts.limited !== null) countLimited(row, facts.limited)
   if (facts.basis !== null) row[SLOT.basis + BASIS_AT[facts.basis]]!++
   if (facts.allDown !== null) row[SLOT.allDown + ALL_DOWN_AT[facts.allDown]]!++
 }
 
 export function countFault(row: Float64Array, fault: Fault): void {
   row[SLOT.faults + FAULT_AT[fault]]!++
+}
+
+export function countLimited(row: Float64Array, limited: Limited): void {
+  row[SLOT.limited + LIMITED_AT[limited]]!++
+}
+
+/** What a spoofed source could gain: bytes over UDP, by outcome. */
+export function countBytes(
+  row: Float64Array,
+  outcome: DnsOutcome,
+  queryBytes: number,
+  replyBytes: number,
+): void {
+  row[SLOT.bytesIn + OUTCOME_AT[outcome]]! += queryBytes
+  row[SLOT.bytesOut + OUTCOME_AT[outcome]]! += replyBytes
 }
 
 export interface DnsCounts {
@@ -74,6 +97,10 @@ export interface DnsCounts {
   /** ... and those of them for services without a live member, by what was done about it. */
   readonly allDown: Readonly<Record<AllDown['mode'], number>>
   readonly faults: Readonly<Record<Fault, number>>
+  readonly limited: Readonly<Record<Limited, number>>
+  /** Over UDP: of queries and of their replies, without the headers of IP and UDP. */
+  readonly bytesIn: Readonly<Record<DnsOutcome, number>>
+  readonly bytesOut: Readonly<Record<DnsOutcome, number>>
 }
 
 /** All rows together, added up whenever a number is read. */
@@ -86,6 +113,9 @@ export function readCounters(counters: SharedArrayBuffer): DnsCounts {
     bases: live(BASES, (at) => sum(SLOT.basis + at)),
     allDown: live(ALL_DOWN_MODES, (at) => sum(SLOT.allDown + at)),
     faults: live(FAULTS, (at) => sum(SLOT.faults + at)),
+    limited: live(LIMITED, (at) => sum(SLOT.limited + at)),
+    bytesIn: live(DNS_OUTCOMES, (at) => sum(SLOT.bytesIn + at)),
+    bytesOut: live(DNS_OUTCOMES, (at) => sum(SLOT.bytesOut + at)),
   }
 }
 

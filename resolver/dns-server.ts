@@ -16,15 +16,17 @@ import {
   type DnsReply,
   type PacketHandler,
 } from './dns-answer.ts'
+import { sharedNowMs } from './dns-clock.ts'
 import {
   allocateCounters,
+  countBytes,
   counterRow,
   countFacts,
   countFault,
   type DnsCounts,
   readCounters,
 } from './dns-counters.ts'
-import { RATE_LIMITS, RateLimiter, type RateLimits } from './dns-limit.ts'
+import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from './dns-limit.ts'
 import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
 import { listenError } from './listen-error.ts'
@@ -78,12 +80,13 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   const counted = counterRow(counters, 0)
   const stats: DnsStats = { ...readCounters(counters), connections: connections.stats }
   const onError = options.onError ?? (() => {})
-  const limiter = new RateLimiter({ ...RATE_LIMITS, ...options.rate })
+  const limits = { ...RATE_LIMITS, ...options.rate }
+  const limiter = new ResponseLimiter(limits, rateTable(limits))
   const answer: PacketHandler = (packet, address, port, via, idleMs) => {
-    const limited = via === 'udp' ? limiter.take(address, performance.now()) : null
-    const from = { address, port, via, idleMs, limited }
-    const { reply, facts } = answerSafely(options.context, packet, from, onError)
+    const from = { address, port, via, idleMs, nowMs: sharedNowMs() }
+    const { reply, facts } = answerSafely(options.context, packet, from, limiter, onError)
     countFacts(counted, facts, via)
+    if (via === 'udp') countBytes(counted, facts.outcome, packet.length, reply?.length ?? 0)
     options.onFacts?.(facts, from)
     return reply
   }
@@ -129,10 +132,11 @@ function answerSafely(
   context: DnsContext,
   packet: Uint8Array,
   from: Asker,
+  limiter: ResponseLimiter,
   onError: (error: Error) => void,
 ): DnsReply {
   try {
-    return answerDns(context, packet, from)
+    return answerDns(context, packet, from, limiter)
   } catch (error) {
     onError(error as Error)
     return answerFailure(packet, from)

@@ -11,8 +11,8 @@ import { type Address, familyOf } from './address.ts'
 const GRAIN_BYTES = { 4: 15, 6: 6 } as const
 
 /** FNV-1a, 32 bits: where it starts, and what each byte does to it. */
-const FNV_BASIS = 0x811c9dc5
-const fnvStep = (hash: number, byte: number) => Math.imul(hash ^ byte, 0x01000193)
+export const FNV_BASIS = 0x811c9dc5
+export const fnvStep = (hash: number, byte: number) => Math.imul(hash ^ byte, 0x01000193)
 
 /** FNV-1a of the first `end` bytes. */
 export function hashBytes(bytes: Uint8Array, end: number): number {

@@ -6,6 +6,7 @@
 
 import { accessSync, constants, statSync } from 'node:fs'
 import { formatHostPort, isLoopbackHost, isWildcard, type Prefix } from '../../resolver/address.ts'
+import { RATE_LIMITS } from '../../resolver/dns-limit.ts'
 import {
   ENV_PREFIX,
   type Flags,
@@ -39,6 +40,22 @@ export interface Config {
   /** What NSID and id.server say, and version.bind; `none`: nothing. */
   readonly dnsId: string
   readonly dnsVersion: string
+  /** Response rate limiting over UDP, by the names of BIND's `rate-limit`; a second's credits, 0: no limit. */
+  readonly rrlResponsesPerSecond: number
+  readonly rrlNodataPerSecond: number
+  readonly rrlNxdomainsPerSecond: number
+  readonly rrlErrorsPerSecond: number
+  /** Ours: answers of more than three times the query. */
+  readonly rrlAmplifiedPerSecond: number
+  readonly rrlAllPerSecond: number
+  readonly rrlWindow: number
+  readonly rrlSlip: number
+  readonly rrlIpv4PrefixLength: number
+  readonly rrlIpv6PrefixLength: number
+  /** Beside `resolvers`. */
+  readonly rrlExemptClients: readonly Prefix[]
+  readonly rrlLogOnly: boolean
+  readonly rrlMaxTableSize: number
   readonly http: readonly HostPort[]
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
@@ -153,6 +170,81 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     help: 'What DNS tells about what runs there (version.bind); none: nothing',
     default: 'none',
     ...one(parseShown),
+  },
+  rrlResponsesPerSecond: {
+    ...rate,
+    // A large resolver asks for thousands of clients.
+    help: 'Limit of responses: records for one name and type a second to one prefix, over UDP; 0: none',
+    default: `${RATE_LIMITS.responsesPerSecond}`,
+  },
+  rrlNodataPerSecond: {
+    ...rate,
+    help: 'The same for names without records of the type asked for',
+    default: null,
+    otherwise: 'as rrl-responses-per-second',
+  },
+  rrlNxdomainsPerSecond: {
+    ...rate,
+    help: 'The same for names that are not there, below one zone',
+    default: `${RATE_LIMITS.nxdomainsPerSecond}`,
+  },
+  rrlErrorsPerSecond: {
+    ...rate,
+    help: 'The same for all other errors',
+    default: `${RATE_LIMITS.errorsPerSecond}`,
+  },
+  rrlAmplifiedPerSecond: {
+    ...rate,
+    help: 'The same for all answers that are more than three times as long as their query',
+    default: `${RATE_LIMITS.amplifiedPerSecond}`,
+  },
+  rrlAllPerSecond: {
+    ...rate,
+    help: 'The same for all responses together',
+    default: `${RATE_LIMITS.allPerSecond}`,
+  },
+  rrlWindow: {
+    takes: 'SECONDS',
+    expected: 'a whole number of seconds, 1 to 3600',
+    help: 'How long who asked too much goes on being limited at most, seconds',
+    default: `${RATE_LIMITS.windowSec}`,
+    ...one(wholeNumber(1, 3600)),
+  },
+  rrlSlip: {
+    takes: 'N',
+    expected: 'a whole number, 0 to 10',
+    help: 'Every which response too many is a short one that sends a true asker to TCP; 0: none is, 1: each',
+    default: `${RATE_LIMITS.slip}`,
+    ...one(wholeNumber(0, 10)),
+  },
+  rrlIpv4PrefixLength: {
+    takes: 'BITS',
+    expected: 'a whole number, 0 to 32',
+    help: 'How much of an IPv4 address is one asker',
+    default: `${RATE_LIMITS.ipv4PrefixLength}`,
+    ...one(wholeNumber(0, 32)),
+  },
+  rrlIpv6PrefixLength: {
+    takes: 'BITS',
+    expected: 'a whole number, 0 to 128',
+    help: 'How much of an IPv6 address is one asker',
+    default: `${RATE_LIMITS.ipv6PrefixLength}`,
+    ...one(wholeNumber(0, 128)),
+  },
+  rrlExemptClients: { ...ranges, help: 'Who is never limited, beside those in resolvers' },
+  rrlLogOnly: {
+    takes: 'on|off',
+    expected: 'on or off',
+    help: 'Whether responses too many are only counted, and sent',
+    default: RATE_LIMITS.logOnly ? 'on' : 'off',
+    ...one(parseSwitch),
+  },
+  rrlMaxTableSize: {
+    takes: 'N',
+    expected: 'a whole number, 500 to 16777216',
+    help: 'Accounts of prefixes that are kept at one time, 16 bytes each from the start',
+    default: `${RATE_LIMITS.maxTableSize}`,
+    ...one(wholeNumber(500, 16_777_216)),
   },
   http: {
     takes: 'HOST:PORT,...',
@@ -368,6 +460,7 @@ function complete(values: Config): Config {
     ...values,
     advertise: values.advertise.length > 0 ? values.advertise : Object.freeze([...new Set(listening)]),
     dnsId: values.dnsId ?? values.name,
+    rrlNodataPerSecond: values.rrlNodataPerSecond ?? values.rrlResponsesPerSecond,
     echo: values.echo ?? { host: values.dns[0]!.host, port: 0 },
     probePrivate: values.probePrivate ?? Object.freeze(loopbackOnly ? loopback : []),
   })

@@ -52,6 +52,19 @@ t.test('settings', async (t) => {
       dns: [{ host: '127.0.0.1', port: 5300 }],
       dnsId: 'core1',
       dnsVersion: 'none',
+      rrlResponsesPerSecond: 0,
+      rrlNodataPerSecond: 0,
+      rrlNxdomainsPerSecond: 100,
+      rrlErrorsPerSecond: 100,
+      rrlAmplifiedPerSecond: 100,
+      rrlAllPerSecond: 0,
+      rrlWindow: 15,
+      rrlSlip: 2,
+      rrlIpv4PrefixLength: 24,
+      rrlIpv6PrefixLength: 56,
+      rrlExemptClients: [],
+      rrlLogOnly: false,
+      rrlMaxTableSize: 65_536,
       http: [{ host: '127.0.0.1', port: 8053 }],
       advertise: ['127.0.0.1'],
       data: './data',
@@ -88,6 +101,19 @@ t.test('settings', async (t) => {
     ],
     dnsId: ['none', 'none'],
     dnsVersion: ['Nearcast, of course', 'Nearcast, of course'],
+    rrlResponsesPerSecond: ['5', 5],
+    rrlNodataPerSecond: ['6', 6],
+    rrlNxdomainsPerSecond: ['0', 0],
+    rrlErrorsPerSecond: ['7', 7],
+    rrlAmplifiedPerSecond: ['8', 8],
+    rrlAllPerSecond: ['900', 900],
+    rrlWindow: ['3600', 3600],
+    rrlSlip: ['10', 10],
+    rrlIpv4PrefixLength: ['32', 32],
+    rrlIpv6PrefixLength: ['48', 48],
+    rrlExemptClients: ['127.0.0.0/8,::1', ranges('127.0.0.0/8', '::1/128')],
+    rrlLogOnly: ['on', true],
+    rrlMaxTableSize: ['20000', 20_000],
     http: ['[::1]:0', [{ host: '::1', port: 0 }]],
     advertise: ['203.0.113.5,2001:DB8::0:5', ['203.0.113.5', '2001:db8::5']],
     data: ['/var/lib/near cast', '/var/lib/near cast'],
@@ -125,6 +151,11 @@ t.test('settings', async (t) => {
       CONFIG_KEYS.find(({ name }) => name === 'probes-per-minute')?.variable,
       'NEARCAST_PROBES_PER_MINUTE',
     )
+  })
+
+  t.test('names without records are limited as those with them are, unless told otherwise', async (t) => {
+    t.equal(load({ flags: { rrlResponsesPerSecond: '20' } }).rrlNodataPerSecond, 20)
+    t.equal(load({ flags: { rrlResponsesPerSecond: '20', rrlNodataPerSecond: '9' } }).rrlNodataPerSecond, 9)
   })
 
   t.test('flags win, then the environment, then the file', async (t) => {

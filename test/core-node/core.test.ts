@@ -430,6 +430,7 @@ t.test('a DNS query counts as demand where its asker is proven or listed, and on
     basis: 'geo',
     allDown: null,
     truncated: false,
+    limited: null,
     isProven: true,
   }
   const listed = [parsePrefix('192.0.2.0/24')!]

@@ -21,8 +21,10 @@ import { formatAddress, parsePrefix } from '../../resolver/address.ts'
 import type { DnsOutcome } from '../../resolver/dns-answer.ts'
 import {
   allocateCounters,
+  countBytes,
   counterRow,
   countFault,
+  countLimited,
   OUTCOME_AT,
   readCounters,
   SLOT,
@@ -819,6 +821,8 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
   row[SLOT.basis] = 4
   for (let i = 0; i < 6; i++) countFault(row, 'truncated')
   const connections = { open: 1, accepted: 5, refused: 0, cut: 2 }
+  for (let i = 0; i < 4; i++) countLimited(row, 'drop')
+  countBytes(row, 'nxdomain', 30, 90)
   context.metrics.watchDns({ ...readCounters(counters), connections })
   for (let scrape = 0; scrape < 2; scrape++) {
     const text = await context.metrics.render()
@@ -837,6 +841,8 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
       'nearcast_dns_responses_total{proto="tcp",outcome="nxdomain",rcode="NXDOMAIN"} 2',
       'nearcast_dns_responses_total{proto="udp",outcome="dropped-short",rcode="none"} 5',
       'nearcast_dns_truncated_total 6',
+      'nearcast_dns_limited_total{verdict="drop"} 4',
+      'nearcast_dns_bytes_total{direction="out",outcome="nxdomain"} 90',
     ])
       t.ok(text.split('\n').includes(line), line)
     t.notMatch(text, /127\.0\.0\.1|192\.0\.2|mirror/)

@@ -41,8 +41,10 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
   examples: ['nearcast-agent'],
 }
 
-/** The files of resolver/ that touch the machine: sockets. All others are pure. */
-const RESOLVER_SHELLS = ['addresses', 'server', 'tcp', 'udp'].map((name) => `resolver/dns-${name}.ts`)
+/** The files of resolver/ that touch the machine: sockets and a clock. All others are pure. */
+const RESOLVER_SHELLS = ['addresses', 'clock', 'server', 'tcp', 'udp'].map(
+  (name) => `resolver/dns-${name}.ts`,
+)
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = [
   'coordinates',

@@ -9,23 +9,10 @@ import { networkInterfaces } from 'node:os'
 import { promisify } from 'node:util'
 import packet from 'dns-packet'
 import t from 'tap'
-import { parseAddress, parsePrefix } from '../../resolver/address.ts'
-import { answerDns, type DnsFacts } from '../../resolver/dns-answer.ts'
-import { RateLimiter } from '../../resolver/dns-limit.ts'
+import type { DnsFacts } from '../../resolver/dns-answer.ts'
 import { openDns } from '../../resolver/dns-server.ts'
 import type { Tables } from '../../resolver/tables.ts'
-import {
-  ask,
-  asker,
-  context,
-  contextOf,
-  DIRECTORY,
-  IS_TRUNCATED,
-  queryBytes,
-  read,
-  type Seen,
-  subnet,
-} from '../support/dns-fixture.ts'
+import { ask, context, queryBytes, read, type Seen } from '../support/dns-fixture.ts'
 import { noNamespace, runInside } from '../support/namespace.ts'
 
 const LOOPBACK = [{ host: '127.0.0.1', port: 0 }]
@@ -159,59 +146,6 @@ t.test('every packet over UDP and TCP is counted once', async (t) => {
   t.same([sum(server.stats.udp), sum(server.stats.tcp), told.length, messages.length], [100, 5, 105, 2])
   t.match(server.stats.connections, { open: 0, accepted: 1, refused: 0, cut: 0 })
 })
-
-t.test(
-  'a flood of queries from one prefix gets its share of replies, then TC or nothing, unless it shows a cookie',
-  async (t) => {
-    const limiter = new RateLimiter({ repliesPerSec: 100, exempt: [parsePrefix('198.51.100.0/24')!] })
-    const flood = (from: string, atMs: number, count: number) => {
-      const told = { null: 0, slip: 0, drop: 0 }
-      for (let i = 0; i < count; i++) told[`${limiter.take(parseAddress(from)!, atMs)}`]++
-      return told
-    }
-    t.same(flood('203.0.113.1', 0, 300), { null: 100, slip: 100, drop: 100 })
-    t.same(flood('203.0.113.99', 0, 10), { null: 0, slip: 5, drop: 5 }, 'its /24 is one asker')
-    t.same(flood('203.0.114.1', 0, 10), { null: 10, slip: 0, drop: 0 }, 'another is another')
-    t.same(flood('203.0.113.1', 500, 100), { null: 50, slip: 25, drop: 25 }, 'half a second later')
-    t.same(flood('2001:db8:0:aa01::1', 0, 100).null + flood('2001:db8:0:aaff::1', 0, 100).null, 100, 'a /56')
-    t.same(
-      flood('198.51.100.1', 0, 1000).null + flood('127.0.0.1', 0, 1000).null + flood('::1', 0, 1000).null,
-      3000,
-      'exempt',
-    )
-    t.same(new RateLimiter({ repliesPerSec: 0, exempt: [] }).take(parseAddress('192.0.2.1')!, 0), null)
-
-    const using = contextOf(DIRECTORY, { cookies: { secrets: [Buffer.alloc(16, 1)], nowSec: 1e9 } })
-    const bytes = queryBytes('mirror.any.test', 'A', [
-      subnet('100.64.1.0', 24),
-      { code: 10, data: Buffer.alloc(8) },
-    ])
-    t.match(answerDns(using, bytes, { ...asker(), limited: 'drop' }), {
-      reply: null,
-      facts: { outcome: 'dropped-limited' },
-    })
-    const plain = queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24)])
-    const slipped = ask(plain, { ...asker(), limited: 'slip' }, using)
-    t.same(
-      [slipped.answers.length, slipped.message.flags! & IS_TRUNCATED, slipped.facts.outcome],
-      [0, IS_TRUNCATED, 'slipped'],
-      'who knows no cookies comes by TCP',
-    )
-    const told = ask(bytes, { ...asker(), limited: 'slip' }, using)
-    t.same(
-      [told.answers.length, told.message.flags! & IS_TRUNCATED, told.facts.outcome],
-      [0, 0, 'badcookie'],
-      'who does comes again with the one that it gets',
-    )
-    const cookie = told.options.find(({ code }) => code === 10)!.data!
-    const shown = queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24), { code: 10, data: cookie }])
-    t.same(
-      ask(shown, { ...asker(), limited: 'drop' }, using).answers,
-      ['A 192.0.2.10'],
-      'with the cookie that it got',
-    )
-  },
-)
 
 t.test('a failure inside is answered with SERVFAIL, and told', async (t) => {
   const errors: Error[] = []

@@ -3,21 +3,18 @@
 import packet from 'dns-packet'
 import t from 'tap'
 import { parseAddress } from '../../resolver/address.ts'
-import { type Asker, answerDns, DNS_OUTCOMES, type DnsFacts } from '../../resolver/dns-answer.ts'
+import { answerDns, type DnsFacts } from '../../resolver/dns-answer.ts'
 import { parseQuery, readClientSubnet } from '../../resolver/dns-wire.ts'
 import { DnsWriter } from '../../resolver/dns-writer.ts'
 import {
   ask,
   asker,
   context,
-  contextOf,
-  DIRECTORY,
   IS_AUTHORITATIVE,
   IS_TRUNCATED,
   queryBytes,
   subnet,
 } from '../support/dns-fixture.ts'
-import { seededRng } from '../support/seeded-rng.ts'
 
 t.test('a malformed option gets FORMERR, with OPT', async (t) => {
   const bad: readonly (readonly [string, number, string])[] = [
@@ -263,64 +260,6 @@ t.test('golden edge packets end in their outcome', async (t) => {
     reply: null,
     facts: { outcome: 'dropped-port-zero' },
   })
-})
-
-/** Where everything that may be answered is. */
-const open = contextOf(DIRECTORY, {
-  cookies: { secrets: [Buffer.alloc(16, 7), Buffer.alloc(16, 8)], nowSec: 1e9 },
-  version: 'nearcast',
-})
-
-const SEEDS = [
-  queryBytes('www.any.test', 'HTTPS', [{ code: 11, data: Buffer.alloc(0) }]),
-  queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24), { code: 3, data: Buffer.alloc(0) }]),
-  queryBytes('_https._tcp.mirror.any.test', 'SRV', [{ code: 10, data: Buffer.alloc(24) }]),
-  queryBytes('any.test', 'NS', [], { flags: 0x8000 }),
-  queryBytes('_why.wide.any.test', 'TXT', null),
-  queryBytes('wide.any.test', 'AAAA', [subnet('2001:db8:c::', 56)]),
-]
-
-/** What holds of every packet's end, whatever the packet. */
-function checkAnything(t: Tap, bytes: Uint8Array, from: Asker): void {
-  const { reply, facts } = answerDns(open, bytes, from)
-  if (!DNS_OUTCOMES.includes(facts.outcome)) t.fail(`outcome ${facts.outcome}`)
-  if ((reply === null) !== facts.outcome.startsWith('dropped')) t.fail(`${facts.outcome} and ${reply}`)
-  if (reply === null) return
-  if (from.via === 'udp' && reply.length > 1232) t.fail(`${reply.length} bytes`)
-  if (reply[0] !== bytes[0] || reply[1] !== bytes[1] || (reply[2]! & 0xf8) !== ((bytes[2]! & 0x78) | 0x80))
-    t.fail('not its reply')
-  if (facts.outcome === 'answered' && !facts.truncated && reply[7] === 0) t.fail('answered without answers')
-  packet.decode(Buffer.from(reply))
-}
-
-type Tap = Pick<typeof t, 'fail'>
-
-t.test('no length and no mutation makes it throw or say more than it may', async (t) => {
-  const rng = seededRng(11)
-  const pick = (n: number) => Math.floor(rng() * n)
-  const from = asker('127.0.0.1')
-  for (let length = 0; length <= 512; length++) {
-    const noise = Buffer.from(Array.from({ length }, () => pick(256)))
-    if (length > 2) noise[2]! &= 0x7f
-    checkAnything(t, noise, from)
-    for (const seed of SEEDS)
-      checkAnything(t, Buffer.concat([seed, Buffer.alloc(512)]).subarray(0, length), from)
-  }
-  for (let i = 0; i < 20_000; i++) {
-    const bytes = Buffer.from(SEEDS[i % SEEDS.length]!)
-    for (let changes = 1 + pick(4); changes > 0; changes--) {
-      // Never the bit that makes it a response, or most would end there.
-      const at = pick(bytes.length)
-      bytes[at] = [pick(256), 0, 0xff, 0xc0, bytes[at]! ^ (1 << pick(8))][pick(5)]!
-      if (at === 2) bytes[2]! &= 0x7f
-    }
-    checkAnything(
-      t,
-      pick(8) === 0 ? bytes.subarray(0, pick(bytes.length)) : bytes,
-      i % 3 === 0 ? asker('127.0.0.1', 'tcp') : { ...from, limited: i % 3 === 1 ? null : 'slip' },
-    )
-  }
-  t.pass('20,000 mutations')
 })
 
 t.test(

@@ -70,7 +70,7 @@ export function asker(address = '100.64.1.9', via: Asker['via'] = 'udp'): Asker 
     port: 5353,
     via,
     idleMs: via === 'tcp' ? 10_000 : 0,
-    limited: null,
+    nowMs: 0,
   }
 }
 

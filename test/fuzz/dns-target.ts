@@ -1,0 +1,24 @@
+// The server that is fuzzed, as a process of its own: tells its port when it listens, and its counts when asked.
+//
+//   node test/fuzz/dns-target.ts limited|unlimited      (started by dns-sockets.ts, with a channel)
+
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { RATE_LIMITS } from '../../resolver/dns-limit.ts'
+import { openDns } from '../../resolver/dns-server.ts'
+import { NO_LIMITS, world } from './dns-world.ts'
+
+const errors: string[] = []
+const server = await openDns({
+  listen: [{ host: '127.0.0.1', port: 0 }],
+  context: world,
+  rate: process.argv[2] === 'limited' ? RATE_LIMITS : NO_LIMITS,
+  onError: (error) => errors.push(`${error.stack}`),
+})
+const delay = monitorEventLoopDelay({ resolution: 1 })
+delay.enable()
+process.on('message', () => {
+  const { udp, tcp } = server.stats
+  process.send!({ udp: { ...udp }, tcp: { ...tcp }, errors, longestStallMs: delay.max / 1e6 })
+})
+process.on('disconnect', () => process.exit(0))
+process.send!(server.addresses[0]!.port)
