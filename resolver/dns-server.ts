@@ -45,6 +45,8 @@ export interface DnsServerOptions {
 
 export interface DnsStats extends DnsCounts {
   readonly connections: TcpStats
+  /** Workers that died and were started anew. */
+  readonly restarts: number
 }
 
 export interface DnsServer {
@@ -71,7 +73,6 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   const workerCount = options.workers !== undefined && hasMmsg() ? options.workers.count : 0
   const counters = allocateCounters(1 + workerCount)
   const own = counterRow(counters, 0)
-  const stats: DnsStats = { ...readCounters(counters), connections: connections.stats }
   const onError = options.onError ?? (() => {})
   const limits = { ...RATE_LIMITS, ...options.rate }
   const accounts = rateTable(limits)
@@ -89,6 +90,13 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
     workerCount === 0
       ? null
       : openWorkers(options as Required<DnsServerOptions>, { limits, accounts, counters, onError })
+  const stats: DnsStats = {
+    ...readCounters(counters),
+    connections: connections.stats,
+    get restarts() {
+      return workers?.restarts ?? 0
+    },
+  }
   const openUdp = workers
     ? async (host: string, port: number) => workers.listen(host, port)
     : ownUdp(options, answer, () => countFault(own, 'unsent'), onError)
