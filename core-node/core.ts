@@ -121,6 +121,8 @@ interface CoreParts {
 
 /** What is only measured is stored so long after it changed at the latest, ms. */
 const KEEP_MEASURED_MS = 5_000
+/** Records told at a time to who reads them all: some milliseconds' work. */
+const RECORDS_AT_ONCE = 500
 /** Old names and old secrets are looked for this often, ms. */
 const UPKEEP_EVERY_MS = 60_000
 /** How long a registration waits for its addresses to answer an echo, ms. */
@@ -155,6 +157,7 @@ export class Core {
   readonly #unclaimed = new Set<string>()
   /** Hosts that were not told yet whether they are reachable. */
   readonly #untold = new Set<string>()
+  readonly #listeners = new Set<(changes: readonly Change[]) => void>()
   #draining = false
   #zoneSerial = 0
   #serialOf = -1
@@ -193,7 +196,7 @@ export class Core {
     this.#credentials = new CredentialIndex(directory)
     this.tables = new Tables()
     this.tables.setGeography(parts.geography)
-    this.tables.apply(allRecords(directory))
+    this.tables.apply([...allRecords(directory)])
     this.#ledger = new Ledger({
       directory,
       store: parts.store,
@@ -244,6 +247,24 @@ export class Core {
       this.#zoneSerial = Math.max(this.#zoneSerial + 1, Math.floor(this.#clock.epochMs() / 1000))
     }
     return this.#zoneSerial >>> 0
+  }
+
+  /** All that answers are made of, some records at a time; changes may come meanwhile. */
+  *records(): Iterable<readonly Change[]> {
+    let part: Change[] = []
+    for (const change of allRecords(this.directory)) {
+      part.push(change)
+      if (part.length < RECORDS_AT_ONCE) continue
+      yield part
+      part = []
+    }
+    if (part.length > 0) yield part
+  }
+
+  /** Tells of all changes from now on, once the tables took them, until what it gives back is called. */
+  subscribe(listener: (changes: readonly Change[]) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   /** What DNS cookies are made and checked with: shared by all cores, the current one first. */
@@ -433,8 +454,8 @@ export class Core {
    * A client asked for `service`. Only of what came by TCP or HTTP, or from a listed resolver: a forged query
    * must aim no probes. `direct`: the address itself contacted us, so it may be probed.
    */
-  noteDemand(client: Address, service: string, direct: boolean): void {
-    this.#measuring.noteDemand(client, service, direct, this.#clock.monotonicMs())
+  noteDemand(client: Address, service: string, direct: boolean, times = 1): void {
+    this.#measuring.noteDemand(client, service, direct, times, this.#clock.monotonicMs())
   }
 
   /** What would be probed next for this client, for `explain`. */
@@ -525,6 +546,7 @@ export class Core {
       }
       if (change.kind === 'settings') this.#readSecrets()
     }
+    for (const listener of this.#listeners) listener(changes)
   }
 
   #readSecrets(): void {
@@ -658,11 +680,9 @@ function isTrusted(host: Host): boolean {
 }
 
 /** A whole directory as changes, for what is compiled from it. */
-function allRecords(directory: Directory): Change[] {
-  const changes: Change[] = []
+function* allRecords(directory: Directory): Iterable<Change> {
   // Places before localities: which network a measured prefix is in is then asked once.
   for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
-    for (const [key, value] of directory[kind]) changes.push({ kind, key, value } as Change)
+    for (const [key, value] of directory[kind]) yield { kind, key, value } as Change
   }
-  return changes
 }

@@ -14,13 +14,13 @@ import { openSqlite } from '../db/sqlite.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
 import type { Rng } from '../resolver/ask.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
+import { provenDemand } from '../resolver/dns-demand.ts'
 import type { RateLimits } from '../resolver/dns-limit.ts'
-import { type DnsServer, openDns } from '../resolver/dns-server.ts'
+import { type DnsServer, type DnsServerOptions, openDns } from '../resolver/dns-server.ts'
 import { listenError } from '../resolver/listen-error.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
 import { type Clock, Core } from './core.ts'
 import { type HttpListener, openHttp } from './http/listener.ts'
-import { provenDemand } from './measuring/dns-demand.ts'
 import { Metrics } from './metrics.ts'
 import { openGeography } from './places/geography.ts'
 import type { Config } from './settings/config.ts'
@@ -78,6 +78,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
       listen: config.dns,
       context: dnsContext(core, config, clock, rng),
       rate: rateLimits(config),
+      ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config) }),
       onFacts: (facts, from) => {
         const demand = provenDemand(facts, from.address, config.resolvers)
         if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
@@ -125,6 +126,17 @@ function rateLimits(config: Config): RateLimits {
     exemptClients: [...config.rrlExemptClients, ...config.resolvers],
     logOnly: config.rrlLogOnly,
     maxTableSize: config.rrlMaxTableSize,
+  }
+}
+
+function dnsWorkers(core: Core, config: Config): NonNullable<DnsServerOptions['workers']> {
+  return {
+    count: config.dnsWorkers,
+    entry: new URL('./dns-thread.ts', import.meta.url),
+    data: { geo: config.geo },
+    feed: core,
+    resolvers: config.resolvers,
+    onDemand: ({ client, service, direct, times }) => core.noteDemand(client, service, direct, times),
   }
 }
 

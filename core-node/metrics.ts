@@ -125,6 +125,9 @@ export class Metrics {
       [],
       (tell) => tell({}, stats.faults.unsent),
     )
+    this.#readCounter('nearcast_dns_worker_restarts_total', 'DNS threads that died', [], (tell) =>
+      tell({}, stats.restarts),
+    )
     this.#readCounter('nearcast_dns_connections_total', 'DNS TCP connections by fate', ['fate'], (tell) => {
       for (const fate of ['accepted', 'refused', 'cut'] as const) tell({ fate }, connections[fate])
     })

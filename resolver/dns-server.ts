@@ -7,29 +7,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isWildcard } from './address.ts'
 import { openUdpAtAll } from './dns-addresses.ts'
-import {
-  type Asker,
-  answerDns,
-  answerFailure,
-  type DnsContext,
-  type DnsFacts,
-  type DnsReply,
-  type PacketHandler,
-} from './dns-answer.ts'
+import type { Asker, DnsContext, DnsFacts, PacketHandler } from './dns-answer.ts'
+import { DnsAnswerer } from './dns-answerer.ts'
 import { sharedNowMs } from './dns-clock.ts'
-import {
-  allocateCounters,
-  countBytes,
-  counterRow,
-  countFacts,
-  countFault,
-  type DnsCounts,
-  readCounters,
-} from './dns-counters.ts'
+import { allocateCounters, counterRow, countFault, type DnsCounts, readCounters } from './dns-counters.ts'
 import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from './dns-limit.ts'
+import type { WorkerSetup } from './dns-mail.ts'
 import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
+import { DnsWorkers, type WorkersOptions } from './dns-workers.ts'
 import { listenError } from './listen-error.ts'
+import { hasMmsg } from './mmsg.ts'
 
 interface DnsListen {
   /** An IP address; 0.0.0.0 is all of IPv4 and :: all of IPv6 only. */
@@ -38,16 +26,18 @@ interface DnsListen {
   readonly port: number
 }
 
-interface DnsServerOptions {
+export interface DnsServerOptions {
   readonly listen: readonly DnsListen[]
   /** Read anew for each query. */
   readonly context: DnsContext
   readonly tcp?: Partial<TcpLimits>
   /** Of replies over UDP. */
   readonly rate?: Partial<RateLimits>
+  /** Answers UDP in threads of their own, where the system can; absent: in this one, as TCP always is. */
+  readonly workers?: WorkersOptions & Pick<WorkerSetup, 'resolvers'>
   /** How often new addresses of this machine are looked for, where a wildcard is listened on, ms. */
   readonly addressesEveryMs?: number
-  /** Told of each packet just before its reply leaves. Must not throw. */
+  /** Told of each packet just before its reply leaves, but for those that workers answer. Must not throw. */
   readonly onFacts?: (facts: DnsFacts, from: Asker) => void
   /** Told of what should never happen: a failure inside answering, or of a socket. */
   readonly onError?: (error: Error) => void
@@ -55,6 +45,8 @@ interface DnsServerOptions {
 
 export interface DnsStats extends DnsCounts {
   readonly connections: TcpStats
+  /** Workers that died and were started anew. */
+  readonly restarts: number
 }
 
 export interface DnsServer {
@@ -62,6 +54,8 @@ export interface DnsServer {
   readonly addresses: readonly DnsListen[]
   /** Live: read it whenever it is wanted. */
   readonly stats: DnsStats
+  /** Threads that answer UDP; 0: this one does. */
+  readonly workers: number
   /** Ends at once: open TCP connections are cut. Idempotent. */
   close(): Promise<void>
 }
@@ -76,42 +70,41 @@ const PORT_ATTEMPTS = 20
 /** Listens on all of `listen`, or throws an error that names the one that can't be had. */
 export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   const connections = new TcpConnections(options.tcp ?? {})
-  const counters = allocateCounters(1)
-  const counted = counterRow(counters, 0)
-  const stats: DnsStats = { ...readCounters(counters), connections: connections.stats }
+  const workerCount = options.workers !== undefined && hasMmsg() ? options.workers.count : 0
+  const counters = allocateCounters(1 + workerCount)
+  const own = counterRow(counters, 0)
   const onError = options.onError ?? (() => {})
   const limits = { ...RATE_LIMITS, ...options.rate }
-  const limiter = new ResponseLimiter(limits, rateTable(limits))
-  const answer: PacketHandler = (packet, address, port, via, idleMs) => {
-    const from = { address, port, via, idleMs, nowMs: sharedNowMs() }
-    const { reply, facts } = answerSafely(options.context, packet, from, limiter, onError)
-    countFacts(counted, facts, via)
-    if (via === 'udp') countBytes(counted, facts.outcome, packet.length, reply?.length ?? 0)
-    options.onFacts?.(facts, from)
-    return reply
-  }
-  const onSendError = () => {
-    countFault(counted, 'unsent')
-  }
-  const openSocket = (host: string, port: number, shared: boolean) =>
-    openDnsUdp({ host, port, shared, answer, onSendError })
-  const everyMs = options.addressesEveryMs ?? ADDRESSES_EVERY_MS
-  const openUdp = (host: string, port: number) =>
-    isWildcard(host)
-      ? openUdpAtAll({
-          wildcard: host,
-          port,
-          everyMs,
-          open: (at, samePort) => openSocket(at, samePort, true),
-          onError,
-        })
-      : openSocket(host, port, false)
+  const accounts = rateTable(limits)
+  const answerer = new DnsAnswerer({
+    context: options.context,
+    limiter: new ResponseLimiter(limits, accounts),
+    counters: own,
+    onFacts: options.onFacts ?? (() => {}),
+    onError,
+  })
+  const answer: PacketHandler = (packet, address, port, via, idleMs) =>
+    answerer.answer(packet, address, port, via, idleMs, sharedNowMs())
   const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
+  const workers =
+    workerCount === 0
+      ? null
+      : openWorkers(options as Required<DnsServerOptions>, { limits, accounts, counters, onError })
+  const stats: DnsStats = {
+    ...readCounters(counters),
+    connections: connections.stats,
+    get restarts() {
+      return workers?.restarts ?? 0
+    },
+  }
+  const openUdp = workers
+    ? async (host: string, port: number) => workers.listen(host, port)
+    : ownUdp(options, answer, () => countFault(own, 'unsent'), onError)
 
   const opened: Sockets[] = []
   const close = async () => {
     // What waits in the sockets was asked before the end.
-    await sleep(LAST_ANSWERS_MS)
+    await (workers ? workers.close() : sleep(LAST_ANSWERS_MS))
     await Promise.all(opened.splice(0).map((sockets) => sockets.close()))
   }
   const addresses: DnsListen[] = []
@@ -121,26 +114,58 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
       opened.push(sockets)
       addresses.push({ host, port: sockets.port })
     }
+    await workers?.start()
   } catch (error) {
     await close()
     throw error
   }
-  return { addresses, stats, close }
+  return { addresses, stats, workers: workerCount, close }
 }
 
-function answerSafely(
-  context: DnsContext,
-  packet: Uint8Array,
-  from: Asker,
-  limiter: ResponseLimiter,
+type OpenUdp = (host: string, port: number) => Promise<UdpServer>
+
+/** Sockets of this thread: one at each address where a wildcard is listened on. */
+function ownUdp(
+  options: DnsServerOptions,
+  answer: PacketHandler,
+  onSendError: () => void,
   onError: (error: Error) => void,
-): DnsReply {
-  try {
-    return answerDns(context, packet, from, limiter)
-  } catch (error) {
-    onError(error as Error)
-    return answerFailure(packet, from)
+): OpenUdp {
+  const everyMs = options.addressesEveryMs ?? ADDRESSES_EVERY_MS
+  const open = (host: string, port: number, shared: boolean) =>
+    openDnsUdp({ host, port, shared, answer, onSendError })
+  return (host, port) =>
+    isWildcard(host)
+      ? openUdpAtAll({
+          wildcard: host,
+          port,
+          everyMs,
+          open: (at, samePort) => open(at, samePort, true),
+          onError,
+        })
+      : open(host, port, false)
+}
+
+function openWorkers(
+  { workers, context }: Required<Pick<DnsServerOptions, 'workers' | 'context'>>,
+  shared: {
+    readonly limits: RateLimits
+    readonly accounts: SharedArrayBuffer
+    readonly counters: SharedArrayBuffer
+    readonly onError: (error: Error) => void
+  },
+): DnsWorkers {
+  const setup: WorkerSetup = {
+    zones: context.zones.map(({ labels, core }) => ({ labels, core })),
+    operatorFrom: context.operatorFrom,
+    nsid: context.nsid,
+    version: context.version,
+    limits: shared.limits,
+    accounts: shared.accounts,
+    resolvers: workers.resolvers,
+    sampleEvery: workers.sampleEvery ?? 0,
   }
+  return new DnsWorkers(workers, { setup, context, counters: shared.counters, onError: shared.onError })
 }
 
 interface Sockets {
@@ -152,7 +177,7 @@ interface Sockets {
 async function openSockets(
   host: string,
   port: number,
-  openUdp: (host: string, port: number) => Promise<UdpServer>,
+  openUdp: OpenUdp,
   openTcp: (host: string, port: number) => Promise<TcpServer>,
 ): Promise<Sockets> {
   for (let attempt = 1; ; attempt++) {

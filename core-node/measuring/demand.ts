@@ -48,16 +48,16 @@ export class Demand {
     return this.#entries.size
   }
 
-  /** A client asked. `target`: its own address where that is what contacted us, else null. */
-  note(client: Address, service: string, target: Address | null, nowMs: number): void {
+  /** A client asked, so many times. `target`: its own address where that is what contacted us, else null. */
+  note(client: Address, service: string, target: Address | null, nowMs: number, times = 1): void {
     if (nowMs - this.#halvedMs >= HALF_LIFE_MS) this.#halve(nowMs)
     const entry = this.#entryOf(formatPrefix(localityPrefix(client)), nowMs)
     if (target) entry.target = target
-    entry.count++
+    entry.count += times
     entry.lastMs = nowMs
     const before = entry.services.get(service)
     if (before !== undefined || entry.services.size < MAX_SERVICES)
-      entry.services.set(service, (before ?? 0) + 1)
+      entry.services.set(service, (before ?? 0) + times)
   }
 
   get(prefix: string): PrefixDemand | null {

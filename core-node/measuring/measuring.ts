@@ -277,8 +277,8 @@ export class Measuring {
   }
 
   /** A proven client, or a listed resolver for one, asked; `direct`: this very address contacted us, so it may be probed. */
-  noteDemand(client: Address, service: string, direct: boolean, nowMs: number): void {
-    this.#demand.note(client, service, direct ? client : null, nowMs)
+  noteDemand(client: Address, service: string, direct: boolean, times: number, nowMs: number): void {
+    this.#demand.note(client, service, direct ? client : null, nowMs, times)
     this.#localities.touch(formatPrefix(localityPrefix(client)))
   }
 

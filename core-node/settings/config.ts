@@ -5,6 +5,7 @@
 // SETTINGS says all there is of each key: flags, --help, the documentation and the errors come from it.
 
 import { accessSync, constants, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { formatHostPort, isLoopbackHost, isWildcard, type Prefix } from '../../resolver/address.ts'
 import { RATE_LIMITS } from '../../resolver/dns-limit.ts'
 import {
@@ -56,6 +57,8 @@ export interface Config {
   readonly rrlExemptClients: readonly Prefix[]
   readonly rrlLogOnly: boolean
   readonly rrlMaxTableSize: number
+  /** Threads that answer DNS over UDP; 0: the core's own does. */
+  readonly dnsWorkers: number
   readonly http: readonly HostPort[]
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
@@ -245,6 +248,14 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     help: 'Accounts of prefixes that are kept at one time, 16 bytes each from the start',
     default: `${RATE_LIMITS.maxTableSize}`,
     ...one(wholeNumber(500, 16_777_216)),
+  },
+  dnsWorkers: {
+    takes: 'N',
+    expected: 'a whole number, 0 to 64',
+    help: 'Threads that answer DNS over UDP, beside the one for all else; 0, and where there is no recvmmsg: that one does',
+    default: null,
+    otherwise: 'one less than there are processors, 1 to 4',
+    ...one(wholeNumber(0, 64)),
   },
   http: {
     takes: 'HOST:PORT,...',
@@ -461,6 +472,7 @@ function complete(values: Config): Config {
     advertise: values.advertise.length > 0 ? values.advertise : Object.freeze([...new Set(listening)]),
     dnsId: values.dnsId ?? values.name,
     rrlNodataPerSecond: values.rrlNodataPerSecond ?? values.rrlResponsesPerSecond,
+    dnsWorkers: values.dnsWorkers ?? Math.min(4, Math.max(1, availableParallelism() - 1)),
     echo: values.echo ?? { host: values.dns[0]!.host, port: 0 },
     probePrivate: values.probePrivate ?? Object.freeze(loopbackOnly ? loopback : []),
   })

@@ -3,6 +3,7 @@
 
 import { writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
@@ -65,6 +66,7 @@ t.test('settings', async (t) => {
       rrlExemptClients: [],
       rrlLogOnly: false,
       rrlMaxTableSize: 65_536,
+      dnsWorkers: Math.min(4, Math.max(1, availableParallelism() - 1)),
       http: [{ host: '127.0.0.1', port: 8053 }],
       advertise: ['127.0.0.1'],
       data: './data',
@@ -114,6 +116,7 @@ t.test('settings', async (t) => {
     rrlExemptClients: ['127.0.0.0/8,::1', ranges('127.0.0.0/8', '::1/128')],
     rrlLogOnly: ['on', true],
     rrlMaxTableSize: ['20000', 20_000],
+    dnsWorkers: ['0', 0],
     http: ['[::1]:0', [{ host: '::1', port: 0 }]],
     advertise: ['203.0.113.5,2001:DB8::0:5', ['203.0.113.5', '2001:db8::5']],
     data: ['/var/lib/near cast', '/var/lib/near cast'],

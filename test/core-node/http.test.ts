@@ -823,7 +823,7 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
   const connections = { open: 1, accepted: 5, refused: 0, cut: 2 }
   for (let i = 0; i < 4; i++) countLimited(row, 'drop')
   countBytes(row, 'nxdomain', 30, 90)
-  context.metrics.watchDns({ ...readCounters(counters), connections })
+  context.metrics.watchDns({ ...readCounters(counters), connections, restarts: 1 })
   for (let scrape = 0; scrape < 2; scrape++) {
     const text = await context.metrics.render()
     for (const line of [
@@ -841,6 +841,7 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
       'nearcast_dns_responses_total{proto="tcp",outcome="nxdomain",rcode="NXDOMAIN"} 2',
       'nearcast_dns_responses_total{proto="udp",outcome="dropped-short",rcode="none"} 5',
       'nearcast_dns_truncated_total 6',
+      'nearcast_dns_worker_restarts_total 1',
       'nearcast_dns_limited_total{verdict="drop"} 4',
       'nearcast_dns_bytes_total{direction="out",outcome="nxdomain"} 90',
     ])

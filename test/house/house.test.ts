@@ -33,7 +33,8 @@ const DEPENDENCIES: readonly string[] = Object.keys(readJson('package.json').dep
 const AGENT_DEPENDENCIES: readonly string[] = Object.keys(readJson('server-agent/package.json').dependencies)
 /** Which packages of others a room may import. */
 const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
-  resolver: [],
+  // Its sockets, where the system's own calls are to be had.
+  resolver: ['koffi'],
   db: ['better-sqlite3'],
   'core-node': DEPENDENCIES,
   'server-agent': AGENT_DEPENDENCIES,
@@ -41,10 +42,13 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
   examples: ['nearcast-agent'],
 }
 
-/** The files of resolver/ that touch the machine: sockets and a clock. All others are pure. */
-const RESOLVER_SHELLS = ['addresses', 'clock', 'server', 'tcp', 'udp'].map(
-  (name) => `resolver/dns-${name}.ts`,
-)
+/** The files of resolver/ that touch the machine: sockets, threads and a clock. All others are pure. */
+const RESOLVER_SHELLS = [
+  ...['addresses', 'clock', 'server', 'tcp', 'udp', 'worker', 'workers'].map(
+    (name) => `resolver/dns-${name}.ts`,
+  ),
+  'resolver/mmsg.ts',
+]
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = [
   'coordinates',

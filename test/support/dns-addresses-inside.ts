@@ -1,12 +1,14 @@
-// Runs inside a network namespace of its own: gives it addresses, serves DNS at the wildcards there, asks each
-// address over UDP and TCP, and prints from where each reply came: JSON, `{ asked: answeredFrom }`.
+// Runs inside a network namespace of its own: gives it addresses, serves DNS at the wildcards there (with the
+// argument `workers`: in threads), asks each address over UDP and TCP, and prints from where each reply came: JSON,
+// `{ asked: answeredFrom }`.
 
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openDns } from '../../resolver/dns-server.ts'
-import { context, exchange, queryBytes } from './dns-fixture.ts'
+import { context, DIRECTORY, exchange, queryBytes } from './dns-fixture.ts'
+import { workersOf } from './dns-workers.ts'
 
 const FIRST = ['192.0.2.1', '192.0.2.2', '2001:db8::1', '2001:db8::2']
 /** Where the client is: a socket at the wildcard would reply to it from there, or from anywhere else. */
@@ -38,7 +40,8 @@ async function overTcp(address: string, port: number): Promise<string> {
 ip('link', 'set', 'lo', 'up')
 for (const address of [...CLIENT, ...FIRST]) addAddress(address)
 const listen = ['0.0.0.0', '::'].map((host) => ({ host, port: 5300 }))
-const server = await openDns({ listen, context, addressesEveryMs: 20 })
+const workers = process.argv[2] === 'workers' ? { workers: workersOf(DIRECTORY) } : {}
+const server = await openDns({ listen, context, addressesEveryMs: 20, ...workers })
 const seen: Record<string, string> = {}
 for (const address of FIRST) {
   seen[address] = await overUdp(address, 5300)

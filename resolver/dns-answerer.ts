@@ -1,0 +1,87 @@
+// What becomes of one packet in one thread: rate limit, answer, count, tell; over UDP and TCP alike.
+//
+// Invariant: never throws; each packet is counted under exactly one outcome; nothing is written outside of
+// the room that was given. Pure but for its counters: the clock is an argument, and who is told of facts
+// must not throw. Decides nothing about answers.
+
+import type { Address } from './address.ts'
+import {
+  type Asker,
+  answerDns,
+  answerFailure,
+  type DnsContext,
+  type DnsFacts,
+  type DnsReply,
+} from './dns-answer.ts'
+import { countBytes, countFacts } from './dns-counters.ts'
+import type { ResponseLimiter } from './dns-limit.ts'
+
+interface AnswererOptions {
+  /** Read anew for each query. */
+  readonly context: DnsContext
+  /** Of replies over UDP. */
+  readonly limiter: ResponseLimiter
+  /** The slots that this thread counts in. */
+  readonly counters: Float64Array
+  /** Told of each packet just before its reply leaves. */
+  readonly onFacts: (facts: DnsFacts, from: Asker) => void
+  /** Told of what should never happen: a failure inside answering. */
+  readonly onError: (error: Error) => void
+}
+
+export class DnsAnswerer {
+  readonly #options: AnswererOptions
+
+  constructor(options: AnswererOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Answers a packet of `bytes`, `at` and `length`, from a UDP port of an address (16 bytes, used again by the caller),
+   * into `out` from `outAt` on; the reply's length, `outLimit` at most; 0: nothing is sent. `nowMs`: of any clock that
+   * only goes on and is the same for all threads.
+   */
+  answerInto(
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    address: Uint8Array,
+    port: number,
+    nowMs: number,
+    out: Uint8Array,
+    outAt: number,
+    outLimit: number,
+  ): number {
+    const reply = this.answer(bytes.subarray(at, at + length), address.slice(), port, 'udp', 0, nowMs)
+    if (reply === null || reply.length > outLimit) return 0
+    out.set(reply, outAt)
+    return reply.length
+  }
+
+  /** The reply to a packet; null: nothing is sent. */
+  answer(
+    packet: Uint8Array,
+    address: Address,
+    port: number,
+    via: Asker['via'],
+    idleMs: number,
+    nowMs: number,
+  ): Uint8Array | null {
+    const { counters, onFacts } = this.#options
+    const from = { address, port, via, idleMs, nowMs }
+    const { reply, facts } = this.#answerSafely(packet, from)
+    countFacts(counters, facts, via)
+    if (via === 'udp') countBytes(counters, facts.outcome, packet.length, reply?.length ?? 0)
+    onFacts(facts, from)
+    return reply
+  }
+
+  #answerSafely(packet: Uint8Array, from: Asker): DnsReply {
+    try {
+      return answerDns(this.#options.context, packet, from, this.#options.limiter)
+    } catch (error) {
+      this.#options.onError(error as Error)
+      return answerFailure(packet, from)
+    }
+  }
+}

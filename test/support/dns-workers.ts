@@ -1,0 +1,56 @@
+// DNS workers for tests: real threads, fed with records that a test changes.
+
+import { applyChanges, type Change, emptyDirectory } from '../../resolver/directory.ts'
+import type { WorkersOptions } from '../../resolver/dns-workers.ts'
+import type { Tables } from '../../resolver/tables.ts'
+
+/** A directory as a core has it: what is published is in the tables first, then told. */
+export class TestFeed {
+  readonly #directory = emptyDirectory()
+  readonly #tables: Tables | null
+  #listener: (changes: readonly Change[]) => void = () => {}
+
+  constructor(changes: readonly Change[], tables: Tables | null = null) {
+    applyChanges(this.#directory, changes)
+    this.#tables = tables
+  }
+
+  *records(): Iterable<readonly Change[]> {
+    for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
+      const records: ReadonlyMap<string, unknown> = this.#directory[kind]
+      yield Array.from(records, ([key, value]) => ({ kind, key, value }) as Change)
+    }
+  }
+
+  subscribe(listener: (changes: readonly Change[]) => void): () => void {
+    this.#listener = listener
+    return () => {
+      this.#listener = () => {}
+    }
+  }
+
+  publish(...changes: Change[]): void {
+    applyChanges(this.#directory, changes)
+    this.#tables?.apply(changes)
+    this.tell(...changes)
+  }
+
+  /** What nobody keeps. */
+  tell(...changes: Change[]): void {
+    this.#listener(changes)
+  }
+}
+
+export function workersOf(
+  feed: readonly Change[] | TestFeed,
+  over: Partial<WorkersOptions> = {},
+): WorkersOptions & { resolvers: [] } {
+  return {
+    count: 2,
+    entry: new URL('../../core-node/dns-thread.ts', import.meta.url),
+    data: { geo: 'none' },
+    feed: feed instanceof TestFeed ? feed : new TestFeed(feed),
+    resolvers: [],
+    ...over,
+  }
+}
