@@ -1,4 +1,4 @@
-// Writes small MMDB files for tests: a search tree of 24-bit records, plain data, no sharing.
+// Writes MMDB files for tests and benchmarks: a search tree of 24-bit records, plain data, one record written once.
 // https://maxmind.github.io/MaxMind-DB/
 
 import { IPV4_OFFSET_BITS, parsePrefix } from '../../resolver/address.ts'
@@ -23,11 +23,17 @@ export function writeMmdb({ ipVersion, networks, aliases = false }: MmdbContent)
   const root: Node = { sides: [null, null] }
   const data: Buffer[] = []
   let dataBytes = 0
+  const written = new Map<MmdbRecord, number>()
   for (const [text, record] of networks) {
-    const bytes = encode(record)
-    insert(root, pathOf(text, ipVersion), { data: dataBytes })
-    data.push(bytes)
-    dataBytes += bytes.length
+    let at = written.get(record)
+    if (at === undefined) {
+      at = dataBytes
+      written.set(record, at)
+      const bytes = encode(record)
+      data.push(bytes)
+      dataBytes += bytes.length
+    }
+    insert(root, pathOf(text, ipVersion), { data: at })
   }
   if (aliases) {
     const ipv4 = follow(root, '0'.repeat(96))
@@ -36,13 +42,16 @@ export function writeMmdb({ ipVersion, networks, aliases = false }: MmdbContent)
   }
   const tree = writeTree(root)
   const metadata = Buffer.concat([
-    Buffer.from([(7 << 5) | 6]),
+    Buffer.from([(7 << 5) | 9]),
     ...[text('node_count'), uint(6, tree.length / 6)],
     ...[text('record_size'), uint(5, 24)],
     ...[text('ip_version'), uint(5, ipVersion)],
     ...[text('database_type'), text('Test-City')],
     ...[text('binary_format_major_version'), uint(5, 2)],
-    ...[text('build_epoch'), uint(6, 1_790_000_000)],
+    ...[text('binary_format_minor_version'), uint(5, 0)],
+    ...[text('build_epoch'), uint64(1_790_000_000n)],
+    ...[text('languages'), NO_ITEMS],
+    ...[text('description'), Buffer.from([7 << 5])],
   ])
   const mark = Buffer.from('\xab\xcd\xefMaxMind.com', 'latin1')
   return Buffer.concat([tree, Buffer.alloc(16), ...data, mark, metadata])
@@ -63,7 +72,8 @@ function insert(root: Node, path: string, side: Side): void {
     const next = node.sides[Number(bit)]!
     if (next !== null && 'node' in next) node = next.node
     else {
-      const made: Node = { sides: [null, null] }
+      // What a wider network said holds for the other half of it.
+      const made: Node = { sides: [next, next] }
       node.sides[Number(bit)] = { node: made }
       node = made
     }
@@ -116,6 +126,15 @@ function encode(value: string | number | MmdbRecord): Buffer {
 function text(value: string): Buffer {
   const bytes = Buffer.from(value)
   return Buffer.concat([Buffer.from([(2 << 5) | bytes.length]), bytes])
+}
+
+/** An empty array, type 11: what is over 7 has its byte of its own. */
+const NO_ITEMS = Buffer.from([0, 11 - 7])
+
+function uint64(value: bigint): Buffer {
+  const bytes = Buffer.from([8, 9 - 7, ...Buffer.alloc(8)])
+  bytes.writeBigUInt64BE(value, 2)
+  return bytes
 }
 
 /** Type 5 is uint16, type 6 uint32; either may be written with fewer bytes, here 2 and 4. */
