@@ -49,6 +49,7 @@ interface Waiting {
 /** A write that was decided; `tell` gives its decider what it came to. */
 interface Decided {
   readonly waiting: Waiting
+  readonly changes: readonly Change[]
   readonly tell: () => void
   /** It saw or made what is not kept yet, so nobody may hear of it before that is. */
   readonly hangsOnCommit: boolean
@@ -61,6 +62,14 @@ interface Unstored {
   readonly stored: unknown
 }
 
+/** A commit of which the store has not said yet what became of it. */
+interface Pending {
+  readonly decided: readonly Decided[]
+  readonly sinceMs: number
+  /** It took so long that what is owed of it was published, and all who wait were told that nothing is known. */
+  isStuck: boolean
+}
+
 /** A decision that was published and is to be made again when the store takes it. */
 interface Owed {
   readonly decide: Decide
@@ -69,6 +78,8 @@ interface Owed {
 
 /** A store that took nothing is left alone for so long, ms: each try may hold this process up while it waits for a lock. */
 const PAUSE_MS = 1000
+/** A commit without an answer for so long holds nobody up any more, ms: its outcome is taken when it comes. */
+const STUCK_MS = 2000
 /** Writes decided in one go: a commit of them holds all else up for some ms. */
 const WRITES_AT_ONCE = 256
 /** Measured records stored in one go, for the same reason. */
@@ -85,6 +96,7 @@ export class Ledger {
   /** By id. */
   readonly #unstored = new Map<string, Unstored>()
   #owed: Owed[] = []
+  #pending: Pending | null = null
   #keeping: Promise<void> | null = null
   #trouble: string | null = null
   #cutOff: string | null = null
@@ -128,6 +140,7 @@ export class Ledger {
   #enqueue(decide: (books: Books) => Decision<unknown>, owed: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ decide, resolve, reject, owed })
+      if (this.#pending?.isStuck) this.#refuseWaiting()
       this.#working ??= this.#work()
     })
   }
@@ -219,6 +232,24 @@ export class Ledger {
     return [this.#isOwn(now) ? now : ({ ...now, value: entry.stored } as Change)]
   }
 
+  /** Time passed: a commit that the store does not answer holds nobody up. Call a few times a second. */
+  tick(): void {
+    const pending = this.#pending
+    if (pending === null || pending.isStuck) return
+    if (this.#options.monotonicMs() - pending.sinceMs < STUCK_MS) return
+    pending.isStuck = true
+    this.#trouble = 'the store does not answer'
+    const unknown = new Problem('unavailable', `${this.#trouble}: whether it took this is not known yet`)
+    for (const { waiting, changes } of pending.decided) {
+      if (!waiting.owed) waiting.reject(unknown)
+      else {
+        this.#publishUnstored(changes)
+        waiting.resolve(undefined)
+      }
+    }
+    this.#refuseWaiting()
+  }
+
   /** Stores what was measured and waits for the last write; after that all are refused. */
   async close(): Promise<void> {
     await this.keepMeasured().catch(() => {})
@@ -246,7 +277,9 @@ export class Ledger {
       const changes: Change[] = []
       const back = this.#draftOwed(changes)
       const decided = group.map((waiting) => this.#decide(waiting, changes))
-      const failure = await this.#commit(changes)
+      const failure = await this.#commit(changes, decided)
+      const wasStuck = this.#pending?.isStuck === true
+      this.#pending = null
       if (failure === null) {
         this.#owed = this.#owed.slice(owed.length)
         this.#publish(back, changes)
@@ -254,9 +287,10 @@ export class Ledger {
         return
       }
       this.#books.withdraw()
+      if (wasStuck) this.#oweStuck(decided)
       const isKnown = failure !== 'conflict' || (await this.#catchUp())
-      if (failure === 'conflict' && isKnown && tries < TRIES) continue
-      if (failure !== 'unavailable' && isKnown && group.length > 1) {
+      if (failure === 'conflict' && isKnown && !wasStuck && tries < TRIES) continue
+      if (failure !== 'unavailable' && isKnown && !wasStuck && group.length > 1) {
         for (const waiting of group) await this.#settle([waiting])
       } else this.#refuse(decided, failure)
       return
@@ -264,7 +298,7 @@ export class Ledger {
   }
 
   #refuse(decided: readonly Decided[], failure: 'conflict' | 'unavailable' | Error): void {
-    const why = failure === 'conflict' ? 'other cores are changing the same' : this.#trouble
+    const why = (failure === 'unavailable' && this.#trouble) || 'other cores are changing the same'
     const error = failure instanceof Error ? failure : new Problem('unavailable', `${why}; try again later`)
     for (const { waiting, tell, hangsOnCommit } of decided) {
       if (!hangsOnCommit) tell()
@@ -275,23 +309,36 @@ export class Ledger {
 
   #decide(waiting: Waiting, changes: Change[]): Decided {
     let tell: () => void
+    let own: readonly Change[] = []
     try {
       if (this.#closed) throw new Problem('unavailable', 'this core has stopped')
       const decision = waiting.decide(this.#books)
-      this.#books.draft(decision.changes)
-      changes.push(...decision.changes)
+      own = decision.changes
+      this.#books.draft(own)
+      changes.push(...own)
       tell = () => waiting.resolve(decision.result)
     } catch (error) {
       tell = () => waiting.reject(error)
     }
-    return { waiting, tell, hangsOnCommit: this.#books.isDrafted }
+    return { waiting, changes: own, tell, hangsOnCommit: this.#books.isDrafted }
+  }
+
+  #refuseWaiting(): void {
+    for (const waiting of this.#waiting.splice(0)) {
+      if (waiting.owed) this.#owe(waiting)
+      else waiting.reject(new Problem('unavailable', `${this.#trouble}; try again later`))
+    }
   }
 
   /** null: the changes are kept. */
-  async #commit(changes: readonly Change[]): Promise<null | 'conflict' | 'unavailable' | Error> {
+  async #commit(
+    changes: readonly Change[],
+    decided: readonly Decided[],
+  ): Promise<null | 'conflict' | 'unavailable' | Error> {
     if (changes.length === 0) return null
     const { store, log, counters, monotonicMs } = this.#options
     if (monotonicMs() < this.#pausedUntilMs) return 'unavailable'
+    this.#pending = { decided, sinceMs: monotonicMs(), isStuck: false }
     try {
       await store.commit(changes)
       this.#trouble = null
@@ -377,9 +424,21 @@ export class Ledger {
     if (this.#closed) throw new Problem('unavailable', 'this core has stopped')
     const changes = decide(this.#books)
     if (changes.length === 0) return
+    this.#owed.push({ decide, changes })
+    this.#publishUnstored(changes)
+  }
+
+  #publishUnstored(changes: readonly Change[]): void {
     for (const change of changes) this.#noteUnstored(change)
-    this.#owed.push({ decide, changes: changes.map(({ kind, key }) => ({ kind, key })) })
-    this.#options.onChanges(this.#books.publish(changes))
+    this.#tell(() => this.#books.publish(changes))
+  }
+
+  /** What a commit that failed after all had published already. */
+  #oweStuck(decided: readonly Decided[]): void {
+    for (const { waiting, changes } of decided) {
+      if (!waiting.owed || changes.length === 0) continue
+      this.#owed.push({ decide: (books) => waiting.decide(books).changes, changes })
+    }
   }
 
   /**
