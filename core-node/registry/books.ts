@@ -3,12 +3,13 @@
 // That is what is published, and on top of it the draft: what was decided and is on its way to the store.
 // So decisions see those before them, while all who answer see only what is kept.
 // Invariant: nothing but this class writes the directory. After withdraw() the books, their indexes too,
-// say what they would had the draft never been; after settle() the directory says what the books said.
-// Pure.
+// say what they would had the draft never been; after settle() the directory says what the books said, with
+// what was measured or came from other cores meanwhile. Pure.
 
 import type { Change, Directory, Host, Member, PlacePage, Service, Token } from '../../resolver/directory.ts'
 import { BookIndex } from './book-index.ts'
 import { DraftMap, type Records } from './draft-map.ts'
+import { idOf, withMeasured } from './merging.ts'
 
 /** A change that took effect, with the record before it; null: there was none. */
 export type Applied = {
@@ -19,11 +20,20 @@ export type Applied = {
 
 type AnyMap = DraftMap<unknown>
 
+/** One step of the draft: what it replaced, to take it back, and what was published when it was made. */
+interface Step {
+  readonly kind: keyof Directory
+  readonly key: string
+  readonly replaced: unknown
+  readonly below: unknown
+}
+
 export class Books {
   readonly #maps: { readonly [K in keyof Directory]: AnyMap }
   readonly #index: BookIndex
-  /** What each step of the draft replaced, to take it back. */
-  readonly #steps: { readonly kind: keyof Directory; readonly key: string; readonly replaced: unknown }[] = []
+  readonly #steps: Step[] = []
+  /** Drafted records of which another core's were told meanwhile. */
+  readonly #overtaken = new Set<string>()
 
   readonly services: Records<Service>
   readonly hosts: Records<Host>
@@ -62,9 +72,14 @@ export class Books {
     return this.#index
   }
 
-  /** A change that sets a record to what it is by now: what waited must not undo what was decided meanwhile. */
-  refreshed({ kind, key }: Change): Change {
+  /** A change that sets a record to what the books say by now. */
+  refreshed({ kind, key }: Pick<Change, 'kind' | 'key'>): Change {
     return { kind, key, value: this.#maps[kind].get(key) ?? null } as Change
+  }
+
+  /** A record as it is published; null: there is none. */
+  published({ kind, key }: Pick<Change, 'kind' | 'key'>): unknown {
+    return this.#maps[kind].below(key) ?? null
   }
 
   /** Whether anything is decided that is not kept yet. */
@@ -76,7 +91,7 @@ export class Books {
   draft(changes: readonly Change[]): void {
     for (const { kind, key, value } of changes) {
       const map = this.#maps[kind]
-      this.#steps.push({ kind, key, replaced: map.drafted(key) })
+      this.#steps.push({ kind, key, replaced: map.drafted(key), below: map.below(key) })
       this.#redraft(kind, key, value)
     }
   }
@@ -94,12 +109,45 @@ export class Books {
   /** The draft was not kept: it never was. */
   withdraw(): void {
     this.#takeBack(0)
+    this.#overtaken.clear()
   }
 
-  /** The draft was kept, by these changes: it becomes the directory. */
+  /**
+   * The draft was kept, by these changes: it becomes the directory. What was measured of a record since it was drafted
+   * stays; a record that another core's overtook stays that one's, which was decided on this: its changes are left out.
+   */
   settle(changes: readonly Change[]): Applied[] {
-    for (const { kind, key } of this.#steps.splice(0)) this.#maps[kind].draft(key, undefined)
-    return changes.map((change) => this.#write(change))
+    const drafted = new Map<string, { base: unknown; now: unknown }>()
+    for (const { kind, key, below } of this.#steps.splice(0)) {
+      const map = this.#maps[kind]
+      map.draft(key, undefined)
+      const id = idOf({ kind, key })
+      if (!drafted.has(id)) drafted.set(id, { base: below, now: map.below(key) })
+    }
+    const last = new Map(changes.map((change) => [idOf(change), change]))
+    const applied: Applied[] = []
+    for (const change of changes) {
+      const id = idOf(change)
+      const isLast = last.get(id) === change
+      const { base, now } = drafted.get(id)!
+      const isOvertaken = this.#overtaken.has(id)
+      const isMerged = isLast && !isOvertaken && now !== base
+      const value = isMerged ? withMeasured(change.kind, base, now, change.value) : change.value
+      if (!isOvertaken) applied.push(this.#write({ ...change, value } as Change))
+      // The index says what was drafted.
+      const holds = isOvertaken ? now : value
+      if (isLast && holds !== change.value) this.#reindex(change, holds)
+    }
+    this.#overtaken.clear()
+    return applied
+  }
+
+  /** What other cores committed, later than what was kept of ours and whatever is drafted. */
+  hear(changes: readonly Change[]): Applied[] {
+    for (const change of changes) {
+      if (this.#maps[change.kind].drafted(change.key) !== undefined) this.#overtaken.add(idOf(change))
+    }
+    return this.publish(changes)
   }
 
   /** Changes that are told before they are kept, past the draft: where it says otherwise of a record, it will be right. */
@@ -113,6 +161,10 @@ export class Books {
       this.#index.follow(kind, key, before, map.get(key))
       return applied
     })
+  }
+
+  #reindex({ kind, key, value }: Change, holds: unknown): void {
+    this.#index.follow(kind, key, value ?? undefined, holds ?? undefined)
   }
 
   #write(change: Change): Applied {
