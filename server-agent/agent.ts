@@ -1,9 +1,10 @@
 // The agent: one host of Nearcast. Registers it and its members with a core, keeps the lease by
 // heartbeats, reports health and load, carries out the core's orders, and says goodbye.
 //
-// One loop does all the talking: join, then heartbeats, and after two failures in a row the next core in
-// the list. Invariant: nothing a core says or fails to say ends the loop; only stop() does. What makes
-// no sense at the first join (a wrong token, a service that does not exist) makes start() fail instead.
+// One loop does all the talking: find a core, join, then heartbeats, to one core at a time; after two failures in a
+// row, or when the core asks it to move, it finds another. Invariant: nothing a core says or fails to say ends the
+// loop; only stop() does. What makes no sense at the first join (a wrong token, a service that does not exist)
+// makes start() fail instead.
 
 import { EventEmitter } from 'node:events'
 import { hostname } from 'node:os'
@@ -36,7 +37,7 @@ import { type EchoSocket, type EchoStats, openEcho } from './protocol/echo-socke
 import type { MemberReply, Order, OrderResult } from './protocol/messages.ts'
 import { PulseSender } from './pulse-sender.ts'
 import { type BeatReply, changesOf, tcpPortOf, type WatchedMember } from './requests.ts'
-import { Session } from './session.ts'
+import { Session, type Taken } from './session.ts'
 
 export { AgentError, type AgentErrorCode } from './agent-error.ts'
 export type { AgentEvents, Joined } from './agent-events.ts'
@@ -48,6 +49,17 @@ const MEMBER_RETRY_MS = 15_000
 /** No heartbeats faster or slower than this, whatever a core asks for: the longest lease is 300 s. */
 const MIN_HEARTBEAT_MS = 100
 const MAX_HEARTBEAT_MS = 150_000
+/**
+ * The first try of a heartbeat by HTTP takes half the time between two at most, the second all of it, and neither
+ * more than this, ms: so a home that hangs is left, and another found, within one lease.
+ */
+const MAX_BEAT_MS = 2000
+const MIN_BEAT_MS = 500
+/** Which cores there are is asked before a join, again a minute after the first, when this host is placed, ms ... */
+const FIRST_LOOK_MS = 60_000
+/** ... and from then on now and then: cores come and go rarely. */
+const LOOK_MS = 300_000
+const LOOK_TIMEOUT_MS = 1000
 /** As many results as one heartbeat may carry, and how many are kept while no core answers. */
 const RESULTS_PER_BEAT = 256
 const MAX_RESULTS = 1024
@@ -71,6 +83,13 @@ export class Agent extends EventEmitter<AgentEvents> {
   #passive: PassiveWatch | null = null
   /** The current core knows this host. */
   #registered = false
+  /** It asked this host to find another. */
+  #mayMove = false
+  /** When to ask again which cores there are. */
+  #lookDueMs = 0
+  #startedMs = 0
+  /** What a core refused of the first join, while others are asked. */
+  #refusal: AgentError | null = null
   #heartbeatMs = MIN_HEARTBEAT_MS
   #membersTriedMs = 0
   /** Ends the wait for the next heartbeat. */
@@ -186,26 +205,25 @@ export class Agent extends EventEmitter<AgentEvents> {
   /** The loop. Ends when stop() is called, or after telling `refuse` why the first join can't be. */
   async #run(accept: (joined: Joined) => void, refuse: (error: unknown) => void): Promise<void> {
     const { signal } = this.#stopping
-    const startedMs = performance.now()
+    this.#startedMs = performance.now()
     let failures = 0
     try {
       await this.#open()
       while (!signal.aborted) {
         try {
           if (this.#registered) {
-            await this.#beat()
+            await this.#beat(failures)
             // Not after a join: a core that takes joins and refuses heartbeats must not be hurried.
             failures = 0
+            await this.#lookAround()
           } else {
-            accept(await this.#joinCore())
+            accept(await this.#joinAt(await this.#session.findCore(null, signal)))
           }
           if (this.#registered) await this.#untilNextBeat()
         } catch (error) {
           if (signal.aborted) break
-          const waitedMs = performance.now() - startedMs
-          if (this.joined === null && isFinal(error, waitedMs, this.#options.leaseSec)) throw error
-          this.#fail(error, ++failures)
-          await pause(backoffMs(failures, this.#options.random), signal)
+          if (this.#hasAnother(error, failures)) continue
+          await pause(backoffMs(++failures, this.#options.random), signal)
         }
       }
       refuse(new AgentError('stopped', 'stopped before it had joined'))
@@ -258,28 +276,82 @@ export class Agent extends EventEmitter<AgentEvents> {
     }
   }
 
-  async #joinCore(): Promise<Joined> {
+  /** Makes the core at `url` the home. */
+  async #joinAt(url: string): Promise<Joined> {
+    try {
+      return await this.#settle(await this.#putHostAt(url))
+    } catch (error) {
+      this.#session.cores.fail(url, performance.now())
+      throw error
+    }
+  }
+
+  /** Until the core at `url` has taken the host, all stays with the one before. */
+  async #putHostAt(url: string): Promise<Taken> {
+    const { cores } = this.#session
+    const before = cores.current
+    cores.current = url
+    try {
+      const members = [...this.#members.values()]
+      return await this.#session.putHost(this.#echo!, members, (text) => this.emit('warning', text))
+    } catch (error) {
+      cores.current = before
+      throw error
+    }
+  }
+
+  /** The current core has taken the host: its members follow. */
+  async #settle({ addresses, reply }: Taken): Promise<Joined> {
+    const { cores } = this.#session
+    const { core: home, publicAddress, publicPort, reachable } = reply
+    this.#registered = false
     this.#hurry = new AbortController()
-    const joining = [...this.#members.values()]
-    for (const watched of joining) watched.told = null
-    const { addresses, reply } = await this.#session.putHost(this.#echo!, joining, (text) =>
-      this.emit('warning', text),
-    )
+    cores.settle(home, performance.now())
+    if (home !== this.joined?.home) this.#pulses.turn()
     // Whose addresses were not proven yet, since the echo's key came with this very reply, asks once more: that
     // waits for the proof.
     const joined = (reply.members ?? []).filter(({ state }) => state !== 'unverified')
-    const others = joining.filter(
+    const others = [...this.#members.values()].filter(
       ({ member }) => !joined.some((it) => it.service === member.service && it.member === member.name),
     )
     const members = [...joined, ...(await this.#putMembers(others))]
     this.#heartbeatMs = Math.min(Math.max(MIN_HEARTBEAT_MS, reply.heartbeatSec * 1000), MAX_HEARTBEAT_MS)
     this.#registered = true
-    const { core: home, publicAddress, publicPort, reachable } = reply
-    const core = this.#session.cores.current
-    this.joined = { core, home, host: this.name, addresses, publicAddress, publicPort, reachable, members }
+    this.#mayMove = false
+    if (this.joined === null) this.#lookDueMs = performance.now() + FIRST_LOOK_MS
+    this.joined = {
+      core: cores.current,
+      home,
+      host: this.name,
+      addresses,
+      publicAddress,
+      publicPort,
+      reachable,
+      members,
+    }
     this.emit('joined', this.joined)
     if (this.#options.passive === 'ss') this.#passive ??= this.#openPassive()
     return this.joined
+  }
+
+  /** After a heartbeat that went well: whether another core would be the better home. */
+  async #lookAround(): Promise<void> {
+    const { cores } = this.#session
+    try {
+      if (this.#mayMove) {
+        if (cores.candidates(performance.now()).length === 1) return
+        await this.#joinAt(await this.#session.findCore(cores.current, this.#stopping.signal))
+        return
+      }
+      if (performance.now() < this.#lookDueMs) return
+      this.#lookDueMs = performance.now() + LOOK_MS * (0.75 + 0.5 * this.#options.random())
+      await this.#session.askForCores(LOOK_TIMEOUT_MS)
+      const nearer = cores.look(performance.now())
+      if (nearer !== null) await this.#joinAt(nearer)
+    } catch (error) {
+      // The lease goes on where it was, as long as nobody else took the host.
+      if (!this.#registered) throw error
+    }
   }
 
   /** Registers members. One that a core refuses later than at the first join takes no other out. */
@@ -298,17 +370,23 @@ export class Agent extends EventEmitter<AgentEvents> {
     return replies
   }
 
-  async #beat(): Promise<void> {
+  /** `failures`: tries before this one, since the last that went well. */
+  async #beat(failures: number): Promise<void> {
     this.#hurry = new AbortController()
     await this.#tellLeft()
     const unknown = [...this.#members.values()].filter(({ told }) => told === null)
     if (performance.now() - this.#membersTriedMs > MEMBER_RETRY_MS) await this.#putMembers(unknown)
     const members = changesOf(this.#members.values())
-    if (members.length === 0 && (await this.#pulse())) return
+    if (members.length === 0 && failures === 0 && (await this.#pulse())) return
+    const timeoutMs = this.#heartbeatMs / (failures === 0 ? 2 : 1)
     const results = this.#results.splice(0, RESULTS_PER_BEAT)
     let reply: BeatReply
     try {
-      reply = await this.#session.beat({ members, results }, this.#stopping.signal)
+      reply = await this.#session.beat(
+        { members, results },
+        Math.min(Math.max(MIN_BEAT_MS, timeoutMs), MAX_BEAT_MS),
+        this.#stopping.signal,
+      )
     } catch (error) {
       this.#results.unshift(...results)
       throw error
@@ -321,6 +399,7 @@ export class Agent extends EventEmitter<AgentEvents> {
       const watched = this.#members.get(`${service}/${name}`)
       if (watched?.told) watched.told = { ...watched.told, ...news }
     }
+    this.#mayMove = reply.moving === true
     this.#noteReachable(reply.reachable)
     this.#prober!.accept(reply.orders)
   }
@@ -340,22 +419,35 @@ export class Agent extends EventEmitter<AgentEvents> {
     this.emit('warning', `${what}: open that port, or say by echoAdvertise where it is`)
   }
 
-  /** The first heartbeat that fails may be a lost packet; the second in a row is a lost core. */
-  #fail(error: unknown, failures: number): void {
+  /**
+   * Whether another core may be tried at once. The first heartbeat that fails may be a lost packet; the second in a
+   * row is a lost core.
+   */
+  #hasAnother(error: unknown, failures: number): boolean {
     const { cores } = this.#session
     const refused = isRefusal(error)
-    if (this.#registered && !refused && failures < 2) return
-    if (this.#registered && !refused) this.emit('lost', { core: cores.current, reason: reasonOf(error) })
-    else this.#warnNowAndThen(error, failures)
-    // A core that refuses a heartbeat may still take a join.
-    if (!this.#registered || !refused) cores.next()
-    this.#registered = false
-  }
-
-  #warnNowAndThen(error: unknown, failures: number): void {
-    if (failures <= this.#session.cores.count || failures % 10 === 0) {
+    if (this.#registered && !refused && failures === 0) return false
+    if (this.#registered && !refused) {
+      this.emit('lost', { core: cores.current, reason: reasonOf(error) })
+      cores.fail(cores.current, performance.now())
+    } else if (failures <= 2 || failures % 10 === 0) {
       this.emit('warning', `${reasonOf(error)}; trying again`)
     }
+    if (refused) this.#refusal = error
+    // A core that refuses a heartbeat may still take a join.
+    const hasAnother = !(this.#registered && refused) && this.#hasUntried()
+    this.#registered = false
+    if (hasAnother) return true
+    const waitedMs = performance.now() - this.#startedMs
+    if (this.joined === null && isFinal(this.#refusal, waitedMs, this.#options.leaseSec)) throw this.#refusal
+    this.#refusal = null
+    return false
+  }
+
+  #hasUntried(): boolean {
+    const { cores } = this.#session
+    const nowMs = performance.now()
+    return cores.candidates(nowMs).some((url) => !cores.hasFailed(url, nowMs))
   }
 
   async #untilNextBeat(): Promise<void> {

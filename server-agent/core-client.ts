@@ -1,7 +1,7 @@
-// Talks to one core at a time out of a list, and knows which one is next.
+// One call to one core, and how long to wait between tries.
 //
 // Invariant: whatever a core answers, or does not, a call ends within its timeout as a reply that has
-// the shape asked for, or as an AgentError. When to go to the next core is the caller's decision.
+// the shape asked for, or as an AgentError. Which core to call, and when, is the caller's decision.
 
 import { Compile } from 'typebox/compile'
 import { AgentError, isRefusal, reasonOf } from './agent-error.ts'
@@ -31,60 +31,33 @@ export interface Call<T> {
   readonly stop?: AbortSignal
 }
 
-export class CoreClient {
-  readonly #cores: readonly URL[]
-  #index = 0
-
-  /** At least one core. */
-  constructor(cores: readonly URL[]) {
-    this.#cores = cores
+/** `core`: its URL without a final slash. Rejects with AgentError `unreachable`, `refused` or `bad-reply`. */
+export async function callCore<T>(core: string, call: Call<T>): Promise<T> {
+  const { status, text } = await withDeadline(call.timeoutMs, call.stop, (signal) =>
+    exchange(core + call.path, call, signal),
+  ).catch((error: unknown) => {
+    throw new AgentError('unreachable', `no answer from ${core}: ${reasonOf(error)}`, { cause: error })
+  })
+  const body = parseJson(text)
+  if (status < 200 || status > 299) throw refusal(core, status, body)
+  if (call.reply === null) return undefined as T
+  if (!call.reply.Check(body)) {
+    throw new AgentError(
+      'bad-reply',
+      `${core} answers ${call.method} ${call.path} with something else than the agent protocol; is it a Nearcast core?`,
+      { status },
+    )
   }
+  return body
+}
 
-  get count(): number {
-    return this.#cores.length
-  }
-
-  /** The core that is talked to now: its URL without a final slash. */
-  get current(): string {
-    return this.#cores[this.#index]!.href.replace(/\/$/, '')
-  }
-
-  /** From now on, talks to the next in the list. */
-  next(): void {
-    this.#index = (this.#index + 1) % this.#cores.length
-  }
-
-  /** Rejects with AgentError `unreachable`, `refused` or `bad-reply`. */
-  async call<T>(call: Call<T>): Promise<T> {
-    const url = this.current + call.path
-    const { status, text } = await withDeadline(call.timeoutMs, call.stop, (signal) =>
-      exchange(url, call, signal),
-    ).catch((error: unknown) => {
-      throw new AgentError('unreachable', `no answer from ${this.current}: ${reasonOf(error)}`, {
-        cause: error,
-      })
-    })
-    const body = parseJson(text)
-    if (status < 200 || status > 299) throw this.#refusal(status, body)
-    if (call.reply === null) return undefined as T
-    if (!call.reply.Check(body)) {
-      throw new AgentError(
-        'bad-reply',
-        `${this.current} answers ${call.method} ${call.path} with something else than the agent protocol; is it a Nearcast core?`,
-        { status },
-      )
-    }
-    return body
-  }
-
-  #refusal(status: number, body: unknown): AgentError {
-    const problem = Problem.Check(body) ? body : null
-    const said = problem === null ? `status ${status}` : `${problem.title}: ${problem.detail}`
-    const later = status >= 500 || status === 429 || status < 400
-    // A 4xx without a problem document comes from something else: a proxy, another web server.
-    const code = later ? 'unreachable' : problem === null ? 'bad-reply' : 'refused'
-    return new AgentError(code, `${this.current} says ${said}`, { status, key: problem?.field })
-  }
+function refusal(core: string, status: number, body: unknown): AgentError {
+  const problem = Problem.Check(body) ? body : null
+  const said = problem === null ? `status ${status}` : `${problem.title}: ${problem.detail}`
+  const later = status >= 500 || status === 429 || status < 400
+  // A 4xx without a problem document comes from something else: a proxy, another web server.
+  const code = later ? 'unreachable' : problem === null ? 'bad-reply' : 'refused'
+  return new AgentError(code, `${core} says ${said}`, { status, key: problem?.field })
 }
 
 async function exchange(

@@ -50,7 +50,7 @@ export interface MemberOptions {
 }
 
 export interface AgentOptions {
-  /** URLs of the cores, tried in order. */
+  /** URLs of cores: some of them, by which the others are found; tried in order. */
   cores: string | readonly string[]
   /** From `nearcast token create`; not needed with a kept credential, or for open services alone. */
   token?: string | undefined
@@ -102,6 +102,7 @@ export interface ResolvedMember {
 
 export interface ResolvedOptions {
   readonly cores: readonly URL[]
+  readonly insecure: boolean
   readonly token: string | null
   readonly name: string
   readonly addresses: readonly string[]
@@ -158,6 +159,7 @@ export function resolveOptions(options: AgentOptions, hostname: string): Resolve
   const name = options.name === undefined ? labelFrom(hostname) : label('name', options.name)
   return {
     cores: coreUrls(options.cores, options.insecure ?? false),
+    insecure: options.insecure ?? false,
     token:
       options.token === undefined
         ? null

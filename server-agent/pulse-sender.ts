@@ -74,6 +74,14 @@ export class PulseSender {
     return reply?.status === 'ok'
   }
 
+  /** From now on to another home: what came of pulses to the one before says nothing of this one. */
+  turn(): void {
+    this.#failures = 0
+    this.#isProven = false
+    this.#restMs = REST_MS
+    this.#restsUntilMs = Number.NEGATIVE_INFINITY
+  }
+
   /** A pulse under way ends as one without a reply. */
   close(): void {
     this.#isClosed = true

@@ -32,6 +32,7 @@ const BeatsReply = Type.Object({
       host: Type.String(),
       status: Type.Union([Type.Literal('ok'), Type.Literal('unknown')]),
       reachable: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
+      moving: Type.Optional(Type.Boolean()),
       orders: Type.Array(Type.Unknown()),
     }),
   ),

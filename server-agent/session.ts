@@ -6,8 +6,9 @@
 
 import { isIP } from 'node:net'
 import { AgentError, isRefusal, reasonOf } from './agent-error.ts'
-import { type Call, CoreClient } from './core-client.ts'
-import { CredentialFile } from './credential-file.ts'
+import { type Call, callCore } from './core-client.ts'
+import { CoreList, type KnownCore } from './core-list.ts'
+import { askForCores, findCore } from './core-search.ts'
 import type { ResolvedMember, ResolvedOptions } from './options.ts'
 import {
   type Beat,
@@ -30,6 +31,7 @@ import {
   memberRequest,
   type WatchedMember,
 } from './requests.ts'
+import { StateFile } from './state-file.ts'
 
 /** A core answers in milliseconds; one that takes this long is as good as gone, and a lease is only 8 s. */
 const CALL_MS = 2000
@@ -38,15 +40,23 @@ const GOODBYE_MS = 5000
 
 type OwnCall<T> = Pick<Call<T>, 'method' | 'path' | 'reply'> & Partial<Call<T>>
 
+/** A core has taken the host. */
+export interface Taken {
+  readonly addresses: readonly string[]
+  readonly reply: HostReply
+}
+
 export class Session {
-  readonly cores: CoreClient
+  readonly cores: CoreList
   /** Checks the MACs of echo requests; null before the first join. */
   echoKey: Uint8Array | null = null
   /** Where the home takes heartbeats of one UDP packet; null: nowhere. */
   pulseAddress: PulseAddress | null = null
   readonly #options: ResolvedOptions
-  readonly #file: CredentialFile | null
+  readonly #file: StateFile | null
   #credential: string | null = null
+  /** The address by which cores see this host, where it is not the machine's own. */
+  #seen: string | null = null
   /** Some core may know this host. */
   #announced = false
   /** The core may take members with their host; false: it said that it does not. */
@@ -54,13 +64,42 @@ export class Session {
 
   constructor(options: ResolvedOptions) {
     this.#options = options
-    this.cores = new CoreClient(options.cores)
-    this.#file = options.stateDir === null ? null : new CredentialFile(options.stateDir, options.name)
+    this.cores = new CoreList(options.cores, options.insecure)
+    this.#file = options.stateDir === null ? null : new StateFile(options.stateDir, options.name)
   }
 
-  /** Reads the credential that an earlier run kept. */
+  /** Reads what an earlier run kept: the credential, and the cores that it knew. */
   async open(): Promise<void> {
-    this.#credential = (await this.#file?.load()) ?? null
+    const kept = await this.#file?.load()
+    if (kept === undefined) return
+    this.#credential = kept.credential
+    this.cores.learn(kept.cores)
+  }
+
+  /** The best core to try now, but for `without`; those that don't answer are taken note of. Rejects where none does. */
+  async findCore(without: string | null, stop: AbortSignal): Promise<string> {
+    const others = (): string[] => this.cores.candidates(performance.now()).filter((url) => url !== without)
+    const urls = others()
+    try {
+      const { cores, silent } = await findCore(urls, stop)
+      for (const url of silent) this.cores.fail(url, performance.now())
+      await this.#learn(cores)
+    } catch (error) {
+      for (const url of urls) this.cores.fail(url, performance.now())
+      throw error
+    }
+    return others()[0]!
+  }
+
+  /** Takes what a core told of the cores, and keeps it for the next run. */
+  async #learn(cores: readonly KnownCore[]): Promise<void> {
+    // What can't be kept is said where the credential can't be.
+    if (this.cores.learn(cores) && this.#credential !== null) await this.#save().catch(() => {})
+  }
+
+  /** The cores near this host, by the one that is talked to now. */
+  async askForCores(timeoutMs: number): Promise<void> {
+    await this.#learn(await askForCores(this.cores.current, this.#credential, timeoutMs))
   }
 
   /**
@@ -72,7 +111,7 @@ export class Session {
     listening: { readonly address: string; readonly port: number },
     members: readonly WatchedMember[],
     warn: (text: string) => void,
-  ): Promise<{ readonly addresses: readonly string[]; readonly reply: HostReply }> {
+  ): Promise<Taken> {
     const put = async (
       addresses: readonly string[],
       joining: readonly WatchedMember[],
@@ -85,10 +124,12 @@ export class Session {
     }
     const given = this.#options.addresses
     if (given.length > 0) return { addresses: given, reply: await put(given, members) }
-    const local = await localAddressTo(new URL(this.cores.current))
-    const reply = await put([local], [])
+    // Seen before, it is most likely still so: at a new home no member is without its address for a moment.
+    const likely = this.#seen ?? (await localAddressTo(new URL(this.cores.current)))
+    const reply = await put([likely], this.#seen === null ? [] : members)
     const seen = reply.publicAddress
-    if (isIP(seen) === 0 || seen === local) return { addresses: [local], reply }
+    if (isIP(seen) === 0 || seen === likely) return { addresses: [likely], reply }
+    this.#seen = seen
     return { addresses: [seen], reply: await put([seen], members) }
   }
 
@@ -114,7 +155,11 @@ export class Session {
   }
 
   /** One heartbeat. */
-  async beat(news: Pick<Beat, 'members' | 'results'>, stop: AbortSignal): Promise<BeatReply> {
+  async beat(
+    news: Pick<Beat, 'members' | 'results'>,
+    timeoutMs: number,
+    stop: AbortSignal,
+  ): Promise<BeatReply> {
     const host = this.#options.name
     const { beats } = await this.call({
       method: 'POST',
@@ -122,6 +167,7 @@ export class Session {
       bearer: null,
       body: { beats: [{ host, credential: this.#credential ?? '', ...news }] },
       reply: BeatsReplyShape,
+      timeoutMs,
       stop,
     })
     const mine = beats.find((beat) => beat.host === host)
@@ -141,16 +187,17 @@ export class Session {
   async goodbye(): Promise<boolean> {
     if (!this.#announced || this.#credential === null) return true
     const endMs = performance.now() + GOODBYE_MS
-    for (let tried = 0; tried < this.cores.count; tried++) {
+    const { current } = this.cores
+    for (const core of new Set([current, ...this.cores.candidates(performance.now())])) {
       const timeoutMs = Math.min(CALL_MS, endMs - performance.now())
       if (timeoutMs <= 0) return false
+      this.cores.current = core
       try {
         await this.call({ method: 'DELETE', path: this.#hostPath(), reply: null, timeoutMs })
         return true
       } catch (error) {
         // Refused: that core does not know the host any more, which is what was wanted.
         if (isRefusal(error)) return true
-        this.cores.next()
       }
     }
     return false
@@ -158,7 +205,8 @@ export class Session {
 
   /** Any call in the host's own name. */
   call<T>(call: OwnCall<T>): Promise<T> {
-    return this.cores.call({ bearer: this.#credential ?? this.#options.token, timeoutMs: CALL_MS, ...call })
+    const bearer = this.#credential ?? this.#options.token
+    return callCore(this.cores.current, { bearer, timeoutMs: CALL_MS, ...call })
   }
 
   #hostPath(): string {
@@ -167,10 +215,10 @@ export class Session {
 
   /** With its members; without them where the core will not have them so: then each is put by itself, and told what is wrong with it. */
   async #putHost(host: HostRequest, members: readonly WatchedMember[]): Promise<HostReply> {
-    if (members.length === 0 || !this.#takesMembers) return this.#putHostAs(host)
+    if (members.length === 0 || !this.#takesMembers) return this.#putHostAlone(host, members)
     const bodies = members.slice(0, MAX_JOINING).map(joiningMember)
     try {
-      const reply = await this.#putHostAs({ ...host, members: bodies })
+      const reply = await this.#putHostAlone({ ...host, members: bodies }, members)
       reply.members?.forEach((_, i) => {
         const { health = 'unknown', load = null } = bodies[i] ?? {}
         members[i]!.told = { health, load }
@@ -181,8 +229,15 @@ export class Session {
       if (error.key !== undefined && !error.key.startsWith('members')) throw error
       // A core of an earlier version knows no such field.
       if (error.key === 'members') this.#takesMembers = false
-      return this.#putHostAs(host)
+      return this.#putHostAlone(host, members)
     }
+  }
+
+  /** A core that takes the host knows of its members what it is told from then on. */
+  async #putHostAlone(body: HostRequest, members: readonly WatchedMember[]): Promise<HostReply> {
+    const reply = await this.#putHostAs(body)
+    for (const watched of members) watched.told = null
+    return reply
   }
 
   async #putHostAs(body: HostRequest): Promise<HostReply> {
@@ -204,12 +259,16 @@ export class Session {
   async #keep(credential: string, warn: (text: string) => void): Promise<void> {
     this.#credential = credential
     try {
-      await this.#file?.save(credential)
+      await this.#save()
     } catch (error) {
       warn(
         `the host's credential is not kept, so a restart waits for its old lease to end: ${reasonOf(error)}`,
       )
     }
+  }
+
+  async #save(): Promise<void> {
+    await this.#file?.save({ credential: this.#credential, cores: this.cores.told })
   }
 }
 

@@ -25,7 +25,7 @@ interface Setting {
 }
 
 export const SETTINGS: readonly Setting[] = [
-  ofHost('core', 'cores', 'list', 'URL[,URL]', 'the cores, tried in order'),
+  ofHost('core', 'cores', 'list', 'URL[,URL]', 'some of the cores: they tell of the others'),
   ofHost('token', 'token', 'text', 'SECRET', 'from `nearcast token create`; better given as NEARCAST_TOKEN'),
   ofHost('name', 'name', 'text', 'NAME', "this host's name, and its members'; default: the machine's"),
   ofHost('address', 'addresses', 'list', 'IP[,IP]', "the host's own; default: the one that the core sees"),
@@ -44,7 +44,7 @@ export const SETTINGS: readonly Setting[] = [
   ofHost('check-fall', 'checkFall', 'number', 'N', 'bad checks in a row that take a member out; default 3'),
   ofHost('echo', 'echo', 'text', 'ADDRESS:PORT', 'UDP, where other hosts measure; default [::]:8054'),
   ofHost('echo-advertise', 'echoAdvertise', 'text', 'ADDRESS:PORT', 'where they find it, if not there (NAT)'),
-  ofHost('state', 'stateDir', 'text', 'DIR', "keeps the host's credential over restarts"),
+  ofHost('state', 'stateDir', 'text', 'DIR', "keeps the host's credential, and the cores it knows"),
   ofHost('lease', 'leaseSec', 'number', 'SEC', 'silence after which the host counts as gone; default 8'),
   ofHost('max-probes', 'maxProbesPerMinute', 'number', 'N', 'most probes a minute by order; default 1200'),
   ofHost('passive', 'passive', 'text', 'ss', "report RTTs of the members' own clients, by the system's ss"),

@@ -66,7 +66,6 @@ function ownHost({ config, epochMs, echoPort, place, echoKey }: Founding, before
 
 function ownMember({ config }: Founding): Member {
   const { port } = config.http[0]!
-  const scheme = config.tlsCert === null ? 'http' : 'https'
   return {
     service: CORE_SERVICE,
     name: config.name,
@@ -74,7 +73,7 @@ function ownMember({ config }: Founding): Member {
     addresses: [],
     // Port 0 is any: a test's core, which nobody looks up.
     port: port === 0 ? null : port,
-    url: port === 0 ? null : `${scheme}://${formatHostPort({ host: config.advertise[0]!, port })}/`,
+    url: port === 0 ? null : ownUrl(config, port),
     attributes: {},
     weight: 1,
     capacity: 1,
@@ -84,4 +83,9 @@ function ownMember({ config }: Founding): Member {
     left: false,
     check: null,
   }
+}
+
+function ownUrl({ httpUrl, tlsCert, advertise }: Config, port: number): string {
+  const scheme = tlsCert === null ? 'http' : 'https'
+  return httpUrl ?? `${scheme}://${formatHostPort({ host: advertise[0]!, port })}/`
 }

@@ -55,6 +55,14 @@ export function parseLabel(text: string): string | undefined {
   return isLabel(text) ? text : undefined
 }
 
+/** A base URL, with its final slash. */
+export function parseUrl(text: string): string | undefined {
+  const url = URL.canParse(text) ? new URL(text) : null
+  if (url === null || !/^https?:$/.test(url.protocol)) return undefined
+  const isPlain = url.search === '' && url.hash === '' && url.username === ''
+  return isPlain ? url.href.replace(/\/?$/, '/') : undefined
+}
+
 /** A parser of whole numbers within a range, both ends allowed. */
 export function wholeNumber(min: number, max: number): (text: string) => number | undefined {
   return (text) => {

@@ -28,6 +28,7 @@ import {
   parseShown,
   parseSwitch,
   parseText,
+  parseUrl,
   parseZone,
   wholeNumber,
 } from './config-values.ts'
@@ -60,6 +61,8 @@ export interface Config {
   /** Threads that answer DNS over UDP; 0: the core's own does. */
   readonly dnsWorkers: number
   readonly http: readonly HostPort[]
+  /** What the service `core` says of this core, for agents and clients; null: made of `advertise` and the port of `http`. */
+  readonly httpUrl: string | null
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
   readonly data: string
@@ -263,6 +266,15 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     help: 'Where HTTP listens: redirects, API, metrics; https with --tls-cert',
     default: '127.0.0.1:8053',
     ...list(parseHostPort, 1),
+  },
+  httpUrl: {
+    takes: 'URL',
+    expected:
+      'an http:// or https:// URL without user, query or fragment, such as https://core1.example.net:8053/',
+    help: 'URL that others are told of this core; needed where its certificate is for a name',
+    default: null,
+    otherwise: 'http or https, the first of --advertise, the port of --http',
+    ...one(parseUrl),
   },
   advertise: {
     takes: 'IP,...',

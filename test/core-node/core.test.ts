@@ -73,6 +73,15 @@ t.test('a core is a member of its own service core from the first moment', async
   const fixture = await openCoreFixture()
   t.match(fixture.core.tables.service('core')?.members, [{ name: 'core1', state: 'live' }])
   await fixture.close()
+  const flags = { http: '127.0.0.1:9', advertise: '192.0.2.1' }
+  for (const [more, url] of [
+    [{}, 'http://192.0.2.1:9/'],
+    [{ httpUrl: 'https://one.example' }, 'https://one.example/'],
+  ] as const) {
+    const named = await openCoreFixture({ flags: { ...flags, ...more } })
+    t.match(named.core.tables.service('core')?.members, [{ url }], 'where others are told to find it')
+    await named.close()
+  }
 })
 
 t.test('a join can be repeated until its host showed what came with it, by a pulse too', async (t) => {

@@ -500,17 +500,18 @@ t.test('an agent joins, tells what changed and only that, and leaves', async (t)
     host: 'a',
     members: [{ service: 'mirror', state: 'unverified' }],
   })
-  t.match(core.heard[0], { method: 'PUT', path: '/v1/hosts/a', bearer: 'good-token' })
-  t.match(core.heard[0]!.body, {
+  t.match(core.heard[0], { method: 'GET', path: '/v1/services/core/nearest?k=8', bearer: null })
+  t.match(core.heard[1], { method: 'PUT', path: '/v1/hosts/a', bearer: 'good-token' })
+  t.match(core.heard[1]!.body, {
     addresses: ['127.0.0.1'],
     echo: { address: '127.0.0.1', port: agent.echoPort },
   })
-  t.match(core.heard[1], {
+  t.match(core.heard[2], {
     method: 'PUT',
     path: '/v1/services/mirror/members/a',
     bearer: core.hosts.get('a'),
   })
-  t.match(core.heard[1]!.body, { port: 80, url: 'http://127.0.0.1/pub', capacity: 9, load: 1, health: 'up' })
+  t.match(core.heard[2]!.body, { port: 80, url: 'http://127.0.0.1/pub', capacity: 9, load: 1, health: 'up' })
   await until('two heartbeats', () => core.beats.length >= 2)
   t.same(
     core.beats.flatMap((beat) => beat.members),

@@ -31,9 +31,14 @@ export interface Heard {
 export class FakeCore {
   readonly heard: Heard[] = []
   readonly invalid: unknown[] = []
-  /** Host -> credential. */
-  readonly hosts = new Map<string, string>()
-  readonly members = new Set<string>()
+  /** Host -> credential; several cores may share these two. */
+  readonly hosts: Map<string, string>
+  readonly members: Set<string>
+  readonly name: string
+  /** The members of the service `core`, as answers name them. */
+  cores: readonly object[] = []
+  /** Heartbeats say that their hosts are to move. */
+  moving = false
   orders: unknown[] = []
   token = 'good-token'
   /** Who comes without a token is let in, too. */
@@ -46,6 +51,15 @@ export class FakeCore {
   override: (request: Heard, response: ServerResponse) => boolean = () => false
   readonly #server = createServer((request, response) => void this.#serve(request, response))
   port = 0
+
+  constructor(
+    name = 'fake',
+    shared: { hosts: Map<string, string>; members: Set<string> } = { hosts: new Map(), members: new Set() },
+  ) {
+    this.name = name
+    this.hosts = shared.hosts
+    this.members = shared.members
+  }
 
   async open(port = 0): Promise<this> {
     this.#server.listen(port, '127.0.0.1')
@@ -93,6 +107,7 @@ export class FakeCore {
   #answer({ method, path, bearer, body }: Heard): [number, unknown] {
     const [, , kind, name, , member] = path.split('?', 1)[0]!.split('/')
     if (kind === 'heartbeats') return this.#beat(body)
+    if (name === 'core') return [200, this.#near(name, this.cores)]
     const knows = [...this.hosts.values()].includes(bearer ?? '')
     if (kind === 'hosts' && method === 'PUT') return this.#putHost(name!, bearer, body)
     if (!knows) return [401, problem(401, 'nobody has this credential')]
@@ -101,24 +116,16 @@ export class FakeCore {
       return [200, {}]
     }
     if (method === 'GET' || (method === 'POST' && kind === 'services'))
-      return [
-        200,
-        {
-          service: name,
-          client: '127.0.0.1',
-          basis: 'member',
-          ttlSec: 30,
-          to: 'other',
-          members: [],
-          near: [],
-          random: [],
-        },
-      ]
+      return [200, { ...this.#near(name!, []), to: 'other', near: [], random: [] }]
     if (name === 'nosuch') return [404, problem(404, 'there is no service nosuch')]
     if (!path.endsWith('/drain')) this.members[method === 'PUT' ? 'add' : 'delete'](`${name}/${member}`)
     if (method === 'DELETE' || path.endsWith('/drain')) return [200, {}]
     if (!requestShapes.member.Check(body)) this.invalid.push(body)
     return [200, { service: name, member, host: 'x', state: 'unverified', hint: 'wait for its echo' }]
+  }
+
+  #near(service: string, members: readonly object[]) {
+    return { service, client: '127.0.0.1', basis: 'member', ttlSec: 30, members }
   }
 
   #putHost(name: string, bearer: string | null, body: unknown): [number, unknown] {
@@ -136,7 +143,7 @@ export class FakeCore {
       {
         host: name,
         ...fresh,
-        core: 'fake',
+        core: this.name,
         leaseSec: 8,
         heartbeatSec: this.heartbeatSec,
         echoKey: this.echoKey,
@@ -153,7 +160,8 @@ export class FakeCore {
     if (!requestShapes.beat.Check(body)) this.invalid.push(body)
     const beats = body.beats.map(({ host, credential }) => {
       const status = this.hosts.get(host) === credential ? 'ok' : 'unknown'
-      return { host, status, orders: status === 'ok' ? this.orders.splice(0) : [] }
+      const moving = this.moving ? { moving: true } : {}
+      return { host, status, ...moving, orders: status === 'ok' ? this.orders.splice(0) : [] }
     })
     return [200, { beats }]
   }

@@ -341,7 +341,7 @@ t.test(
     const agent = await agentOf(core)
     t.same(
       core.heard.map(({ method, path }) => `${method} ${path}`),
-      ['PUT /v1/hosts/h1'],
+      ['GET /v1/services/core/nearest?k=8', 'PUT /v1/hosts/h1'],
     )
     t.match(agent.joined?.members, [{ service: 's1', state: 'live' }, { service: 's2' }])
     while (host.pulses.counts.ok < 5) await sleep(5)
@@ -379,7 +379,7 @@ t.test('a core that knows no members in a join is told of them one by one', asyn
   const core = await openTeller(null, false)
   const agent = await agentOf(core)
   t.same(
-    core.heard.slice(0, 4).map(({ method, path }) => `${method} ${path}`),
+    core.heard.slice(1, 5).map(({ method, path }) => `${method} ${path}`),
     [
       'PUT /v1/hosts/h1',
       'PUT /v1/hosts/h1',
