@@ -14,7 +14,8 @@ import {
   type DnsReply,
 } from './dns-answer.ts'
 import { countBytes, countFacts } from './dns-counters.ts'
-import type { ResponseLimiter } from './dns-limit.ts'
+import { RESPONSE, type ResponseLimiter } from './dns-limit.ts'
+import { NOT_PLAIN, PlainAnswers } from './dns-plain.ts'
 
 interface AnswererOptions {
   /** Read anew for each query. */
@@ -31,9 +32,14 @@ interface AnswererOptions {
 
 export class DnsAnswerer {
   readonly #options: AnswererOptions
+  readonly #plain: PlainAnswers
+  /** The asker of a plain question; one for all. */
+  readonly #plainFrom: { -readonly [K in keyof Asker]: Asker[K] }
 
   constructor(options: AnswererOptions) {
     this.#options = options
+    this.#plain = new PlainAnswers(options.context)
+    this.#plainFrom = { address: new Uint8Array(16), port: 0, via: 'udp', idleMs: 0, nowMs: 0 }
   }
 
   /**
@@ -52,10 +58,40 @@ export class DnsAnswerer {
     outAt: number,
     outLimit: number,
   ): number {
+    const plain = port === 0 ? NOT_PLAIN : this.#answerPlain(bytes, at, length, address, out, outAt, outLimit)
+    if (plain !== NOT_PLAIN) {
+      this.#plainFrom.port = port
+      this.#plainFrom.nowMs = nowMs
+      this.#plainFrom.address = address
+      countFacts(this.#options.counters, this.#plain.facts, 'udp')
+      countBytes(this.#options.counters, 'answered', length, plain)
+      this.#options.onFacts(this.#plain.facts, this.#plainFrom)
+      return plain
+    }
     const reply = this.answer(bytes.subarray(at, at + length), address.slice(), port, 'udp', 0, nowMs)
     if (reply === null || reply.length > outLimit) return 0
     out.set(reply, outAt)
     return reply.length
+  }
+
+  /** The fast path, for what no limit looks at; NOT_PLAIN: it is not for it. */
+  #answerPlain(
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    address: Uint8Array,
+    out: Uint8Array,
+    outAt: number,
+    outLimit: number,
+  ): number {
+    try {
+      const reply = this.#plain.answer(bytes, at, at + length, address, out, outAt, outAt + outLimit)
+      const isWatched = reply > 0 && this.#options.limiter.watches(RESPONSE.ANSWER, length, reply)
+      return isWatched ? NOT_PLAIN : reply
+    } catch (error) {
+      this.#options.onError(error as Error)
+      return NOT_PLAIN
+    }
   }
 
   /** The reply to a packet; null: nothing is sent. */

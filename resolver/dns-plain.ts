@@ -67,6 +67,7 @@ export class PlainAnswers {
     basis: null,
     allDown: null,
     truncated: false,
+    limited: null,
     isProven: false,
   }
 
