@@ -17,6 +17,20 @@ export function greatCircleKm(
   return 2 * EARTH_KM * Math.asin(Math.min(1, Math.sqrt(h)))
 }
 
+/** A place as a point on the unit sphere: of one place the way to many others is found sooner so. */
+export function spherePoint({ lat, lon }: Spot): Float64Array {
+  const [up, around] = [(lat * Math.PI) / 180, (lon * Math.PI) / 180]
+  return Float64Array.of(Math.cos(up) * Math.cos(around), Math.cos(up) * Math.sin(around), Math.sin(up))
+}
+
+/** Great-circle distance of two points of the unit sphere, km: half the chord between them is the haversine's root. */
+export function sphereKm(a: Float64Array, b: Float64Array): number {
+  const dx = a[0]! - b[0]!
+  const dy = a[1]! - b[1]!
+  const dz = a[2]! - b[2]!
+  return 2 * EARTH_KM * Math.asin(Math.min(1, Math.sqrt(dx * dx + dy * dy + dz * dz) / 2))
+}
+
 /** Light in fibre covers about 204 km a ms one way: no round trip over `km` is shorter than this, ms. */
 export function fibreFloorMs(km: number): number {
   return (2 * km) / 204.19
@@ -66,6 +80,7 @@ const HUBS = [
 /** The way to a hub winds more than the trunk between two; the straight way that shuns all hubs costs twice. */
 const TO_HUB_DETOUR = 1.1
 const SHUN_HUBS_DETOUR = 2
+const HUB_POINTS = HUBS.map(spherePoint)
 const BETWEEN_HUBS_KM = HUBS.map((a) => HUBS.map((b) => greatCircleKm(a, b)))
 
 /** Degrees. */
@@ -73,15 +88,21 @@ export type Spot = { readonly lat: number; readonly lon: number }
 
 /** The way from a place to each hub, km. */
 export function routeTable(place: Spot): Float64Array {
-  return Float64Array.from(HUBS, (hub) => TO_HUB_DETOUR * greatCircleKm(place, hub))
+  const point = spherePoint(place)
+  const km = new Float64Array(HUBS.length)
+  for (let hub = 0; hub < km.length; hub++) km[hub] = TO_HUB_DETOUR * sphereKm(point, HUB_POINTS[hub]!)
+  return km
 }
 
 /** The shortest way from a place to each hub, by way of any other, km. */
 export function routeViaKm(place: Spot): Float64Array {
   const toHubs = routeTable(place)
-  return toHubs.map((_, to) =>
-    Math.min(...HUBS.map((_, from) => toHubs[from]! + BETWEEN_HUBS_KM[from]![to]!)),
-  )
+  const via = new Float64Array(HUBS.length).fill(Number.POSITIVE_INFINITY)
+  for (let from = 0; from < via.length; from++) {
+    const between = BETWEEN_HUBS_KM[from]!
+    for (let to = 0; to < via.length; to++) via[to] = Math.min(via[to]!, toHubs[from]! + between[to]!)
+  }
+  return via
 }
 
 /** The way between two places, km: from the one by its `via` to the hubs of the other, never shorter than the straight `km`. */

@@ -6,7 +6,7 @@
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
 import { CellRows, MS_PER_UNIT } from './cell-rows.ts'
-import type { Coordinate, Place } from './directory.ts'
+import type { Coordinate } from './directory.ts'
 import {
   fibreFloorMs,
   greatCircleKm,
@@ -15,6 +15,8 @@ import {
   routeToKm,
   routeViaKm,
   type Spot,
+  sphereKm,
+  spherePoint,
 } from './geo.ts'
 import type { HostTable } from './host-table.ts'
 import { placeBySightings } from './placement.ts'
@@ -59,7 +61,7 @@ export class MapModel {
   #rows: readonly number[] = []
   #indexOf: ReadonlyMap<number, number> = new Map()
   /** Theirs as the map was drawn: who leaves takes the place along before the map is drawn anew. */
-  #places: readonly Place[] = []
+  #points: readonly Float64Array[] = []
   #toHubs: Float64Array[] = []
   /** By index in #rows: the map's RTT between two, ms. */
   #routeMs: Float64Array[] = []
@@ -134,23 +136,34 @@ export class MapModel {
   /** By index: the map, and what the vantages around the place see of each. */
   #predictVantages(cell: number): Float64Array {
     const predicted = new Float64Array(this.#rows.length)
-    const middle = middleOf(cell)
     const via = this.#viaKm(cell)
-    const km = this.#places.map((other) => greatCircleKm(middle, other))
-    const near = [...km.keys()].sort((a, b) => km[a]! - km[b]!).slice(0, NEAR_HOSTS)
-    const weights = near.map((i) => Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2)))
-    for (const j of this.#rows.keys()) {
-      let [sum, total] = [0, MAP_WEIGHT]
-      near.forEach((i, n) => {
-        const residual = this.#residual[i]![j]!
-        if (Number.isNaN(residual)) return
-        sum += weights[n]! * residual
-        total += weights[n]!
-      })
+    const point = spherePoint(middleOf(cell))
+    const km = Float64Array.from(this.#points, (other) => sphereKm(point, other))
+    const { sums, totals } = this.#askNear(km)
+    for (let j = 0; j < km.length; j++) {
       const routeMs = routeRttMs(routeToKm(via, this.#toHubs[j]!, km[j]!))
-      predicted[j] = Math.max(fibreFloorMs(km[j]!), routeMs * Math.exp(this.#effect[j]! + sum / total))
+      predicted[j] = Math.max(
+        fibreFloorMs(km[j]!),
+        routeMs * Math.exp(this.#effect[j]! + sums[j]! / totals[j]!),
+      )
     }
     return predicted
+  }
+
+  /** What the vantages nearest to a place that is `km` from each see of every one, weighed by how near they are. */
+  #askNear(km: Float64Array): { sums: Float64Array; totals: Float64Array } {
+    const sums = new Float64Array(km.length)
+    const totals = new Float64Array(km.length).fill(MAP_WEIGHT)
+    for (const i of leastOf(km, NEAR_HOSTS)) {
+      const residual = this.#residual[i]!
+      const weight = Math.exp(-((km[i]! / NEAR_REACH_KM) ** 2))
+      for (let j = 0; j < km.length; j++) {
+        if (Number.isNaN(residual[j]!)) continue
+        sums[j]! += weight * residual[j]!
+        totals[j]! += weight
+      }
+    }
+    return { sums, totals }
   }
 
   #refresh(hosts: HostTable): void {
@@ -172,7 +185,7 @@ export class MapModel {
       .sort((a, b) => (hosts.nameOf(a) < hosts.nameOf(b) ? -1 : 1))
     this.#indexOf = new Map(this.#rows.map((row, index) => [row, index]))
     const places = this.#rows.map((row) => hosts.placeOf(row)!)
-    this.#places = places
+    this.#points = places.map(spherePoint)
     this.#toHubs = places.map(routeTable)
     this.#routeMs = places.map((place) => {
       const via = routeViaKm(place)
@@ -202,4 +215,18 @@ export class MapModel {
     })
     for (const residuals of this.#residual) for (const j of rows.keys()) residuals[j]! -= this.#effect[j]!
   }
+}
+
+/** Indexes of the `count` least numbers, the least first, of equals the one that stands first. */
+function leastOf(numbers: Float64Array, count: number): Int32Array {
+  const least = new Int32Array(Math.min(count, numbers.length))
+  let taken = 0
+  for (let i = 0; i < numbers.length; i++) {
+    if (taken === least.length && numbers[i]! >= numbers[least[taken - 1]!]!) continue
+    if (taken < least.length) taken++
+    let at = taken - 1
+    for (; at > 0 && numbers[least[at - 1]!]! > numbers[i]!; at--) least[at] = least[at - 1]!
+    least[at] = i
+  }
+  return least
 }
