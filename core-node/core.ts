@@ -26,6 +26,8 @@ import {
   type Token,
 } from '../resolver/directory.ts'
 import { type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
+import type { PlaceMemory } from '../resolver/place-reader.ts'
+import { PlaceTable, type SharedPlaces } from '../resolver/place-table.ts'
 import { Tables } from '../resolver/tables.ts'
 import type { EchoSocket } from '../server-agent/protocol/echo-socket.ts'
 import {
@@ -157,6 +159,7 @@ export class Core {
   readonly #unclaimed = new Set<string>()
   /** Hosts that were not told yet whether they are reachable. */
   readonly #untold = new Set<string>()
+  readonly #places = new PlaceTable()
   readonly #listeners = new Set<(changes: readonly Change[]) => void>()
   #draining = false
   #zoneSerial = 0
@@ -194,7 +197,7 @@ export class Core {
     this.#ticketKey = ticketKey(directory.settings)
     this.#cookieSecrets = cookieSecrets(directory.settings)
     this.#credentials = new CredentialIndex(directory)
-    this.tables = new Tables()
+    this.tables = new Tables(this.#places)
     this.tables.setGeography(parts.geography)
     this.tables.apply([...allRecords(directory)])
     this.#ledger = new Ledger({
@@ -265,6 +268,11 @@ export class Core {
   subscribe(listener: (changes: readonly Change[]) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  /** Imported places, for threads that read them where they are. */
+  sharePlaces(onMoved: (memory: PlaceMemory) => void): SharedPlaces {
+    return this.#places.share(onMoved)
   }
 
   /** What DNS cookies are made and checked with: shared by all cores, the current one first. */

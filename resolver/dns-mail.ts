@@ -9,6 +9,7 @@ import type { Asker, DnsFacts } from './dns-answer.ts'
 import type { CountedDemand } from './dns-demand.ts'
 import type { RateLimits } from './dns-limit.ts'
 import type { MmsgSocket } from './mmsg.ts'
+import type { PlaceMemory } from './place-reader.ts'
 
 /** What never changes while a worker runs. */
 export interface WorkerSetup {
@@ -30,6 +31,8 @@ export interface WorkerSetup {
 export type WorkerMail =
   /** Records that came, changed or went, and the zones' serials with them. */
   | { readonly kind: 'changes'; readonly changes: readonly Change[]; readonly serials: readonly number[] }
+  /** Where imported places are read from now on; changes that come later may need it. */
+  | { readonly kind: 'places'; readonly memory: PlaceMemory }
   | { readonly kind: 'cookies'; readonly secrets: readonly Uint8Array[] | null }
   /** From now on it answers what comes to these, and nothing else. */
   | { readonly kind: 'sockets'; readonly sockets: readonly MmsgSocket[] }

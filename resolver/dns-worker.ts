@@ -22,6 +22,7 @@ import {
   type WorkerStart,
 } from './dns-mail.ts'
 import { lowerPriority, type MmsgSocket, PacketBatch, WAIT_MS } from './mmsg.ts'
+import { PlaceReader } from './place-reader.ts'
 import { Tables } from './tables.ts'
 
 /** Mail is taken so long in one go, ms; then those who wait for answers have their turn. */
@@ -46,7 +47,8 @@ class DnsWorker {
   readonly #signals: Int32Array
   readonly #counters: Float64Array
   readonly #setup: WorkerSetup
-  readonly #tables = new Tables()
+  readonly #places = new PlaceReader()
+  readonly #tables = new Tables(this.#places)
   readonly #batch = new PacketBatch()
   readonly #answerer: DnsAnswerer
   readonly #demand = new DemandCounts()
@@ -144,7 +146,8 @@ class DnsWorker {
   }
 
   #read(mail: WorkerMail): void {
-    if (mail.kind === 'cookies') this.#secrets = mail.secrets
+    if (mail.kind === 'places') this.#places.follow(mail.memory)
+    else if (mail.kind === 'cookies') this.#secrets = mail.secrets
     else if (mail.kind === 'sockets') {
       if (this.#sockets.length === 0) this.#tell({ kind: 'ready' })
       this.#sockets = mail.sockets

@@ -19,6 +19,8 @@ import {
 } from './dns-mail.ts'
 import type { UdpServer } from './dns-udp.ts'
 import { closeMmsgSocket, type MmsgSocket, openMmsgSocket } from './mmsg.ts'
+import type { PlaceMemory } from './place-reader.ts'
+import type { SharedPlaces } from './place-table.ts'
 
 /** What workers are fed with. */
 export interface Feed {
@@ -26,6 +28,8 @@ export interface Feed {
   records(): Iterable<readonly Change[]>
   /** Tells each change from now on, after the core's own tables took it; ends with what it returns. */
   subscribe(listener: (changes: readonly Change[]) => void): () => void
+  /** Imported places, which workers read where they are. */
+  sharePlaces(onMoved: (memory: PlaceMemory) => void): SharedPlaces
 }
 
 export interface WorkersOptions {
@@ -75,6 +79,7 @@ export class DnsWorkers {
   readonly #onError: (error: Error) => void
   readonly #slots: readonly Slot[]
   readonly #unsubscribe: () => void
+  readonly #places: SharedPlaces
   #secrets: readonly Uint8Array[] | null = null
   #isClosed = false
   #restarts = 0
@@ -103,6 +108,7 @@ export class DnsWorkers {
       sockets: [],
       running: null,
     }))
+    this.#places = options.feed.sharePlaces((memory) => this.#postAll({ kind: 'places', memory }))
     this.#unsubscribe = options.feed.subscribe((changes) => this.#publish(changes))
     for (const slot of this.#slots) this.#start(slot)
   }
@@ -148,6 +154,7 @@ export class DnsWorkers {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#unsubscribe()
+    this.#places.end()
     await Promise.all(this.#slots.map(({ running }) => running && end(running)))
     for (const { sockets } of this.#slots) for (const socket of sockets.splice(0)) closeMmsgSocket(socket)
   }
@@ -233,6 +240,7 @@ export class DnsWorkers {
 
   async #feed(slot: Slot, running: Running): Promise<void> {
     post(running, { kind: 'cookies', secrets: this.#context.cookies?.secrets ?? null })
+    post(running, { kind: 'places', memory: this.#places.memory })
     for (const changes of this.#options.feed.records()) {
       post(running, { kind: 'changes', changes: toldToWorkers(changes), serials: this.#serials() })
       // Whatever else there is to do has its turn between two letters.
@@ -292,6 +300,8 @@ async function end({ worker, signals, ended }: Running): Promise<void> {
 function toldToWorkers(changes: readonly Change[]): Change[] {
   return changes.flatMap(({ kind, key, value }): Change[] => {
     if (kind === 'tokens' || kind === 'settings') return []
+    // Its owner's thread has put the page where workers read it: this says that answers may differ from now on.
+    if (kind === 'places') return [{ kind, key, value: null }]
     if (kind !== 'hosts' || value === null) return [{ kind, key, value } as Change]
     return [{ kind, key, value: { ...value, echoKey: '', credentialHash: null } }]
   })

@@ -2,11 +2,21 @@
 //
 // An address finds the fact of the longest prefix around it. Prefixes that say the same as the one around
 // them are left out and halves that agree become one, so that the table is smaller and a lookup's scope is
-// the largest prefix (within a region) of one fact. Facts are rows of flat arrays. Written by Tables alone.
+// the largest prefix (within a region) of one fact. Facts are rows of flat arrays. Written by Tables alone; other
+// threads may read it (place-reader.ts).
 
 import type { Address, Prefix } from './address.ts'
 import { cellAt } from './map-model.ts'
 import { type PlaceFact, type UnpackedPage, unpackPage } from './place-page.ts'
+import {
+  type FactMemory,
+  factAt,
+  HEADER_WORDS,
+  type PlaceMemory,
+  type Places,
+  SIZE,
+  TURN,
+} from './place-reader.ts'
 import { type PrefixMatch, PrefixTable } from './prefix-table.ts'
 
 /** No prefix says anything. */
@@ -18,57 +28,119 @@ interface LoadedPage {
   readonly count: number
 }
 
-export class PlaceTable {
-  readonly #prefixes = new PrefixTable()
+/** Handed to those who read on other threads. */
+export interface SharedPlaces {
+  /** As it is now. */
+  readonly memory: PlaceMemory
+  /** Tells no more of other memory. */
+  end(): void
+}
+
+export class PlaceTable implements Places {
   readonly #pages = new Map<string, LoadedPage>()
   readonly #facts = new FactTable()
-  #size = 0
+  /** The second one once readers share it: which is read, and how they change roles, see place-reader.ts. */
+  #sides: readonly [PrefixTable] | readonly [PrefixTable, PrefixTable] = [new PrefixTable({ shared: true })]
+  #header = newHeader()
+  readonly #listeners = new Set<(memory: PlaceMemory) => void>()
 
   /** Prefixes that imports told of, before any were joined. */
   get size(): number {
-    return this.#size
+    return this.#header[SIZE]!
   }
 
   /** Prefixes in the lookup table. */
   get compiledSize(): number {
-    return this.#prefixes.size
+    return this.#shown.size
   }
 
   /** The row of what is said of an address (-1: nothing), of which prefix, and how wide it holds. */
   find(address: Address, into?: PrefixMatch): PrefixMatch {
-    return this.#prefixes.find(address, into)
+    return this.#shown.find(address, into)
   }
 
   fact(row: number): PlaceFact | null {
-    return row < 0 ? null : this.#facts.at(row)
-  }
-
-  /** The cell of the map (see cellAt) of a row. Allocates nothing. */
-  cellOf(row: number): number {
-    return this.#facts.cellOf(row)
+    return row < 0 ? null : factAt(this.#facts.memory, row)
   }
 
   /** The AS of a row; 0: not told. */
   asnOf(row: number): number {
-    return this.#facts.asnOf(row)
+    return this.#facts.memory.asns[row]!
+  }
+
+  cellOf(row: number): number {
+    return this.#facts.memory.cells[row]!
   }
 
   /** Sets or (null) removes a region's page. One that can't be read counts as empty. */
   setPage(region: string, packed: Uint8Array | null): void {
     const before = this.#pages.get(region)
-    if (before) {
-      compile(unpackPage(before.packed)!, (prefix) => this.#prefixes.delete(prefix))
-      this.#facts.release(before.rows)
-      this.#size -= before.count
-      this.#pages.delete(region)
-    }
     const page = packed && unpackPage(packed)
-    if (!packed || !page) return
-    const rows = Int32Array.from(page.facts, (fact) => this.#facts.add(fact))
-    compile(page, (prefix, fact) => this.#prefixes.set(prefix, rows[fact]!))
-    this.#pages.set(region, { packed, rows, count: page.lengths.length })
-    this.#size += page.lengths.length
+    if (!before && !page) return
+    const old = before && unpackPage(before.packed)!
+    const facts = this.#facts.memory
+    const rows = Int32Array.from(page?.facts ?? [], (fact) => this.#facts.add(fact))
+    const size = this.size + (page?.lengths.length ?? 0) - (before?.count ?? 0)
+    this.#write(size, facts, (prefixes) => {
+      if (old) compile(old, (prefix) => prefixes.delete(prefix))
+      if (page) compile(page, (prefix, fact) => prefixes.set(prefix, rows[fact]!))
+    })
+    if (before) this.#facts.release(before.rows)
+    if (page) this.#pages.set(region, { packed: packed!, rows, count: page.lengths.length })
+    else this.#pages.delete(region)
   }
+
+  /** From now on other threads may read; `onMoved` is told each time that it goes on in other memory. */
+  share(onMoved: (memory: PlaceMemory) => void): SharedPlaces {
+    if (this.#sides.length === 1) this.#sides = [this.#sides[0], this.#sides[0].clone()]
+    this.#listeners.add(onMoved)
+    const table = this
+    return {
+      get memory() {
+        return table.#memory
+      },
+      end: () => {
+        this.#listeners.delete(onMoved)
+      },
+    }
+  }
+
+  get #shown(): PrefixTable {
+    return this.#sides.length === 1 ? this.#sides[0] : this.#sides[this.#header[TURN]! & 1]!
+  }
+
+  get #memory(): PlaceMemory {
+    const [first, second] = this.#sides
+    return { header: this.#header, sides: [first.memory, second!.memory], facts: this.#facts.memory }
+  }
+
+  /** `facts`: their memory before those of this change came. */
+  #write(size: number, facts: FactMemory, change: (prefixes: PrefixTable) => void): void {
+    if (this.#sides.length === 1) {
+      change(this.#sides[0])
+      this.#header[SIZE] = size
+      return
+    }
+    const shown = this.#shown
+    const hidden = this.#sides[0] === shown ? this.#sides[1] : this.#sides[0]
+    const { narrow, wide } = hidden.memory
+    change(hidden)
+    if (facts === this.#facts.memory && narrow === hidden.memory.narrow && wide === hidden.memory.wide) {
+      Atomics.store(this.#header, SIZE, size)
+      Atomics.add(this.#header, TURN, 1)
+      change(shown)
+    } else {
+      // What readers have stands still from now on, as it was before this change: they are told of the new.
+      this.#sides = [hidden, hidden.clone()]
+      this.#header = newHeader()
+      this.#header[SIZE] = size
+      for (const listener of this.#listeners) listener(this.#memory)
+    }
+  }
+}
+
+function newHeader(): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(4 * HEADER_WORDS))
 }
 
 /**
@@ -170,23 +242,28 @@ function byteAt({ words }: UnpackedPage, entry: number, at: number): number {
 
 /** Facts as rows: a map of the Internet has some hundred thousand. */
 class FactTable {
-  #places = new Float64Array(3 * 64)
-  #cells = new Uint32Array(64)
-  #asns = new Uint32Array(64)
-  #countries = new Uint16Array(64)
-  #sources = new Uint16Array(64)
-  readonly #sourceNames: string[] = []
-  readonly #free: number[] = []
+  #memory = allocateFacts(64, [])
+  /** Rows in the order in which they were given back. */
+  #free: number[] = []
+  #nextFree = 0
   #used = 0
 
+  /** Once it does not hold what is added, it goes on in other memory, and this stands still. */
+  get memory(): FactMemory {
+    return this.#memory
+  }
+
   add({ place, asn, country, source }: PlaceFact): number {
-    const row = this.#free.pop() ?? this.#used++
-    if (row === this.#asns.length) this.#grow()
-    this.#places.set([place.lat, place.lon, place.accuracyKm], 3 * row)
-    this.#cells[row] = cellAt(place.lat, place.lon)
-    this.#asns[row] = asn === null ? 0 : asn
-    this.#countries[row] = country === null ? 0 : (country.charCodeAt(0) << 8) | country.charCodeAt(1)
-    this.#sources[row] = this.#sourceNumber(source)
+    const number = this.#sourceNumber(source)
+    const row = this.#takeRow()
+    if (row === this.#memory.asns.length)
+      this.#memory = allocateFacts(2 * row, this.#memory.sourceNames, this.#memory)
+    const { places, cells, asns, countries, sources } = this.#memory
+    places.set([place.lat, place.lon, place.accuracyKm], 3 * row)
+    cells[row] = cellAt(place.lat, place.lon)
+    asns[row] = asn === null ? 0 : asn
+    countries[row] = country === null ? 0 : (country.charCodeAt(0) << 8) | country.charCodeAt(1)
+    sources[row] = number
     return row
   }
 
@@ -194,43 +271,44 @@ class FactTable {
     for (const row of rows) this.#free.push(row)
   }
 
-  at(row: number): PlaceFact {
-    const at = 3 * row
-    const country = this.#countries[row]!
-    return {
-      place: { lat: this.#places[at]!, lon: this.#places[at + 1]!, accuracyKm: this.#places[at + 2]! },
-      asn: this.#asns[row] === 0 ? null : this.#asns[row]!,
-      country: country === 0 ? null : String.fromCharCode(country >> 8, country & 0xff),
-      source: this.#sourceNames[this.#sources[row]!]!,
+  /** Who found a row just before it was given back still reads it: it is the longest unused that is given out. */
+  #takeRow(): number {
+    if (this.#free.length - this.#nextFree <= REST_ROWS) return this.#used++
+    const row = this.#free[this.#nextFree++]!
+    if (this.#nextFree === REST_ROWS) {
+      this.#free = this.#free.slice(REST_ROWS)
+      this.#nextFree = 0
     }
-  }
-
-  cellOf(row: number): number {
-    return this.#cells[row]!
-  }
-
-  asnOf(row: number): number {
-    return this.#asns[row]!
+    return row
   }
 
   /** Names of imports stay known: there are few, however often they are repeated. */
   #sourceNumber(source: string): number {
-    const known = this.#sourceNames.indexOf(source)
-    if (known >= 0 || this.#sourceNames.length === 0xffff) return Math.max(0, known)
-    this.#sourceNames.push(source)
-    return this.#sourceNames.length - 1
+    const { sourceNames } = this.#memory
+    const known = sourceNames.indexOf(source)
+    if (known >= 0 || sourceNames.length === 0xffff) return Math.max(0, known)
+    this.#memory = { ...this.#memory, sourceNames: [...sourceNames, source] }
+    return sourceNames.length
   }
+}
 
-  #grow(): void {
-    const rows = 2 * this.#asns.length
-    const widen = <T extends Float64Array | Uint32Array | Uint16Array>(from: T, to: T): T => {
-      to.set(from)
-      return to
-    }
-    this.#places = widen(this.#places, new Float64Array(3 * rows))
-    this.#cells = widen(this.#cells, new Uint32Array(rows))
-    this.#asns = widen(this.#asns, new Uint32Array(rows))
-    this.#countries = widen(this.#countries, new Uint16Array(rows))
-    this.#sources = widen(this.#sources, new Uint16Array(rows))
+/** Rows that rest between two facts: some dozen pages' worth. */
+const REST_ROWS = 4096
+
+function allocateFacts(rows: number, sourceNames: readonly string[], from?: FactMemory): FactMemory {
+  const memory = {
+    places: new Float64Array(new SharedArrayBuffer(24 * rows)),
+    cells: new Uint32Array(new SharedArrayBuffer(4 * rows)),
+    asns: new Uint32Array(new SharedArrayBuffer(4 * rows)),
+    countries: new Uint16Array(new SharedArrayBuffer(2 * rows)),
+    sources: new Uint16Array(new SharedArrayBuffer(2 * rows)),
+    sourceNames,
   }
+  if (from === undefined) return memory
+  memory.places.set(from.places)
+  memory.cells.set(from.cells)
+  memory.asns.set(from.asns)
+  memory.countries.set(from.countries)
+  memory.sources.set(from.sources)
+  return memory
 }

@@ -10,7 +10,6 @@ import { type Address, familyOf, IPV4_OFFSET_BITS, type Prefix } from './address
 import {
   type Allocate,
   findPrefix,
-  isRetired,
   memoryBytes,
   type PrefixMatch,
   type PrefixMemory,
@@ -42,11 +41,11 @@ export class PrefixTable {
   readonly #narrow: SortedPrefixes
   readonly #wide: SortedPrefixes
 
-  /** `shared`: in SharedArrayBuffers, for readers on other threads (PrefixReader). */
-  constructor(options: { readonly shared: boolean } = { shared: false }) {
+  /** `shared`: in SharedArrayBuffers, for readers on other threads. */
+  constructor(options: { readonly shared: boolean } = { shared: false }, like: PrefixTable | null = null) {
     const allocate = options.shared ? shared : ordinary
-    this.#narrow = new SortedPrefixes(1, allocate)
-    this.#wide = new SortedPrefixes(4, allocate)
+    this.#narrow = like === null ? new SortedPrefixes(1, allocate) : like.#narrow.clone()
+    this.#wide = like === null ? new SortedPrefixes(4, allocate) : like.#wide.clone()
   }
 
   /** How many prefixes are set. */
@@ -59,9 +58,14 @@ export class PrefixTable {
     return memoryBytes(this.#narrow.memory) + memoryBytes(this.#wide.memory)
   }
 
-  /** The arrays as they are now; when the table grows, it goes on in others and marks these retired. */
+  /** The arrays as they are now; when the table grows, it goes on in others and these stand still. */
   get memory(): PrefixTableMemory {
     return { narrow: this.#narrow.memory, wide: this.#wide.memory }
+  }
+
+  /** The same in arrays of its own: the same changes keep both alike. */
+  clone(): PrefixTable {
+    return new PrefixTable({ shared: true }, this)
   }
 
   /** Writes what it finds into `into`, so that a caller with a record of its own allocates nothing. */
@@ -107,25 +111,13 @@ export class PrefixTable {
   }
 }
 
-/** A table as another thread sees it, over memory that its owner shared. */
-export class PrefixReader {
-  readonly #memory: PrefixTableMemory
-
-  constructor(memory: PrefixTableMemory) {
-    this.#memory = memory
-  }
-
-  /** True once the owner went on in larger arrays: from then on these stand still. */
-  get isRetired(): boolean {
-    return isRetired(this.#memory.narrow) || isRetired(this.#memory.wide)
-  }
-
-  find(address: Address, into: PrefixMatch = newMatch()): PrefixMatch {
-    return findIn(this.#memory.narrow, this.#memory.wide, address, into)
-  }
-}
-
-function findIn(narrow: PrefixMemory, wide: PrefixMemory, address: Address, into: PrefixMatch): PrefixMatch {
+/** As PrefixTable.find, over arrays that a table had. */
+export function findIn(
+  narrow: PrefixMemory,
+  wide: PrefixMemory,
+  address: Address,
+  into: PrefixMatch,
+): PrefixMatch {
   const w0 = word(address, 0)
   const w1 = word(address, 4)
   const w2 = word(address, 8)

@@ -9,7 +9,7 @@
 import { formatPrefix, type Prefix, prefixOf } from './address.ts'
 import type { Evidence } from './directory.ts'
 import { isWidest, type PlaceFact, regionOf } from './place-page.ts'
-import type { PlaceTable } from './place-table.ts'
+import type { Places } from './place-reader.ts'
 
 /** Measured prefixes agree when each host sees them within so many ms, or this share of the lower RTT. */
 const AGREE_MS = 5
@@ -113,7 +113,7 @@ interface Known extends Relative {
 }
 
 export class Relatives {
-  readonly #places: PlaceTable
+  readonly #places: Places
   readonly #rows: PooledRows
   readonly #known = new Map<string, Known>()
   readonly #networks = new Map<string, Network>()
@@ -123,7 +123,7 @@ export class Relatives {
   /** AS numbers of which anything is known: what most lookups end at. */
   readonly #asns = new Map<number, number>()
 
-  constructor(places: PlaceTable, rows: PooledRows) {
+  constructor(places: Places, rows: PooledRows) {
     this.#places = places
     this.#rows = rows
   }

@@ -4,8 +4,8 @@
 // holds it; the neighbours on both sides say how wide nothing changes. The order stands in chunks of bounded
 // size, as in a B+ tree of two levels, so that one prefix comes or goes without moving the others.
 // Invariant: equal beginnings stand shorter first, and parents[i] is the longest prefix that properly holds i.
-// Flat typed arrays, in a SharedArrayBuffer where asked: one thread writes, any thread reads (a seqlock: the
-// header's generation is odd while something moves). Values are the caller's; finding allocates nothing.
+// Flat typed arrays, in SharedArrayBuffers where asked. A search while another thread writes ends, but may find what
+// is not so: place-reader.ts sees to that. Values are the caller's; finding allocates nothing.
 
 /** What a search finds; written over by the next search that is given the same record. */
 export interface PrefixMatch {
@@ -39,12 +39,9 @@ export interface PrefixMemory {
 }
 
 /** Header words. */
-const GENERATION = 0
-const CHUNKS = 1
-const SIZE = 2
-/** 1: the table has moved to larger arrays; these answer as it was then. */
-const RETIRED = 3
-const HEADER_WORDS = 4
+const CHUNKS = 0
+const SIZE = 1
+const HEADER_WORDS = 2
 
 /**
  * Slots of a chunk: two lines of the processor's cache, so that a search among a million prefixes waits for
@@ -73,8 +70,20 @@ export class SortedPrefixes {
     this.#memory = allocateMemory(words, 1, allocate)
   }
 
+  /** The arrays as they are now; when they are full it goes on in others, and these stand still. */
   get memory(): PrefixMemory {
     return this.#memory
+  }
+
+  /** The same in arrays of its own: the same changes keep both alike. */
+  clone(): SortedPrefixes {
+    const twin = new SortedPrefixes(this.#memory.words === 1 ? 1 : 4, this.#allocate)
+    twin.#memory = copyMemory(this.#memory, this.#memory.counts.length, this.#allocate)
+    for (const chunk of this.#freeChunks) twin.#freeChunks.push(chunk)
+    twin.#usedChunks = this.#usedChunks
+    twin.#usedIds = this.#usedIds
+    twin.#freeId = this.#freeId
+    return twin
   }
 
   /** Sets or replaces the prefix of `bits` at an address whose other bits are 0. */
@@ -82,12 +91,10 @@ export class SortedPrefixes {
     const at = this.#placeBefore(w0, w1, w2, w3, bits)
     const parent = this.#holder(at, w0, w1, w2, w3, bits)
     if (parent !== NONE && this.#memory.lengths[parent] === bits) {
-      // One aligned word: a reader sees the old value or the new one.
       this.#memory.values[parent] = value
       return
     }
     if (this.#isFull()) this.#grow()
-    this.#beginChange()
     const id = this.#takeId()
     const memory = this.#memory
     memory.lengths[id] = bits
@@ -105,7 +112,6 @@ export class SortedPrefixes {
     if ((place & (CHUNK - 1)) === 0) this.#setFirstHead(place >> CHUNK_BITS)
     this.#adopt(nextPlace(memory, place), w0, w1, w2, w3, bits, parent, id)
     memory.header[SIZE]!++
-    this.#endChange()
   }
 
   /** What exactly this prefix was set to; -1: it is not. */
@@ -121,13 +127,11 @@ export class SortedPrefixes {
     const memory = this.#memory
     const id = this.#holder(place, w0, w1, w2, w3, bits)
     if (id === NONE || memory.lengths[id] !== bits) return false
-    this.#beginChange()
     this.#adopt(nextPlace(memory, place), w0, w1, w2, w3, bits, id, memory.parents[id]!)
     this.#closeSlot(place)
     memory.parents[id] = this.#freeId
     this.#freeId = id
     memory.header[SIZE]!--
-    this.#endChange()
     return true
   }
 
@@ -299,22 +303,11 @@ export class SortedPrefixes {
 
   // Memory.
 
-  #beginChange(): void {
-    Atomics.add(this.#memory.header, GENERATION, 1)
-  }
-
-  #endChange(): void {
-    Atomics.add(this.#memory.header, GENERATION, 1)
-  }
-
   #grow(): void {
     const before = this.#memory
     // By half: a table of many megabytes has at most a third of it idle.
     const chunks = before.counts.length + Math.max(1, before.counts.length >> 1)
-    const after = allocateMemory(before.words, chunks, this.#allocate)
-    for (const key of ARRAYS) after[key].set(before[key])
-    this.#memory = after
-    Atomics.store(before.header, RETIRED, 1)
+    this.#memory = copyMemory(before, chunks, this.#allocate)
   }
 }
 
@@ -350,6 +343,13 @@ function allocateMemory(words: number, chunks: number, allocate: Allocate): Pref
   }
 }
 
+/** With room for at least as many chunks. */
+function copyMemory(from: PrefixMemory, chunks: number, allocate: Allocate): PrefixMemory {
+  const to = allocateMemory(from.words, chunks, allocate)
+  for (const key of ARRAYS) to[key].set(from[key])
+  return to
+}
+
 export function memoryBytes(memory: PrefixMemory): number {
   let bytes = 0
   for (const key of ARRAYS) bytes += memory[key].byteLength
@@ -360,29 +360,8 @@ export function prefixCount(memory: PrefixMemory): number {
   return memory.header[SIZE]!
 }
 
-/** Whether the table has moved on to larger arrays: ask its owner for them. */
-export function isRetired(memory: PrefixMemory): boolean {
-  return Atomics.load(memory.header, RETIRED) === 1
-}
-
-/** Finds the longest prefix around an address, and its scope; from any thread. */
+/** Finds the longest prefix around an address, and its scope. */
 export function findPrefix(
-  memory: PrefixMemory,
-  w0: number,
-  w1: number,
-  w2: number,
-  w3: number,
-  into: PrefixMatch,
-): void {
-  for (;;) {
-    const generation = Atomics.load(memory.header, GENERATION)
-    readPrefix(memory, w0, w1, w2, w3, into)
-    // Another thread changed something meanwhile: what was read may be half old, half new.
-    if ((generation & 1) === 0 && Atomics.load(memory.header, GENERATION) === generation) return
-  }
-}
-
-function readPrefix(
   memory: PrefixMemory,
   w0: number,
   w1: number,
@@ -450,7 +429,7 @@ export function visitAround(
 /** The first of an entry and those around it that is at most `bits` long. */
 function climb(memory: PrefixMemory, id: number, bits: number): number {
   const { lengths, parents } = memory
-  // No chain is longer than an address has bits; a reader in the midst of a change must not go in circles.
+  // No chain is longer than an address has bits; who reads in the midst of a change must not go in circles.
   for (let steps = 0; id !== NONE && lengths[id]! > bits && steps < 128; steps++) id = parents[id]!
   return id
 }

@@ -25,6 +25,7 @@ import {
 import { HostTable } from './host-table.ts'
 import { MemberIndex } from './member-index.ts'
 import { Panel } from './panel.ts'
+import type { Places } from './place-reader.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixStamps } from './prefix-stamps.ts'
 import { PrefixTable } from './prefix-table.ts'
@@ -103,14 +104,20 @@ export class Tables {
   readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured())
   #panelSerial = 0
   /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
-  readonly places = new PlaceTable()
+  readonly places: Places
   /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
   readonly #pooledPrefixes = new PrefixTable()
   readonly #pooledFacts = new Map<number, number>()
-  readonly #relatives = new Relatives(this.places, {
-    add: (part, evidence) => this.#addPooled(part, evidence),
-    remove: (row) => this.#removePooled(row),
-  })
+  readonly #relatives: Relatives
+
+  /** `places`: where imported places are read, if not in a table of its own. */
+  constructor(places: Places = new PlaceTable()) {
+    this.places = places
+    this.#relatives = new Relatives(places, {
+      add: (part, evidence) => this.#addPooled(part, evidence),
+      remove: (row) => this.#removePooled(row),
+    })
+  }
 
   /** Grows with each change that can alter an answer. */
   get serial(): number {

@@ -30,8 +30,9 @@ import {
   regionOf,
   unpackPage,
 } from '../../resolver/place-page.ts'
+import { type PlaceMemory, PlaceReader } from '../../resolver/place-reader.ts'
 import { PlaceTable } from '../../resolver/place-table.ts'
-import { newMatch, PrefixReader, PrefixTable } from '../../resolver/prefix-table.ts'
+import { newMatch, PrefixTable } from '../../resolver/prefix-table.ts'
 import { poolEvidence, poolNetwork, type Relative } from '../../resolver/relatives.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { PrefixTrie } from '../bench/prefix-trie.ts'
@@ -453,69 +454,6 @@ t.test('a search writes into the caller’s record', async (t) => {
   t.same(match, { value: -1, bits: 0, scopeBits: 3 })
 })
 
-t.test('another thread reads whole entries while this one changes them', async (t) => {
-  const table = new PrefixTable({ shared: true })
-  const outer = prefix('10.0.0.0/8')
-  table.set(outer, 8)
-  // More than stays, so that there is room and the table need not grow under the reader.
-  for (let i = 0; i < 4000; i++) table.set(prefix(`10.${i >> 8}.${i & 255}.0/24`), i)
-  for (let i = 2000; i < 4000; i++) table.delete(prefix(`10.${i >> 8}.${i & 255}.0/24`))
-  const { memory } = table
-  t.equal(new PrefixReader(memory).find(address('10.1.0.9')).value, 256)
-  // The reader asks for one address that is always in /24 or, while that is away, in /8, and for nothing else.
-  const worker = new Worker(
-    `const { parentPort, workerData } = require('node:worker_threads')
-    import(workerData.module).then(({ PrefixReader }) => {
-      const reader = new PrefixReader(workerData.memory)
-      const seen = new Set()
-      parentPort.postMessage('ready')
-      for (let i = 0; i < 200000; i++) {
-        const { value, bits, scopeBits } = reader.find(workerData.sought)
-        seen.add([value, bits, scopeBits].join(' '))
-      }
-      parentPort.postMessage([...seen])
-    })`,
-    {
-      eval: true,
-      workerData: {
-        module: new URL('../../resolver/prefix-table.ts', import.meta.url).href,
-        memory,
-        sought: address('10.3.0.9'),
-      },
-    },
-  )
-  const seen = await new Promise<string[]>((resolve, reject) => {
-    worker.once('error', reject)
-    let done = false
-    let i = 0
-    const change = () => {
-      for (let n = 0; n < 500 && !done; n++, i++) {
-        // Neighbours come and go as well, so that slots move under the reader.
-        const at = prefix(i % 2 === 0 ? '10.3.0.0/24' : `10.2.${(i >> 1) % 256}.0/24`)
-        if (!table.delete(at)) t.fail(formatPrefix(at))
-        table.set(at, i % 2 === 0 ? 768 : 512 + ((i >> 1) % 256))
-      }
-      if (!done) setImmediate(change)
-    }
-    worker.on('message', (message) => {
-      if (message === 'ready') return change()
-      done = true
-      resolve(message)
-    })
-  })
-  await worker.terminate()
-  t.notOk(new PrefixReader(memory).isRetired)
-  const possible = ['768 120 120', '8 104 120']
-  t.strictSame(
-    seen.filter((found) => !possible.includes(found)),
-    [],
-    `of ${seen.join(', ')}`,
-  )
-  for (let i = 0; i < 5000; i++) table.set(prefix(`11.${i >> 8}.${i & 255}.0/24`), i)
-  t.ok(new PrefixReader(memory).isRetired, 'a table that grew lives elsewhere')
-  t.equal(new PrefixReader(memory).find(address('10.3.0.9')).value, 768, 'and what it left behind stands')
-})
-
 // Imported places.
 
 const entry = (text: string, lat: number, more: Partial<PlaceEntry['fact']> = {}): PlaceEntry => ({
@@ -530,6 +468,78 @@ const told = (entries: readonly PlaceEntry[]) =>
     fact.country,
     fact.source,
   ])
+
+t.test('another thread finds each page whole, before or after it was put there', async (t) => {
+  const table = new PlaceTable()
+  // In turn: all of the region in one place; or its /24s in two others, and in a third what is around them.
+  const pages = [
+    packPage([entry('10.0.0.0/12', 1)]),
+    packPage([
+      entry('10.0.0.0/12', 3),
+      ...Array.from({ length: 300 }, (_, i) => entry(`10.${i >> 8}.${i & 255}.0/24`, i % 2 === 0 ? 4 : 2)),
+    ]),
+  ]
+  table.setPage('10.0.0.0/12', pages[0]!)
+  const moved: PlaceMemory[] = []
+  const shared = table.share((memory) => moved.push(memory))
+  const first = shared.memory
+  table.setPage('10.0.0.0/12', pages[1]!)
+  t.ok(moved.length > 0, 'it grew, and went on in other memory')
+  const reader = new PlaceReader()
+  reader.follow(first)
+  const found = () => reader.fact(reader.find(address('10.0.9.9')).value)!.place.lat
+  t.equal(found(), 1, 'and what it left behind stands')
+  reader.follow(moved.at(-1)!)
+  t.same([found(), reader.size, table.size], [2, 301, 301])
+
+  const worker = new Worker(
+    `const { parentPort, receiveMessageOnPort, workerData } = require('node:worker_threads')
+    import(workerData.module).then(({ PlaceReader }) => {
+      const reader = new PlaceReader()
+      reader.follow(workerData.memory)
+      const seen = new Set()
+      parentPort.postMessage('ready')
+      for (let i = 0; i < 200000; i++) {
+        const news = i % 100 === 0 && receiveMessageOnPort(parentPort)
+        if (news) reader.follow(news.message)
+        const match = reader.find(workerData.sought)
+        seen.add([reader.fact(match.value)?.place.lat, match.bits, match.scopeBits].join(' '))
+      }
+      parentPort.postMessage([...seen])
+    })`,
+    {
+      eval: true,
+      workerData: {
+        module: new URL('../../resolver/place-reader.ts', import.meta.url).href,
+        memory: moved.at(-1),
+        sought: address('10.0.9.9'),
+      },
+    },
+  )
+  const following = table.share((memory) => worker.postMessage(memory))
+  let turns = 0
+  const seen = await new Promise<string[]>((resolve, reject) => {
+    worker.once('error', reject)
+    let done = false
+    const change = () => {
+      table.setPage('10.0.0.0/12', pages[turns++ % 2]!)
+      if (!done) setImmediate(change)
+    }
+    worker.on('message', (message) => {
+      if (message === 'ready') return change()
+      done = true
+      resolve(message)
+    })
+  })
+  await worker.terminate()
+  t.ok(turns > 10, `${turns} turns`)
+  t.same(
+    seen.filter((found) => found !== '1 108 108' && found !== '2 120 120'),
+    [],
+    `of ${seen.join(', ')}`,
+  )
+  for (const { end } of [shared, following]) end()
+})
 
 t.test('a page keeps each prefix once, in order, with what was last said of it', async (t) => {
   const first = [

@@ -2,12 +2,15 @@
 
 import { applyChanges, type Change, emptyDirectory } from '../../resolver/directory.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
+import type { PlaceMemory } from '../../resolver/place-reader.ts'
+import { PlaceTable, type SharedPlaces } from '../../resolver/place-table.ts'
 import type { Tables } from '../../resolver/tables.ts'
 
 /** A directory as a core has it: what is published is in the tables first, then told. */
 export class TestFeed {
   readonly #directory = emptyDirectory()
   readonly #tables: Tables | null
+  readonly places = new PlaceTable()
   #listener: (changes: readonly Change[]) => void = () => {}
 
   constructor(changes: readonly Change[], tables: Tables | null = null) {
@@ -29,9 +32,15 @@ export class TestFeed {
     }
   }
 
+  sharePlaces(onMoved: (memory: PlaceMemory) => void): SharedPlaces {
+    return this.places.share(onMoved)
+  }
+
   publish(...changes: Change[]): void {
     applyChanges(this.#directory, changes)
     this.#tables?.apply(changes)
+    for (const { kind, key, value } of changes)
+      if (kind === 'places') this.places.setPage(key, value?.packed ?? null)
     this.tell(...changes)
   }
 
