@@ -180,7 +180,7 @@ const pureFilesArePure: Rule = (files) =>
   [...files].flatMap(([path, text]) => {
     if (!isPure(files, path)) return []
     const builtins = importsOf(path, text).filter(
-      ({ from }) => from.startsWith('node:') && from !== PURE_BUILTINS[path],
+      ({ from, typeOnly }) => !typeOnly && from.startsWith('node:') && from !== PURE_BUILTINS[path],
     )
     const impure = importsOf(path, text).filter(
       (it) =>
