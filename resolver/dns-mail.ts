@@ -3,6 +3,7 @@
 // Invariant: mail comes in the order in which it was sent, and all of it is data: records, bytes, memory that
 // is shared. A worker that took all of it knows what the core's own tables know. No sockets, no threads here.
 
+import type { MessagePort } from 'node:worker_threads'
 import type { Prefix } from './address.ts'
 import type { Change } from './directory.ts'
 import type { Asker, DnsFacts } from './dns-answer.ts'
@@ -63,5 +64,5 @@ export interface WorkerStart {
   readonly counters: SharedArrayBuffer
   readonly row: number
   readonly signals: SharedArrayBuffer
-  readonly port: import('node:worker_threads').MessagePort
+  readonly port: MessagePort
 }
