@@ -1,9 +1,9 @@
 // Client cells: of most clients all that is known is where on the map they are, and what was found out once about a
 // client's /24 (/48) is kept here: the cell of the map, and how wide it holds.
 //
-// A memo of locate, never truth: an entry counts as long as nothing changed in its part of the address space (see
-// prefix-stamps.ts). Of whom more is known, or who has a host in the own network, is only noted that it is so.
-// find allocates nothing unless it must ask locate. Of each family's own memory: IPv4 by pages of a /16, IPv6 by hash.
+// A memo of locate, never truth: an entry counts as long as nothing changed in its part of the address space, of which
+// the tables tell. Of whom more is known, or who has a host in the own network, is only noted that it is so. Fixed
+// memory: each has two places where it may be kept. find allocates nothing unless it must ask locate.
 
 import {
   type Address,
@@ -11,29 +11,40 @@ import {
   IPV4_LOCALITY_BITS,
   IPV4_OFFSET_BITS,
   IPV6_LOCALITY_BITS,
+  type Prefix,
 } from './address.ts'
 import { networkBits } from './kin.ts'
 import { locate } from './locate.ts'
 import { cellAt } from './map-model.ts'
-import { STAMP_BITS } from './prefix-stamps.ts'
 import type { Tables } from './tables.ts'
 
-/** An entry is one word: a number (a row of a place, or a cell), its kind, and the scope in the family's own bits. 0: not known. */
+/**
+ * What is known is one word: a number (a row of a place, or a cell), its kind, and the scope in the family's own bits.
+ * 0: nothing.
+ */
 const SCOPE_MASK = 0x3f
 const KIND_SHIFT = 6
 const NUMBER_SHIFT = 8
 const KIND = { place: 1, cell: 2, other: 3 } as const
 const MOST_NUMBER = 2 ** (32 - NUMBER_SHIFT) - 1
 
-/** A /16 has 256 of /24; so many such pages are in one array, which is made when the first of them is needed. */
-const PAGE_BITS = 8
-const CHUNK_BITS = 8
-const CHUNK_PAGES = 1 << CHUNK_BITS
+/** Sets of two entries: room for a million networks, which is all that are announced. An entry: two words of key, and what is known. */
+const SET_BITS = 19
+const ENTRY_WORDS = 3
+const SET_WORDS = 2 * ENTRY_WORDS
+/** The first word of an IPv4 key; no IPv6 network has it. The second is the number of the /24. */
+const IPV4_KEY = 0xffff_ffff
 
-/** Entries for IPv6: of those that fall on one place the last counts. */
-const WIDE_BITS = 16
-/** So wide scopes of IPv6 end where IPv4 begins, whose changes are stamped apart: seldom, and not kept. */
-const LEAST_WIDE_SCOPE = 9
+/**
+ * Of IPv4, what holds for no more than a /16 changes only by what changes within it. What is wider may change by
+ * anything: by /16, it counts as of so many changes.
+ */
+const PART_BITS = 16
+const NETWORKS_OF_PART = 256
+/** A change of so many parts at once is no longer looked for entry by entry. */
+const MOST_PARTS = 64
+/** Wider scopes of IPv6 end where IPv4 begins, whose changes are told apart: seldom, and not kept. */
+const LEAST_IPV6_SCOPE = 9
 
 export class ClientCells {
   /** What find found: the cell, and the scope in bits of the 16-byte form. */
@@ -41,19 +52,15 @@ export class ClientCells {
   scopeBits = 0
 
   readonly #tables: Tables
-  /** By /16: which page is its own, plus one; 0: it has none yet. */
-  readonly #pageOf = new Uint32Array(1 << STAMP_BITS)
-  readonly #chunks: Uint32Array[] = []
-  #pages = 0
-  /** By page: the stamps of its part, and of all of IPv4, when it was begun. */
-  readonly #partStamps = new Float64Array(1 << STAMP_BITS)
-  readonly #wholeStamps = new Float64Array(1 << STAMP_BITS)
-  readonly #wideKeys = new Uint32Array(2 << WIDE_BITS)
-  readonly #wideEntries = new Uint32Array(1 << WIDE_BITS)
-  #wideStamp = 0
+  readonly #sets = new Uint32Array(SET_WORDS << SET_BITS)
+  #ipv4Changes = 1
+  readonly #wideAsOf = new Uint32Array(1 << PART_BITS)
+  /** Part of all IPv6 keys, so that with a change all of them are others. */
+  #ipv6Changes = 0
 
   constructor(tables: Tables) {
     this.#tables = tables
+    tables.onClientsMoved((prefix) => this.#forget(prefix))
   }
 
   /** Whether a client's cell is all that an answer depends on; then `cell` and `scopeBits` say which. */
@@ -63,83 +70,45 @@ export class ClientCells {
 
   #find4(client: Address): boolean {
     const part = (client[12]! << 8) | client[13]!
-    const page = this.#page(part)
-    const chunk = this.#chunks[page >> CHUNK_BITS]!
-    const at = ((page & (CHUNK_PAGES - 1)) << PAGE_BITS) | client[14]!
-    let entry = chunk[at]!
-    if (entry !== 0 && (entry & SCOPE_MASK) <= STAMP_BITS && this.#isWholeStale(page)) {
-      this.#begin(page, part)
-      entry = 0
+    const network = (part << 8) | client[14]!
+    let known = this.#get(IPV4_KEY, network)
+    if (known === 0 || ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes)) {
+      known = this.#look(client, IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS)
+      if ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes) {
+        this.#forgetPart(part)
+        this.#wideAsOf[part] = this.#ipv4Changes
+      }
+      this.#put(IPV4_KEY, network, known)
     }
-    if (entry === 0) {
-      entry = this.#look(client, IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS)
-      if ((entry & SCOPE_MASK) <= STAMP_BITS && this.#isWholeStale(page)) this.#begin(page, part)
-      chunk[at] = entry
-    }
-    return this.#take(entry, IPV4_OFFSET_BITS)
-  }
-
-  #isWholeStale(page: number): boolean {
-    return this.#wholeStamps[page] !== this.#tables.stamps.ipv4
-  }
-
-  /** The page of a /16, begun anew where something changed in it. */
-  #page(part: number): number {
-    const page = this.#pageOf[part]! - 1
-    if (page < 0) return this.#addPage(part)
-    if (this.#partStamps[page] !== this.#tables.stamps.ofPart(part)) this.#begin(page, part)
-    return page
-  }
-
-  #addPage(part: number): number {
-    const page = this.#pages++
-    this.#pageOf[part] = page + 1
-    if ((page & (CHUNK_PAGES - 1)) === 0) this.#chunks.push(new Uint32Array(CHUNK_PAGES << PAGE_BITS))
-    this.#begin(page, part)
-    return page
-  }
-
-  #begin(page: number, part: number): void {
-    const first = (page & (CHUNK_PAGES - 1)) << PAGE_BITS
-    this.#chunks[page >> CHUNK_BITS]!.fill(0, first, first + (1 << PAGE_BITS))
-    this.#partStamps[page] = this.#tables.stamps.ofPart(part)
-    this.#wholeStamps[page] = this.#tables.stamps.ipv4
+    return this.#take(known, IPV4_OFFSET_BITS)
   }
 
   #find6(client: Address): boolean {
-    const { ipv6 } = this.#tables.stamps
-    if (this.#wideStamp !== ipv6) {
-      this.#wideStamp = ipv6
-      this.#wideEntries.fill(0)
-    }
     const high = ((client[0]! << 24) | (client[1]! << 16) | (client[2]! << 8) | client[3]!) >>> 0
-    const low = (client[4]! << 8) | client[5]!
-    const hash = Math.imul(high ^ Math.imul(low, 0x9e3779b1), 0x85ebca6b) >>> (32 - WIDE_BITS)
-    let entry = this.#wideEntries[hash]!
-    if (entry === 0 || this.#wideKeys[2 * hash] !== high || this.#wideKeys[2 * hash + 1] !== low) {
-      entry = this.#look(client, IPV6_LOCALITY_BITS, 0)
-      if ((entry & SCOPE_MASK) < LEAST_WIDE_SCOPE) entry = KIND.other << KIND_SHIFT
-      this.#wideKeys[2 * hash] = high
-      this.#wideKeys[2 * hash + 1] = low
-      this.#wideEntries[hash] = entry
+    const low = ((this.#ipv6Changes << 16) | (client[4]! << 8) | client[5]!) >>> 0
+    let known = this.#get(high, low)
+    if (known === 0) {
+      known = this.#look(client, IPV6_LOCALITY_BITS, 0)
+      if ((known & SCOPE_MASK) < LEAST_IPV6_SCOPE) known = KIND.other << KIND_SHIFT
+      this.#put(high, low, known)
     }
-    return this.#take(entry, 0)
+    return this.#take(known, 0)
   }
 
-  #take(entry: number, offsetBits: number): boolean {
-    const kind = (entry >>> KIND_SHIFT) & 3
-    const number = entry >>> NUMBER_SHIFT
+  #take(known: number, offsetBits: number): boolean {
+    const kind = (known >>> KIND_SHIFT) & 3
+    const number = known >>> NUMBER_SHIFT
     if (kind === KIND.other) return false
     if (kind === KIND.place) {
       // What is known of a whole AS is in no part of the address space.
       if (this.#tables.isSystemKnown(number)) return false
       this.cell = this.#tables.places.cellOf(number)
     } else this.cell = number
-    this.scopeBits = (entry & SCOPE_MASK) + offsetBits
+    this.scopeBits = (known & SCOPE_MASK) + offsetBits
     return true
   }
 
-  /** What locate says, as an entry. */
+  /** What locate says, as one word. */
   #look(client: Address, grainBits: number, offsetBits: number): number {
     const tables = this.#tables
     const { host, row, coordinate, place, scopeBits } = locate(tables, client)
@@ -152,4 +121,61 @@ export class ClientCells {
     const kind = isPlace ? KIND.place : KIND.cell
     return ((number << NUMBER_SHIFT) | (kind << KIND_SHIFT) | (scopeBits - offsetBits)) >>> 0
   }
+
+  // The memo's own.
+
+  #get(high: number, low: number): number {
+    const sets = this.#sets
+    const at = setAt(high, low)
+    if (sets[at] === high && sets[at + 1] === low) return sets[at + 2]!
+    return sets[at + 3] === high && sets[at + 4] === low ? sets[at + 5]! : 0
+  }
+
+  /** The first of a set is the one that came last. */
+  #put(high: number, low: number, known: number): void {
+    const sets = this.#sets
+    const at = setAt(high, low)
+    if (sets[at] !== high || sets[at + 1] !== low) sets.copyWithin(at + ENTRY_WORDS, at, at + ENTRY_WORDS)
+    sets[at] = high
+    sets[at + 1] = low
+    sets[at + 2] = known
+  }
+
+  /** Something changed for the addresses of a prefix, and how far it reaches around them; null: for all. */
+  #forget(prefix: Prefix | null): void {
+    if (prefix === null || prefix.bits < IPV4_OFFSET_BITS || familyOf(prefix.address) === 6) {
+      this.#ipv6Changes = (this.#ipv6Changes + 1) & 0xffff
+      // Round about: what was kept as many changes ago would count again.
+      if (prefix === null || this.#ipv6Changes === 0) this.#forgetAll()
+      return
+    }
+    this.#ipv4Changes = (this.#ipv4Changes + 1) >>> 0
+    const { address, bits } = prefix
+    const parts = 1 << Math.max(0, PART_BITS - (bits - IPV4_OFFSET_BITS))
+    const first = (address[12]! << 8) | address[13]!
+    if (parts > MOST_PARTS || this.#ipv4Changes === 0) this.#forgetAll()
+    else for (let part = first; part < first + parts; part++) this.#forgetPart(part)
+  }
+
+  #forgetPart(part: number): void {
+    const sets = this.#sets
+    const first = part << 8
+    for (let low = first; low < first + NETWORKS_OF_PART; low++) {
+      const at = setAt(IPV4_KEY, low)
+      if (sets[at] === IPV4_KEY && sets[at + 1] === low) sets[at + 2] = 0
+      if (sets[at + 3] === IPV4_KEY && sets[at + 4] === low) sets[at + 5] = 0
+    }
+  }
+
+  #forgetAll(): void {
+    this.#sets.fill(0)
+    this.#wideAsOf.fill(0)
+    this.#ipv4Changes = 1
+  }
+}
+
+/** Where the set of a key begins. */
+function setAt(high: number, low: number): number {
+  const hash = Math.imul(high ^ Math.imul(low, 0x9e3779b1), 0x85ebca6b)
+  return ((hash ^ (hash >>> 15)) >>> (32 - SET_BITS)) * SET_WORDS
 }

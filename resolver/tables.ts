@@ -27,7 +27,6 @@ import { MemberIndex } from './member-index.ts'
 import { Panel } from './panel.ts'
 import type { Places } from './place-reader.ts'
 import { PlaceTable } from './place-table.ts'
-import { PrefixStamps } from './prefix-stamps.ts'
 import { PrefixTable } from './prefix-table.ts'
 import { Relatives } from './relatives.ts'
 import {
@@ -90,11 +89,13 @@ export class Tables {
   #distanceSerial = 0
   #geography: Geography | null = null
   /** What is known of hosts; only this class changes it. */
-  readonly hosts = new HostTable((prefix) => this.stamps.touch(prefix))
+  readonly hosts = new HostTable((prefix) => this.#clientsMoved(prefix))
 
   readonly #services = new Map<string, ServiceSlot>()
   readonly #aliases = new Map<string, string>()
   readonly #members = new Map<string, Member>()
+
+  readonly #clientsListeners: ((prefix: Prefix | null) => void)[] = []
 
   readonly #localities: (LocalityRow | null)[] = []
   readonly #localityRows = new Map<string, number>()
@@ -134,8 +135,17 @@ export class Tables {
     return this.#distanceSerial
   }
 
-  /** What alters where a client is found, by the part of the address space that it alters. */
-  readonly stamps = new PrefixStamps()
+  /**
+   * From now on `listener` is told for the addresses of which prefix something else may be found than before (null: for
+   * all), and so how wide it holds for those around them. What is known of a whole AS is no prefix's: see isSystemKnown.
+   */
+  onClientsMoved(listener: (prefix: Prefix | null) => void): void {
+    this.#clientsListeners.push(listener)
+  }
+
+  #clientsMoved(prefix: Prefix | null): void {
+    for (const listener of this.#clientsListeners) listener(prefix)
+  }
 
   get geography(): Geography | null {
     return this.#geography
@@ -165,7 +175,7 @@ export class Tables {
         slot.index?.put(i, member)
       })
     }
-    this.stamps.touchAll()
+    this.#clientsMoved(null)
     this.#distanceSerial++
     this.#serial++
   }
@@ -380,7 +390,7 @@ export class Tables {
     }
     this.#setPanel(text, before, this.#localities[row]!)
     const isFound = (record?.evidence.length ?? 0) > 0
-    if (isFound !== (before !== null && before.evidence.length > 0)) this.stamps.touch(prefix)
+    if (isFound !== (before !== null && before.evidence.length > 0)) this.#clientsMoved(prefix)
     setOrDelete(this.#evidencePrefixes, prefix, row, isFound)
     this.#relatives.set(text, record && { prefix, evidence: record.evidence })
     // After the new row took its references: a host row that both name must not be given away between.
@@ -406,7 +416,7 @@ export class Tables {
 
   #setPlaces(region: string, packed: Uint8Array | null): void {
     this.places.setPage(region, packed)
-    this.stamps.touchAll()
+    this.#clientsMoved(null)
     this.#relatives.regroup(region)
   }
 
@@ -417,7 +427,7 @@ export class Tables {
     this.#localities[row] = this.#compileLocality(prefix, record)
     if (part) {
       this.#pooledPrefixes.set(prefix, row)
-      this.stamps.touch(prefix)
+      this.#clientsMoved(prefix)
       this.#pooledFacts.set(row, part.factRow)
     }
     return row
@@ -426,7 +436,7 @@ export class Tables {
   #removePooled(row: number): void {
     const { prefix, evidenceHosts } = this.#localities[row]!
     if (this.#pooledFacts.delete(row)) {
-      this.stamps.touch(prefix)
+      this.#clientsMoved(prefix)
       // Another network's word may stand there by now.
       if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
     }
