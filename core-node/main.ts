@@ -24,6 +24,7 @@ import { type HttpListener, openHttp } from './http/listener.ts'
 import { Metrics } from './metrics.ts'
 import { openGeography } from './places/geography.ts'
 import type { Config } from './settings/config.ts'
+import { giveBackMemory } from './spare-memory.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
@@ -91,6 +92,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     const http = await openHttp({ core, config, metrics, log, rng, epochMs: clock.epochMs })
     closers.push(() => http.close())
 
+    giveBackMemory()
     const timer = setInterval(() => core.tick(), TICK_MS)
     closers.push(() => clearInterval(timer))
     // Said first, answered to the end: who balances between cores has time to look elsewhere.

@@ -36,10 +36,13 @@ const LAST_ANSWERS_MS = 200
 /** Heartbeats and the API go before queries where processors are few: a step of `nice` is a tenth of a share. */
 const NICE_STEPS = 5
 
-/** Answers until it is told to end. Throws what makes it useless: its opener starts another. */
-export function runDnsWorker(start: WorkerStart, geography: Geography | null): void {
+/**
+ * Answers until it is told to end. Throws what makes it useless: its opener starts another. `onLoaded`: all that there
+ * is was taken in, and the first answer is next.
+ */
+export function runDnsWorker(start: WorkerStart, geography: Geography | null, onLoaded = () => {}): void {
   lowerPriority(NICE_STEPS)
-  new DnsWorker(start, geography).run()
+  new DnsWorker(start, geography, onLoaded).run()
 }
 
 class DnsWorker {
@@ -53,6 +56,7 @@ class DnsWorker {
   readonly #answerer: DnsAnswerer
   readonly #demand = new DemandCounts()
   readonly #samples: DnsSample[] = []
+  readonly #onLoaded: () => void
   readonly #address = new Uint8Array(16)
   #sockets: readonly MmsgSocket[] = []
   #serials: readonly number[] = []
@@ -62,7 +66,12 @@ class DnsWorker {
   #nowMs = 0
   #reportDueMs = 0
 
-  constructor({ setup, counters, row, signals, port }: WorkerStart, geography: Geography | null) {
+  constructor(
+    { setup, counters, row, signals, port }: WorkerStart,
+    geography: Geography | null,
+    onLoaded: () => void,
+  ) {
+    this.#onLoaded = onLoaded
     this.#setup = setup
     this.#port = port
     this.#signals = new Int32Array(signals)
@@ -149,7 +158,10 @@ class DnsWorker {
     if (mail.kind === 'places') this.#places.follow(mail.memory)
     else if (mail.kind === 'cookies') this.#secrets = mail.secrets
     else if (mail.kind === 'sockets') {
-      if (this.#sockets.length === 0) this.#tell({ kind: 'ready' })
+      if (this.#sockets.length === 0) {
+        this.#onLoaded()
+        this.#tell({ kind: 'ready' })
+      }
       this.#sockets = mail.sockets
     } else {
       this.#serials = mail.serials
