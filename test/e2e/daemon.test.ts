@@ -2,8 +2,11 @@
 
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import t from 'tap'
+import { CONFIG_KEYS } from '../../core-node/settings/config.ts'
 import { queryBytes } from '../support/dns-fixture.ts'
 import { noNamespace, runInside } from '../support/namespace.ts'
 import { startCore, until } from '../support/processes.ts'
@@ -25,6 +28,26 @@ t.test('started as root, it opens its ports and becomes its user for good', { sk
   t.match(seen.another, /data: .* belongs to user \d+: expected daemon \(chown -R daemon /)
   t.match(seen.notRoot, /^user: "daemon": expected to be started as root, or as that user\nit may be nobody$/)
   t.equal(seen.besideRootsFolder, 'it started', 'a file system’s own folder is no matter')
+})
+
+t.test('the units of systemd run what is there, with settings that exist', async (t) => {
+  const root = join(import.meta.dirname, '../..')
+  const unit = readFileSync(join(root, 'systemd/nearcast.service'), 'utf8')
+  const [, program, flags] = /^ExecStart=\/usr\/bin\/node \/opt\/nearcast\/(\S+) core (.*)$/m.exec(unit)!
+  t.ok(existsSync(join(root, program!)), program)
+  t.equal(flags, '--config /etc/nearcast/core.yaml')
+  const [, variable] = /^Environment=(\w+)=/m.exec(unit)!
+  t.ok(
+    CONFIG_KEYS.some((key) => key.variable === variable),
+    variable,
+  )
+  for (const [, page] of unit.matchAll(/^Documentation=file:\/opt\/nearcast\/(.*)$/gm))
+    t.ok(existsSync(join(root, page!)), page)
+  const agent = readFileSync(join(root, 'systemd/nearcast-agent.service'), 'utf8')
+  const manual = readFileSync(join(root, 'server-agent/README.md'), 'utf8')
+  t.match(agent, /^ExecStart=\/usr\/bin\/env nearcast-agent --config /m)
+  t.match(manual, '`--config FILE`')
+  t.match(manual, `\`${/^Environment=(\w+)=/m.exec(agent)![1]}\``)
 })
 
 /** Sockets at ports of their own, so that the system spreads them over the server's. */
