@@ -33,16 +33,16 @@ t.test('started as root, it opens its ports and becomes its user for good', { sk
 t.test('the units of systemd run what is there, with settings that exist', async (t) => {
   const root = join(import.meta.dirname, '../..')
   const unit = readFileSync(join(root, 'systemd/nearcast.service'), 'utf8')
-  const [, program, flags] = /^ExecStart=\/usr\/bin\/node \/opt\/nearcast\/(\S+) core (.*)$/m.exec(unit)!
-  t.ok(existsSync(join(root, program!)), program)
+  const [, program = '', flags] = /^ExecStart=\/usr\/bin\/node \/opt\/nearcast\/(\S+) core (.*)$/m.exec(unit)!
+  t.ok(existsSync(join(root, program)), program)
   t.equal(flags, '--config /etc/nearcast/core.yaml')
-  const [, variable] = /^Environment=(\w+)=/m.exec(unit)!
+  const [, variable = ''] = /^Environment=(\w+)=/m.exec(unit)!
   t.ok(
     CONFIG_KEYS.some((key) => key.variable === variable),
     variable,
   )
-  for (const [, page] of unit.matchAll(/^Documentation=file:\/opt\/nearcast\/(.*)$/gm))
-    t.ok(existsSync(join(root, page!)), page)
+  for (const [, page = ''] of unit.matchAll(/^Documentation=file:\/opt\/nearcast\/(.*)$/gm))
+    t.ok(existsSync(join(root, page)), page)
   const agent = readFileSync(join(root, 'systemd/nearcast-agent.service'), 'utf8')
   const manual = readFileSync(join(root, 'server-agent/README.md'), 'utf8')
   t.match(agent, /^ExecStart=\/usr\/bin\/env nearcast-agent --config /m)
