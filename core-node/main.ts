@@ -1,12 +1,12 @@
 // One core, from bottom to top: what is opened here, in this order, is the architecture.
 //
+//   privileges -> root for opening ports and nothing else
 //   store -> what must not be forgotten         geography -> what a map knows
 //   echo  -> other hosts reach this one          core      -> the one writer over all three
 //   dns, http -> the doors: they read the core's tables and bring requests and reports in
 //   clock -> four ticks a second
 // Closed in reverse order. Nothing is decided here.
 
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
@@ -23,6 +23,7 @@ import { type Clock, Core } from './core.ts'
 import { type HttpListener, openHttp } from './http/listener.ts'
 import { Metrics } from './metrics.ts'
 import { openGeography } from './places/geography.ts'
+import { openPrivileges, type Privileges } from './privileges.ts'
 import type { Config } from './settings/config.ts'
 import { giveBackMemory } from './spare-memory.ts'
 
@@ -48,7 +49,8 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     for (const end of closers.splice(0).reverse()) await end()
   }
   try {
-    const store = await openStore(config)
+    const privileges = openPrivileges(config.user, log)
+    const store = await openStore(config, privileges)
     closers.push(() => store.close())
 
     const geography = openGeography(config.geo)
@@ -56,15 +58,17 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
 
     let running: Core | null = null
     let echoKey: Uint8Array | null = null
-    const echo = await openEcho({
-      ...config.echo,
-      receiveBufferBytes: RECEIVE_BUFFER_BYTES,
-      ears: EARS,
-      key: () => echoKey,
-      guest: (packet) => (running === null ? false : running.hearPulse(packet)),
-    }).catch((error) => {
-      throw listenError('echo', config.echo, error)
-    })
+    const echo = await privileges.asRoot(() =>
+      openEcho({
+        ...config.echo,
+        receiveBufferBytes: RECEIVE_BUFFER_BYTES,
+        ears: EARS,
+        key: () => echoKey,
+        guest: (packet) => (running === null ? false : running.hearPulse(packet)),
+      }).catch((error) => {
+        throw listenError('echo', config.echo, error)
+      }),
+    )
     closers.push(() => echo.close())
 
     const clock = { epochMs: () => Date.now(), monotonicMs: () => performance.now() }
@@ -75,22 +79,27 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => core.close())
 
     const metrics = new Metrics(core)
-    const dns = await openDns({
-      listen: config.dns,
-      context: dnsContext(core, config, clock, rng),
-      rate: rateLimits(config),
-      ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config) }),
-      onFacts: (facts, from) => {
-        const demand = provenDemand(facts, from.address, config.resolvers)
-        if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
-      },
-      onError: (err) => log.error({ err }, 'a DNS query could not be answered'),
-    })
+    const dns = await privileges.asRoot(() =>
+      openDns({
+        listen: config.dns,
+        context: dnsContext(core, config, clock, rng),
+        rate: rateLimits(config),
+        ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config) }),
+        onFacts: (facts, from) => {
+          const demand = provenDemand(facts, from.address, config.resolvers)
+          if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
+        },
+        onError: (err) => log.error({ err }, 'a DNS query could not be answered'),
+      }),
+    )
     closers.push(() => dns.close())
     metrics.watchDns(dns.stats)
     metrics.watchEcho(echo.stats)
-    const http = await openHttp({ core, config, metrics, log, rng, epochMs: clock.epochMs })
+    const http = await privileges.asRoot(() =>
+      openHttp({ core, config, metrics, log, rng, epochMs: clock.epochMs }),
+    )
     closers.push(() => http.close())
+    privileges.drop()
 
     giveBackMemory()
     const timer = setInterval(() => core.tick(), TICK_MS)
@@ -104,11 +113,11 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
   }
 }
 
-function openStore(config: Config) {
+function openStore(config: Config, privileges: Privileges) {
   try {
-    mkdirSync(config.data, { recursive: true, mode: 0o700 })
+    privileges.makeFolder(config.data)
   } catch (cause) {
-    throw new Error(`data: can't make the folder ${config.data}: ${(cause as Error).message}`, { cause })
+    throw new Error(`data: can't use the folder ${config.data}: ${(cause as Error).message}`, { cause })
   }
   return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
 }

@@ -54,9 +54,12 @@ export async function openUdpAtAll(options: {
   }
 }
 
-/** An address on its way in (an IPv6 one is first tried for being taken) or out: there is a next time. */
+/**
+ * An address on its way in (an IPv6 one is first tried for being taken) or out: there is a next time. One that came
+ * after the right to the port was given up is the wildcard's.
+ */
 function passOver(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EADDRNOTAVAIL') throw error
+  if (error.code !== 'EADDRNOTAVAIL' && error.code !== 'EACCES') throw error
 }
 
 /** This machine's addresses of the wildcard's family. */

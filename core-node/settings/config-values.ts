@@ -63,6 +63,11 @@ export function parseUrl(text: string): string | undefined {
   return isPlain ? url.href.replace(/\/?$/, '/') : undefined
 }
 
+/** USER or USER:GROUP, as useradd lets them be named. */
+export function parseUser(text: string): string | undefined {
+  return /^[a-z_][a-z0-9_.-]{0,31}(?::[a-z_][a-z0-9_.-]{0,31})?$/i.test(text) ? text : undefined
+}
+
 /** A parser of whole numbers within a range, both ends allowed. */
 export function wholeNumber(min: number, max: number): (text: string) => number | undefined {
   return (text) => {

@@ -29,6 +29,7 @@ import {
   parseSwitch,
   parseText,
   parseUrl,
+  parseUser,
   parseZone,
   wholeNumber,
 } from './config-values.ts'
@@ -65,6 +66,8 @@ export interface Config {
   readonly httpUrl: string | null
   /** Addresses that NS glue and the service `core` name, at least one. */
   readonly advertise: readonly string[]
+  /** USER or USER:GROUP that a core started as root becomes once its ports are open; null: it stays who it is. */
+  readonly user: string | null
   readonly data: string
   readonly store: 'sqlite'
   readonly tlsCert: string | null
@@ -283,6 +286,14 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     default: '',
     otherwise: 'the addresses of --dns',
     ...list(parseReachable),
+  },
+  user: {
+    takes: 'USER[:GROUP]',
+    expected: 'a name of a user, and of a group behind a colon if it is not the user’s own',
+    help: 'Who a core that was started as root becomes, once its ports are open; the data folder must be theirs',
+    default: null,
+    otherwise: 'whoever starts it',
+    ...one(parseUser),
   },
   data: {
     takes: 'DIR',

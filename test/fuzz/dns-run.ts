@@ -5,10 +5,18 @@
 
 import { DNS_OUTCOMES } from '../../resolver/dns-answer.ts'
 import { seededRng } from '../support/seeded-rng.ts'
-import { tryPacket } from './dns-direct.ts'
+import { DirectFuzz } from './dns-direct.ts'
 import { everyLength, mutator, ownPackets } from './dns-packets.ts'
 import { Report } from './dns-report.ts'
-import { type Counts, MOST_SENT_BYTES, openTarget, sendTcp, sendUdp, total } from './dns-sockets.ts'
+import {
+  type Counts,
+  MOST_SENT_BYTES,
+  openTarget,
+  type ServerKind,
+  sendTcp,
+  sendUdp,
+  total,
+} from './dns-sockets.ts'
 import { answerHere } from './dns-world.ts'
 
 export interface Plan {
@@ -21,9 +29,6 @@ export interface Plan {
   readonly seconds: number
 }
 
-/** A packet that takes longer holds up all others. */
-const STALL_MS = 10
-
 function* packets({ seed, corpus, count, seconds }: Plan): Generator<Buffer> {
   const own = ownPackets()
   const rng = seededRng(seed)
@@ -35,19 +40,15 @@ function* packets({ seed, corpus, count, seconds }: Plan): Generator<Buffer> {
   for (let i = 0; i < count && performance.now() < endMs; i++) yield next()
 }
 
-/** Straight into the function, as if by UDP and as if by TCP. */
+/** Straight into the functions, as if by UDP and as if by TCP. */
 export function runDirect(plan: Plan): Report {
-  const report = new Report()
-  for (const packet of packets(plan))
-    for (const via of ['udp', 'tcp'] as const) tryPacket(report, packet, via, STALL_MS)
-  return report
+  const direct = new DirectFuzz(new Report())
+  for (const packet of packets(plan)) direct.try(packet)
+  direct.finish()
+  return direct.report
 }
 
-export async function runSockets(
-  plan: Plan,
-  via: 'udp' | 'tcp',
-  limits: 'limited' | 'unlimited',
-): Promise<Report> {
+export async function runSockets(plan: Plan, via: 'udp' | 'tcp', server: ServerKind): Promise<Report> {
   const report = new Report()
   const expected: Record<string, number> = {}
   const sendable = function* () {
@@ -58,10 +59,10 @@ export async function runSockets(
       yield packet
     }
   }
-  const target = await openTarget(limits)
+  const target = await openTarget(server)
   try {
     report.packets = await (via === 'udp' ? sendUdp : sendTcp)(target, sendable(), report)
-    compareCounts(report, via, await target.counts(), limits === 'limited' ? null : expected)
+    compareCounts(report, via, await target.counts(), server.limited ? null : expected)
   } catch (error) {
     report.blame(`it ended: ${(error as Error).message}`, Buffer.alloc(0))
   } finally {

@@ -32,8 +32,16 @@ const PATIENCE_MS = 5000
 /** No longer ones: TCP closes the connection at such, and UDP can't carry much more. */
 export const MOST_SENT_BYTES = 4096
 
-export async function openTarget(limits: 'limited' | 'unlimited'): Promise<Target> {
-  const child = fork(fileURLToPath(new URL('dns-target.ts', import.meta.url)), [limits])
+export interface ServerKind {
+  /** Responses are limited as they are by default. */
+  readonly limited: boolean
+  /** Threads for UDP; 0: the server's own. */
+  readonly workers: number
+}
+
+export async function openTarget({ limited, workers }: ServerKind): Promise<Target> {
+  const target = fileURLToPath(new URL('dns-target.ts', import.meta.url))
+  const child = fork(target, [limited ? 'limited' : 'unlimited', `${workers}`])
   const gone = new AbortController()
   child.once('exit', (code, signal) => gone.abort(new Error(`the server ended: ${signal ?? code}`)))
   const told = async () => (await once(child, 'message', { signal: gone.signal }))[0]

@@ -1,17 +1,21 @@
 // The server that is fuzzed, as a process of its own: tells its port when it listens, and its counts when asked.
 //
-//   node test/fuzz/dns-target.ts limited|unlimited      (started by dns-sockets.ts, with a channel)
+//   node test/fuzz/dns-target.ts limited|unlimited WORKERS   (started by dns-sockets.ts, with a channel)
 
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { RATE_LIMITS } from '../../resolver/dns-limit.ts'
 import { openDns } from '../../resolver/dns-server.ts'
+import { DIRECTORY } from '../support/dns-fixture.ts'
+import { workersOf } from '../support/dns-workers.ts'
 import { NO_LIMITS, world } from './dns-world.ts'
 
 const errors: string[] = []
+const count = Number(process.argv[3])
 const server = await openDns({
   listen: [{ host: '127.0.0.1', port: 0 }],
   context: world,
   rate: process.argv[2] === 'limited' ? RATE_LIMITS : NO_LIMITS,
+  ...(count > 0 && { workers: workersOf(DIRECTORY, { count }) }),
   onError: (error) => errors.push(`${error.stack}`),
 })
 const delay = monitorEventLoopDelay({ resolution: 1 })

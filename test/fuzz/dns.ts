@@ -1,13 +1,14 @@
 // Throws packets at the DNS server and says what went wrong: a corpus, every length, and seeded mutations, straight
 // into the function that answers, and over UDP and TCP into a server.
 //
-//   npm run -s fuzz:dns -- [--packets FILE] [--seed 1] [--count 100000] [--seconds N] [--json]
+//   npm run -s fuzz:dns -- [--packets FILE] [--seed 1] [--count 100000] [--seconds N] [--workers 2] [--json]
 // FILE: packets, each behind its length as uint16, little end first; gzipped or not. `--count`: mutations for each of
-// the ways; `--seconds`: as many as fit into so long for each. No crash, no packet that takes over 10 ms, no reply
+// each way; `--seconds`: as many as fit into so long for each. No crash, no packet that takes over 10 ms, no reply
 // over its limit, id and question echoed, replies that another codec reads, every packet counted once. Exit code 1:
 // a fault was found.
 
 import { parseArgs } from 'node:util'
+import { hasMmsg } from '../../resolver/mmsg.ts'
 import { readCount } from '../bench/accuracy-arguments.ts'
 import { readPackets } from './dns-packets.ts'
 import type { Report } from './dns-report.ts'
@@ -19,6 +20,7 @@ const { values: options } = parseArgs({
     seed: { type: 'string' },
     count: { type: 'string' },
     seconds: { type: 'string' },
+    workers: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 })
@@ -30,11 +32,16 @@ const plan: Plan = {
   seconds,
 }
 
+const workers = readCount('workers', options.workers, hasMmsg() ? 2 : 0, 0, 64)
+const own = { limited: false, workers: 0 }
 const reports: Record<string, Report> = {
   direct: runDirect(plan),
-  udp: await runSockets(plan, 'udp', 'unlimited'),
-  tcp: await runSockets(plan, 'tcp', 'unlimited'),
-  'udp, responses limited': await runSockets({ ...plan, count: plan.count / 10 }, 'udp', 'limited'),
+  ...(workers > 0 && {
+    [`udp, ${workers} threads`]: await runSockets(plan, 'udp', { limited: false, workers }),
+  }),
+  'udp, one thread': await runSockets(plan, 'udp', own),
+  tcp: await runSockets(plan, 'tcp', own),
+  'udp, responses limited': await runSockets(plan, 'udp', { limited: true, workers }),
 }
 if (options.json) console.log(JSON.stringify({ seed: plan.seed, corpus: plan.corpus.length, reports }))
 else for (const [way, report] of Object.entries(reports)) tell(way, report)
