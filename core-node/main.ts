@@ -14,6 +14,7 @@ import { openSqlite } from '../db/sqlite.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
 import type { Rng } from '../resolver/ask.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
+import { sharedNowMs } from '../resolver/dns-clock.ts'
 import { provenDemand } from '../resolver/dns-demand.ts'
 import type { RateLimits } from '../resolver/dns-limit.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../resolver/dns-server.ts'
@@ -24,6 +25,8 @@ import { type HttpListener, openHttp } from './http/listener.ts'
 import { Metrics } from './metrics.ts'
 import { openGeography } from './places/geography.ts'
 import { openPrivileges, type Privileges } from './privileges.ts'
+import { queryLine } from './query-line.ts'
+import { QueryLog } from './query-log.ts'
 import type { Config } from './settings/config.ts'
 import { giveBackMemory } from './spare-memory.ts'
 
@@ -39,6 +42,8 @@ interface RunningCore {
   readonly core: Core
   readonly dns: DnsServer
   readonly http: HttpListener
+  /** Goes on with the query log in a file opened anew, as after it was moved away. */
+  reopenLogs(): void
   close(): Promise<void>
 }
 
@@ -79,6 +84,11 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => core.close())
 
     const metrics = new Metrics(core)
+    const queryLog = config.queryLog === null ? null : await openQueryLog(config.queryLog, log)
+    if (queryLog !== null) {
+      closers.push(() => queryLog.close())
+      metrics.watchQueryLog(queryLog.counts)
+    }
     const dns = await privileges.asRoot(() =>
       openDns({
         listen: config.dns,
@@ -89,6 +99,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
           const demand = provenDemand(facts, from.address, config.resolvers)
           if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
         },
+        ...(queryLog && { sample: sampleFor(queryLog, config, clock) }),
         onError: (err) => log.error({ err }, 'a DNS query could not be answered'),
       }),
     )
@@ -106,7 +117,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => clearInterval(timer))
     // Said first, answered to the end: who balances between cores has time to look elsewhere.
     closers.push(() => core.drain())
-    return { core, dns, http, close }
+    return { core, dns, http, reopenLogs: () => queryLog?.reopen(), close }
   } catch (error) {
     await close()
     throw error
@@ -120,6 +131,29 @@ function openStore(config: Config, privileges: Privileges) {
     throw new Error(`data: can't use the folder ${config.data}: ${(cause as Error).message}`, { cause })
   }
   return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
+}
+
+async function openQueryLog(file: string, log: Logger): Promise<QueryLog> {
+  const onTrouble = (err: Error) => log.warn({ err, file }, 'lines of the query log are lost')
+  try {
+    return await QueryLog.open({ file, onTrouble })
+  } catch (cause) {
+    throw new Error(`query-log: can't write ${file}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+function sampleFor(
+  queryLog: QueryLog,
+  config: Config,
+  clock: Clock,
+): NonNullable<DnsServerOptions['sample']> {
+  const isWhole = config.queryLogAddresses === 'whole'
+  return {
+    every: Math.round(1 / config.queryLogSample),
+    // Workers tell of what they answered a moment ago.
+    onSample: ({ facts, from }) =>
+      queryLog.add(queryLine(facts, from, clock.epochMs() - (sharedNowMs() - from.nowMs), isWhole)),
+  }
 }
 
 function rateLimits(config: Config): RateLimits {

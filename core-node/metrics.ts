@@ -8,6 +8,8 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { AllDown, Basis } from '../resolver/directory.ts'
 import { DNS_OUTCOMES, type DnsOutcome } from '../resolver/dns-answer.ts'
 import type { DnsStats } from '../resolver/dns-server.ts'
+import { RCODE_OF } from '../resolver/dns-terms.ts'
+import type { Histogram } from '../resolver/histogram.ts'
 import type { MemberState } from '../resolver/serving.ts'
 import type { Tables } from '../resolver/tables.ts'
 import type { EchoStats } from '../server-agent/protocol/echo-socket.ts'
@@ -88,19 +90,15 @@ export class Metrics {
       ['tcp', stats.tcp],
     ]
     const requests = 'nearcast_dns_requests_total'
-    this.#readCounter(requests, 'DNS packets received', ['proto'], (tell) => {
-      for (const [proto, counts] of outcomes) {
-        tell(
-          { proto },
-          Object.values(counts).reduce((sum, count) => sum + count, 0),
-        )
-      }
+    this.#readCounter(requests, 'DNS packets received', ['proto', 'family', 'type'], (tell) => {
+      for (const { via, family, type, count } of stats.requests())
+        tell({ proto: via, family: FAMILY_LABEL[family], type }, count)
     })
     const responses = 'nearcast_dns_responses_total'
     this.#readCounter(responses, 'What became of DNS packets', ['proto', 'outcome', 'rcode'], (tell) => {
       for (const [proto, counts] of outcomes) {
         for (const [outcome, count] of Object.entries(counts)) {
-          tell({ proto, outcome, rcode: RCODES[outcome as DnsOutcome] ?? 'none' }, count)
+          tell({ proto, outcome, rcode: RCODE_OF[outcome as DnsOutcome] ?? 'none' }, count)
         }
       }
     })
@@ -108,6 +106,20 @@ export class Metrics {
     this.#readCounter('nearcast_dns_truncated_total', 'Replies too long for UDP', [], (tell) =>
       tell({}, stats.faults.truncated),
     )
+    this.#histogram(
+      'nearcast_dns_request_duration_seconds',
+      'Time from when packets were taken to when their replies were handed over',
+      (via) => stats.durations(via),
+    )
+    this.#histogram('nearcast_dns_request_size_bytes', 'Size of DNS packets received', (via) =>
+      stats.querySizes(via),
+    )
+    this.#histogram('nearcast_dns_response_size_bytes', 'Size of DNS replies', (via) => stats.replySizes(via))
+    const ranks = 'nearcast_dns_rank_total'
+    const rankHelp = 'Answers by the place of the member named first, among those that fit, by distance'
+    this.#readCounter(ranks, rankHelp, ['rank'], (tell) => {
+      for (const [rank, count] of Object.entries(stats.ranks)) tell({ rank }, count)
+    })
     const bytes = 'nearcast_dns_bytes_total'
     this.#readCounter(bytes, 'Bytes of DNS over UDP by outcome', ['direction', 'outcome'], (tell) => {
       for (const outcome of DNS_OUTCOMES) {
@@ -133,6 +145,20 @@ export class Metrics {
     })
     this.#gauge('nearcast_dns_connections_open', 'DNS TCP connections now', [], (tell) =>
       tell({}, connections.open),
+    )
+  }
+
+  /** Adds what the query log counts. Once, when it is open. */
+  watchQueryLog(counts: { readonly written: number; readonly dropped: number }): void {
+    const lines = 'nearcast_query_log_lines_total'
+    this.#readCounter(
+      lines,
+      'Lines of the query log: written, or lost for want of room',
+      ['fate'],
+      (tell) => {
+        tell({ fate: 'written' }, counts.written)
+        tell({ fate: 'dropped' }, counts.dropped)
+      },
     )
   }
 
@@ -204,6 +230,18 @@ export class Metrics {
     const gauge = new Gauge({ name, help, labelNames, registers: [this.#registry], collect })
   }
 
+  /** Histograms that another part keeps, one for each transport. */
+  #histogram(name: string, help: string, read: (via: 'udp' | 'tcp') => Histogram): void {
+    const get = async () => ({
+      name,
+      help,
+      type: 'histogram',
+      aggregator: 'sum',
+      values: (['udp', 'tcp'] as const).flatMap((proto) => bucketsOf(name, proto, read(proto))),
+    })
+    this.#registry.registerMetric({ name, get } as unknown as Counter)
+  }
+
   /** A counter that another part keeps: told anew at each scrape. */
   #readCounter(name: string, help: string, labelNames: string[], read: (tell: Tell) => void): void {
     const collect = () => {
@@ -214,19 +252,22 @@ export class Metrics {
   }
 }
 
-/** What a reply is called on the wire; outcomes that are not here got no reply. */
-const RCODES: Partial<Record<DnsOutcome, string>> = {
-  answered: 'NOERROR',
-  nodata: 'NOERROR',
-  slipped: 'NOERROR',
-  nxdomain: 'NXDOMAIN',
-  refused: 'REFUSED',
-  formerr: 'FORMERR',
-  notimp: 'NOTIMP',
-  badvers: 'BADVERS',
-  badcookie: 'BADCOOKIE',
-  servfail: 'SERVFAIL',
+/** Of Prometheus: each bucket holds all that are smaller, too. */
+function bucketsOf(name: string, proto: string, { limits, counts, sum }: Histogram): object[] {
+  let total = 0
+  const buckets = counts.map((count, i) => {
+    total += count
+    return { metricName: `${name}_bucket`, labels: { proto, le: limits[i] ?? '+Inf' }, value: total }
+  })
+  return [
+    ...buckets,
+    { metricName: `${name}_sum`, labels: { proto }, value: sum },
+    { metricName: `${name}_count`, labels: { proto }, value: total },
+  ]
 }
+
+/** As CoreDNS numbers the families of addresses. */
+const FAMILY_LABEL = { 4: '1', 6: '2' } as const
 
 function countMembers(tables: Tables): Record<MemberState, number> {
   const counts = { live: 0, silent: 0, left: 0, down: 0, drained: 0, unverified: 0 }

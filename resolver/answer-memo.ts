@@ -11,13 +11,14 @@ import type { Basis } from './directory.ts'
 const BITS = 15
 /** Addresses that an entry has room for. */
 export const MEMO_ADDRESSES = 4
-/** Words of an entry: four of the client, slot and family, scope, TTL, how many addresses, and theirs, four each. */
+/** Words of an entry: four of the client, slot and family, scope, TTL, how many addresses, rank, and the addresses, four each. */
 const KEY = 0
 const SLOT = 4
 const SCOPE = 5
 const TTL = 6
 const COUNT = 7
-const ADDRESSES = 8
+const RANK = 8
+const ADDRESSES = 9
 const STRIDE = ADDRESSES + 4 * MEMO_ADDRESSES
 
 /** What select decided, as far as a plain answer needs it. */
@@ -26,6 +27,8 @@ export interface Decided {
   readonly ttlSec: number
   readonly scopeBits: number
   readonly basis: Basis
+  /** See DnsFacts. */
+  readonly rank: number
 }
 
 export class AnswerMemo {
@@ -80,6 +83,7 @@ export class AnswerMemo {
     this.words[from + SCOPE] = decided.scopeBits
     this.words[from + TTL] = decided.ttlSec
     this.words[from + COUNT] = decided.addresses.length
+    this.words[from + RANK] = decided.rank
     for (const [i, address] of decided.addresses.entries())
       for (let n = 0; n < 4; n++) this.words[from + ADDRESSES + 4 * i + n] = word(address, 4 * n)
     this.#bases[at] = decided.basis
@@ -106,6 +110,10 @@ export class AnswerMemo {
 
   count(at: number): number {
     return this.words[STRIDE * at + COUNT]!
+  }
+
+  rank(at: number): number {
+    return this.words[STRIDE * at + RANK]!
   }
 
   basis(at: number): Basis {

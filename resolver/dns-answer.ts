@@ -30,6 +30,7 @@ import {
   type Edns,
   HEADER_BYTES,
   MAX_UDP_BYTES,
+  type Name,
   OPTION,
   parseQuery,
   type Query,
@@ -86,6 +87,8 @@ export interface DnsFacts {
   readonly outcome: DnsOutcome
   /** 0 where there was no question. */
   readonly type: number
+  /** The name asked for; null where there was no question. */
+  readonly labels: Name | null
   /** The service that the name belongs to. */
   readonly service: string | null
   /** Whom a selection was made for; null: none was made. */
@@ -93,7 +96,15 @@ export interface DnsFacts {
   /** Whether that client came by Client Subnet. */
   readonly bySubnet: boolean
   readonly basis: Basis | null
+  /** The member that a selection put first, and its predicted RTT; null and NaN: none, or nothing is known. */
+  readonly member: string | null
+  readonly ms: number
+  /** Its place among those that fit by that RTT: 1 is the nearest; 0: no selection, or nothing is known. */
+  readonly rank: number
   readonly allDown: AllDown['mode'] | null
+  readonly queryBytes: number
+  /** 0: nothing is sent. */
+  readonly replyBytes: number
   readonly truncated: boolean
   /** It was one response too many for its asker; null: it was not, or nobody looked. */
   readonly limited: 'slip' | 'drop' | null
@@ -136,9 +147,9 @@ export function answerDns(
   limiter: ResponseLimiter | null = null,
 ): DnsReply {
   // Port 0 can't be replied to: node's sockets throw at it.
-  if (from.port === 0) return drop('dropped-port-zero', null, null)
+  if (from.port === 0) return drop('dropped-port-zero', packet, null, null)
   const query = parseQuery(packet)
-  if (typeof query === 'string') return drop(`dropped-${query}`, null, null)
+  if (typeof query === 'string') return drop(`dropped-${query}`, packet, null, null)
   const received = query.edns?.cookie
   const cookie = received && context.cookies ? answerCookie(context.cookies, received, from.address) : null
   const rcode = rcodeOf(query, from, cookie)
@@ -169,7 +180,9 @@ function limit(
   // An error is as short as what could be slipped in its place, and says more.
   const isSentAsItIs = limiter.isLogOnly || (limited === 'slip' && kind === RESPONSE.ERROR && cookie === null)
   if (isSentAsItIs) return { reply: made.reply, facts: { ...made.facts, limited } }
-  return limited === 'slip' ? slip(packet, query, from, cookie) : drop('dropped-limited', query, 'drop')
+  return limited === 'slip'
+    ? slip(packet, query, from, cookie)
+    : drop('dropped-limited', packet, query, 'drop')
 }
 
 function kindOf(answer: DnsAnswer): ResponseKind {
@@ -211,19 +224,32 @@ function slip(packet: Uint8Array, query: Query, from: Asker, cookie: CookieAnswe
   }
   const options = query.edns ? ednsOptions(null, query.edns, from, refusal(RCODE.NOERROR), null) : []
   const reply = write(packet, query, from, refusal(RCODE.NOERROR), options, true)
-  const how = { bySubnet: false, truncated: true, limited: 'slip', isProven: false } as const
+  const bytes = { queryBytes: packet.length, replyBytes: reply!.length }
+  const how = { bySubnet: false, truncated: true, limited: 'slip', isProven: false, ...bytes } as const
   return { reply, facts: factsOf('slipped', query, null, how) }
 }
 
 /** What is said when answering itself failed, so that the asker tries another core at once. */
 export function answerFailure(packet: Uint8Array, from: Asker): DnsReply {
   const query = parseQuery(packet)
-  if (typeof query === 'string') return drop(`dropped-${query}`, null, null)
+  if (typeof query === 'string') return drop(`dropped-${query}`, packet, null, null)
   return encode(null, packet, query, from, refusal(RCODE.SERVFAIL), null)
 }
 
-function drop(outcome: DnsOutcome, query: Query | null, limited: DnsFacts['limited']): DnsReply {
-  const how = { bySubnet: false, truncated: false, limited, isProven: false }
+function drop(
+  outcome: DnsOutcome,
+  packet: Uint8Array,
+  query: Query | null,
+  limited: DnsFacts['limited'],
+): DnsReply {
+  const how = {
+    bySubnet: false,
+    truncated: false,
+    limited,
+    isProven: false,
+    queryBytes: packet.length,
+    replyBytes: 0,
+  }
   return { reply: null, facts: factsOf(outcome, query, null, how) }
 }
 
@@ -299,7 +325,8 @@ function encode(
   reply ??= write(packet, query, from, answer, options, true)
   const bySubnet = answer.client !== null && clientOf(query, from).bySubnet
   const isProven = from.via === 'tcp' || cookie?.isProven === true
-  const how = { bySubnet, truncated, limited: null, isProven }
+  const bytes = { queryBytes: packet.length, replyBytes: reply!.length }
+  const how = { bySubnet, truncated, limited: null, isProven, ...bytes }
   return { reply, facts: factsOf(outcomeOf(answer), query, answer, how) }
 }
 
@@ -400,14 +427,18 @@ function factsOf(
   outcome: DnsOutcome,
   query: Query | null,
   answer: DnsAnswer | null,
-  how: Pick<DnsFacts, 'bySubnet' | 'truncated' | 'limited' | 'isProven'>,
+  how: Pick<DnsFacts, 'bySubnet' | 'truncated' | 'limited' | 'isProven' | 'queryBytes' | 'replyBytes'>,
 ): DnsFacts {
   return {
     outcome,
     type: query?.question?.type ?? 0,
+    labels: query?.question?.labels ?? null,
     service: answer?.service ?? null,
     client: answer?.client ?? null,
     basis: answer?.basis ?? null,
+    member: answer?.first?.member ?? null,
+    ms: answer?.first?.ms ?? Number.NaN,
+    rank: answer?.first?.rank ?? 0,
     allDown: answer?.allDown ?? null,
     ...how,
   }

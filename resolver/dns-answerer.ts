@@ -4,7 +4,7 @@
 // the room that was given. Pure but for its counters: the clock is an argument, and who is told of facts
 // must not throw. Decides nothing about answers.
 
-import type { Address } from './address.ts'
+import { type Address, familyOf } from './address.ts'
 import {
   type Asker,
   answerDns,
@@ -13,7 +13,7 @@ import {
   type DnsFacts,
   type DnsReply,
 } from './dns-answer.ts'
-import { countBytes, countFacts } from './dns-counters.ts'
+import { countFacts } from './dns-counters.ts'
 import { RESPONSE, type ResponseLimiter } from './dns-limit.ts'
 import { NOT_PLAIN, PlainAnswers } from './dns-plain.ts'
 
@@ -26,6 +26,9 @@ interface AnswererOptions {
   readonly counters: Float64Array
   /** Told of each packet just before its reply leaves. */
   readonly onFacts: (facts: DnsFacts, from: Asker) => void
+  /** One of so many packets is told of by onSample; 0: none. */
+  readonly sampleEvery: number
+  readonly onSample: (facts: DnsFacts, from: Asker) => void
   /** Told of what should never happen: a failure inside answering. */
   readonly onError: (error: Error) => void
 }
@@ -35,11 +38,14 @@ export class DnsAnswerer {
   readonly #plain: PlainAnswers
   /** The asker of a plain question; one for all. */
   readonly #plainFrom: { -readonly [K in keyof Asker]: Asker[K] }
+  /** Packets until the next that is told of. */
+  #untilSample: number
 
   constructor(options: AnswererOptions) {
     this.#options = options
     this.#plain = new PlainAnswers(options.context)
     this.#plainFrom = { address: new Uint8Array(16), port: 0, via: 'udp', idleMs: 0, nowMs: 0 }
+    this.#untilSample = options.sampleEvery
   }
 
   /**
@@ -58,17 +64,20 @@ export class DnsAnswerer {
     outAt: number,
     outLimit: number,
   ): number {
-    const plain = port === 0 ? NOT_PLAIN : this.#answerPlain(bytes, at, length, address, out, outAt, outLimit)
+    const isSampled = this.#isSampled()
+    // What is told of a sample the fast path does not work out.
+    const isOrdinary = isSampled || port === 0
+    const plain = isOrdinary ? NOT_PLAIN : this.#answerPlain(bytes, at, length, address, out, outAt, outLimit)
     if (plain !== NOT_PLAIN) {
       this.#plainFrom.port = port
       this.#plainFrom.nowMs = nowMs
       this.#plainFrom.address = address
-      countFacts(this.#options.counters, this.#plain.facts, 'udp')
-      countBytes(this.#options.counters, 'answered', length, plain)
+      countFacts(this.#options.counters, this.#plain.facts, 'udp', familyOf(address))
       this.#options.onFacts(this.#plain.facts, this.#plainFrom)
       return plain
     }
-    const reply = this.answer(bytes.subarray(at, at + length), address.slice(), port, 'udp', 0, nowMs)
+    const from = { address: address.slice(), port, via: 'udp', idleMs: 0, nowMs } as const
+    const reply = this.#answerOrdinary(bytes.subarray(at, at + length), from, isSampled)
     if (reply === null || reply.length > outLimit) return 0
     out.set(reply, outAt)
     return reply.length
@@ -103,13 +112,23 @@ export class DnsAnswerer {
     idleMs: number,
     nowMs: number,
   ): Uint8Array | null {
-    const { counters, onFacts } = this.#options
-    const from = { address, port, via, idleMs, nowMs }
+    return this.#answerOrdinary(packet, { address, port, via, idleMs, nowMs }, this.#isSampled())
+  }
+
+  #answerOrdinary(packet: Uint8Array, from: Asker, isSampled: boolean): Uint8Array | null {
+    const { counters, onFacts, onSample } = this.#options
     const { reply, facts } = this.#answerSafely(packet, from)
-    countFacts(counters, facts, via)
-    if (via === 'udp') countBytes(counters, facts.outcome, packet.length, reply?.length ?? 0)
+    countFacts(counters, facts, from.via, familyOf(from.address))
     onFacts(facts, from)
+    if (isSampled) onSample(facts, from)
     return reply
+  }
+
+  #isSampled(): boolean {
+    const { sampleEvery } = this.#options
+    if (sampleEvery === 0 || --this.#untilSample > 0) return false
+    this.#untilSample = sampleEvery
+    return true
   }
 
   #answerSafely(packet: Uint8Array, from: Asker): DnsReply {

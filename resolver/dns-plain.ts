@@ -61,11 +61,18 @@ export class PlainAnswers {
   readonly facts: { -readonly [K in keyof DnsFacts]: DnsFacts[K] } = {
     outcome: 'answered',
     type: 0,
+    // Names are for those whose questions are told of one by one, which are none of these.
+    labels: null,
     service: null,
     client: null,
     bySubnet: false,
     basis: null,
+    member: null,
+    ms: Number.NaN,
+    rank: 0,
     allDown: null,
+    queryBytes: 0,
+    replyBytes: 0,
     truncated: false,
     limited: null,
     isProven: false,
@@ -120,7 +127,7 @@ export class PlainAnswers {
     for (let i = 0; i < this.#count; i++) place = this.#writeRecord(i, family, out, place)
     this.facts.isProven = false
     if (query.hasEdns) this.#writeOpt(packet, asker, out, place)
-    this.#note(named, client, bySubnet)
+    this.#note(named, client, bySubnet, end - at, bytes)
     return bytes
   }
 
@@ -173,6 +180,7 @@ export class PlainAnswers {
       this.#scopeBits = chosen.scopeBits
       this.#ttlSec = near.ttlSec
       this.facts.basis = 'geo'
+      this.facts.rank = chosen.rank
       return true
     }
     this.#near = null
@@ -199,14 +207,16 @@ export class PlainAnswers {
       const answer = answerService(this.#context, name, [], type, client)
       const addresses = plainAddresses(answer)
       if (addresses === null) return false
-      const { scopeBits, basis } = answer
-      const decided = { addresses, ttlSec: answer.answers[0]!.ttlSec, scopeBits, basis: basis! }
+      const { scopeBits, basis, first } = answer
+      const { ttlSec } = answer.answers[0]!
+      const decided = { addresses, ttlSec, scopeBits, basis: basis!, rank: first!.rank }
       this.#place = memo.keep(client, slot, family, serving.serial, distanceSerial, decided)
     }
     this.#count = memo.count(this.#place)
     this.#ttlSec = memo.ttlSec(this.#place)
     this.#scopeBits = memo.scopeBits(this.#place)
     this.facts.basis = memo.basis(this.#place)
+    this.facts.rank = memo.rank(this.#place)
     return true
   }
 
@@ -276,12 +286,14 @@ export class PlainAnswers {
     put16(out, lengthAt, at - lengthAt - 2)
   }
 
-  #note({ plain }: Named, client: Address, bySubnet: boolean): void {
+  #note({ plain }: Named, client: Address, bySubnet: boolean, queryBytes: number, replyBytes: number): void {
     const { facts } = this
     facts.type = this.#query.type
     facts.service = plain.serving.service.name
     facts.client = client
     facts.bySubnet = bySubnet
+    facts.queryBytes = queryBytes
+    facts.replyBytes = replyBytes
   }
 }
 

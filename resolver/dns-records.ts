@@ -12,7 +12,7 @@ import { type Name, RCODE, type Rcode, TYPE } from './dns-wire.ts'
 import { type EdnsOption, extendedError, type ResourceRecord, type StartOfAuthority } from './dns-writer.ts'
 import { whyLines } from './explain.ts'
 import { locate } from './locate.ts'
-import { answerCount, type Selection, select } from './select.ts'
+import { answerCount, type DropReason, type Selection, select } from './select.ts'
 import type { ServingMember } from './serving.ts'
 import type { Tables } from './tables.ts'
 
@@ -29,7 +29,17 @@ export interface DnsAnswer {
   /** Whom a selection was made for. */
   readonly client: Address | null
   readonly basis: Basis | null
+  /** Whom that selection put first; null: nobody. */
+  readonly first: FirstPick | null
   readonly allDown: AllDown['mode'] | null
+}
+
+interface FirstPick {
+  readonly member: string
+  /** Predicted RTT; NaN where nothing is known. */
+  readonly ms: number
+  /** Its place among all that fit by that RTT, 1 for the nearest; 0 where nothing is known. */
+  readonly rank: number
 }
 
 /** What answers read. */
@@ -52,6 +62,9 @@ const LISTED_MEMBERS = 4
 const CONSIDERED_MEMBERS = 32
 const SRV_WEIGHT_MAX = 1000
 
+/** Why a member that fits is passed over all the same. */
+const FITTING: ReadonlySet<DropReason> = new Set(['full', 'crowded', 'farther'])
+
 const STALE = extendedError(3, 'no member is live: the least stale is named')
 const NOBODY = extendedError(0, 'no member is live')
 
@@ -66,6 +79,7 @@ const EMPTY: DnsAnswer = {
   service: null,
   client: null,
   basis: null,
+  first: null,
   allDown: null,
 }
 
@@ -321,8 +335,19 @@ function selected(
     service: serving.service.name,
     client,
     basis: selection.basis,
+    first: firstOf(selection),
     allDown: allDown?.mode ?? null,
   }
+}
+
+/** Who sheds and who is crowded out fit as well: they are nearer, as a rule, than whom they give way to. */
+function firstOf({ picks, dropped }: Selection): FirstPick | null {
+  const first = picks[0]
+  if (first === undefined) return null
+  const isNearer = ({ ms }: Weighed) => ms < first.ms
+  const passed = dropped.filter((pick) => isNearer(pick) && FITTING.has(pick.reason)).length
+  const rank = Number.isNaN(first.ms) ? 0 : 1 + picks.filter(isNearer).length + passed
+  return { member: first.member.name, ms: first.ms, rank }
 }
 
 function ownNegative({ zone, serving, apex }: ServiceName): DnsAnswer {

@@ -10,9 +10,16 @@ import { openUdpAtAll } from './dns-addresses.ts'
 import type { Asker, DnsContext, DnsFacts, PacketHandler } from './dns-answer.ts'
 import { DnsAnswerer } from './dns-answerer.ts'
 import { sharedNowMs } from './dns-clock.ts'
-import { allocateCounters, counterRow, countFault, type DnsCounts, readCounters } from './dns-counters.ts'
+import {
+  allocateCounters,
+  countDuration,
+  counterRow,
+  countFault,
+  type DnsCounts,
+  readCounters,
+} from './dns-counters.ts'
 import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from './dns-limit.ts'
-import type { WorkerSetup } from './dns-mail.ts'
+import type { DnsSample, WorkerSetup } from './dns-mail.ts'
 import { openDnsTcp, TcpConnections, type TcpLimits, type TcpServer, type TcpStats } from './dns-tcp.ts'
 import { openDnsUdp, type UdpServer } from './dns-udp.ts'
 import { DnsWorkers, type WorkersOptions } from './dns-workers.ts'
@@ -39,6 +46,8 @@ export interface DnsServerOptions {
   readonly addressesEveryMs?: number
   /** Told of each packet just before its reply leaves, but for those that workers answer. Must not throw. */
   readonly onFacts?: (facts: DnsFacts, from: Asker) => void
+  /** Told of one of so many packets, whoever answers them; of those of workers a little later. Must not throw. */
+  readonly sample?: { readonly every: number; readonly onSample: (sample: DnsSample) => void }
   /** Told of what should never happen: a failure inside answering, or of a socket. */
   readonly onError?: (error: Error) => void
 }
@@ -81,10 +90,16 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
     limiter: new ResponseLimiter(limits, accounts),
     counters: own,
     onFacts: options.onFacts ?? (() => {}),
+    sampleEvery: options.sample?.every ?? 0,
+    onSample: (facts, from) => options.sample?.onSample({ facts, from }),
     onError,
   })
-  const answer: PacketHandler = (packet, address, port, via, idleMs) =>
-    answerer.answer(packet, address, port, via, idleMs, sharedNowMs())
+  const answer: PacketHandler = (packet, address, port, via, idleMs) => {
+    const nowMs = sharedNowMs()
+    const reply = answerer.answer(packet, address, port, via, idleMs, nowMs)
+    countDuration(own, via, sharedNowMs() - nowMs, 1)
+    return reply
+  }
   const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
   const workers =
     workerCount === 0
@@ -147,7 +162,7 @@ function ownUdp(
 }
 
 function openWorkers(
-  { workers, context }: Required<Pick<DnsServerOptions, 'workers' | 'context'>>,
+  { workers, context, sample }: Required<Pick<DnsServerOptions, 'workers' | 'context'>> & DnsServerOptions,
   shared: {
     readonly limits: RateLimits
     readonly accounts: SharedArrayBuffer
@@ -163,9 +178,16 @@ function openWorkers(
     limits: shared.limits,
     accounts: shared.accounts,
     resolvers: workers.resolvers,
-    sampleEvery: workers.sampleEvery ?? 0,
+    sampleEvery: sample?.every ?? 0,
   }
-  return new DnsWorkers(workers, { setup, context, counters: shared.counters, onError: shared.onError })
+  const onSample = sample?.onSample ?? (() => {})
+  return new DnsWorkers(workers, {
+    onSample,
+    setup,
+    context,
+    counters: shared.counters,
+    onError: shared.onError,
+  })
 }
 
 interface Sockets {

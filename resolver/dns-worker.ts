@@ -10,7 +10,7 @@ import type { Geography } from './directory.ts'
 import type { DnsContext } from './dns-answer.ts'
 import { DnsAnswerer } from './dns-answerer.ts'
 import { sharedNowMs } from './dns-clock.ts'
-import { counterRow, countFault } from './dns-counters.ts'
+import { countDuration, counterRow, countFault } from './dns-counters.ts'
 import { DemandCounts, provenDemand } from './dns-demand.ts'
 import { ResponseLimiter } from './dns-limit.ts'
 import {
@@ -62,7 +62,6 @@ class DnsWorker {
   #serials: readonly number[] = []
   #secrets: readonly Uint8Array[] | null = null
   #mailSeen = 0
-  #packets = 0
   #nowMs = 0
   #reportDueMs = 0
 
@@ -84,8 +83,11 @@ class DnsWorker {
       onFacts: (facts, from) => {
         const demand = provenDemand(facts, from.address, setup.resolvers)
         if (demand !== null) this.#demand.note(demand)
-        if (setup.sampleEvery === 0 || ++this.#packets % setup.sampleEvery !== 0) return
+      },
+      sampleEvery: setup.sampleEvery,
+      onSample: (facts, from) => {
         if (this.#samples.length < MAX_SAMPLES) this.#samples.push({ facts, from })
+        else countFault(this.#counters, 'unsampled')
       },
       onError: (error) => this.#tell({ kind: 'error', error }),
     })
@@ -126,6 +128,8 @@ class DnsWorker {
       if (length > 0) batch.reply(i, length)
     }
     for (let unsent = batch.send(socket); unsent > 0; unsent--) countFault(this.#counters, 'unsent')
+    // One batch is one wait for all that were in it.
+    if (count > 0) countDuration(this.#counters, 'udp', sharedNowMs() - this.#nowMs, count)
     return count
   }
 

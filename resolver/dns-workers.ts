@@ -41,9 +41,6 @@ export interface WorkersOptions {
   readonly data?: unknown
   readonly feed: Feed
   readonly onDemand?: (demand: CountedDemand) => void
-  /** One of so many packets is told of by onSample; 0: none. */
-  readonly sampleEvery?: number
-  readonly onSample?: (sample: DnsSample) => void
 }
 
 interface Slot {
@@ -78,6 +75,7 @@ export class DnsWorkers {
   readonly #setup: WorkerSetup
   readonly #context: DnsContext
   readonly #counters: SharedArrayBuffer
+  readonly #onSample: (sample: DnsSample) => void
   readonly #onError: (error: Error) => void
   readonly #slots: readonly Slot[]
   readonly #unsubscribe: () => void
@@ -97,6 +95,7 @@ export class DnsWorkers {
       /** The core's own: zones' serials and cookies are read there. */
       readonly context: DnsContext
       readonly counters: SharedArrayBuffer
+      readonly onSample: (sample: DnsSample) => void
       readonly onError: (error: Error) => void
     },
   ) {
@@ -104,6 +103,7 @@ export class DnsWorkers {
     this.#setup = shared.setup
     this.#context = shared.context
     this.#counters = shared.counters
+    this.#onSample = shared.onSample
     this.#onError = shared.onError
     this.#slots = Array.from({ length: options.count }, (_, i) => ({
       row: i + 1,
@@ -276,7 +276,7 @@ export class DnsWorkers {
     if (report.kind === 'error') this.#onError(report.error)
     else if (report.kind === 'facts') {
       for (const demand of report.demand) this.#options.onDemand?.(demand)
-      for (const sample of report.samples) this.#options.onSample?.(sample)
+      for (const sample of report.samples) this.#onSample(sample)
     } else {
       running.isReady = true
       this.#handOut()

@@ -31,6 +31,8 @@ export const chosen = {
   picks: new Int32Array(16),
   count: 0,
   scopeBits: 0,
+  /** The first one's place by RTT: 1 is the nearest. */
+  rank: 0,
 }
 
 export class NearChoice {
@@ -108,10 +110,15 @@ export class NearChoice {
     const bestMs = msOf[first]!
     const withinMs = bestMs + Math.max(tieMs, bestMs * TIE_SHARE)
     let ties = 0
-    for (let i = 0; i < size; i++) if (msOf[i]! <= withinMs) ties++
+    let nearer = 0
+    for (let i = 0; i < size; i++) {
+      if (msOf[i]! <= withinMs) ties++
+      if (msOf[i]! < bestMs) nearer++
+    }
     const count = Math.min(Math.max(ties, this.#minAddrs), this.#maxAddrs, size)
     this.#pick(first, count, tied)
     chosen.count = count
+    chosen.rank = 1 + nearer
     const grainBits = familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
     chosen.scopeBits = tied > 1 ? Math.max(grainBits, scopeBits) : size > 1 ? scopeBits : 0
     return true

@@ -20,6 +20,8 @@ export async function runCore(config: Config, terminal: Terminal): Promise<void>
   const log = pino({ level: config.logLevel, base: { core: config.name } }, pino.destination(2))
   const running = await openCore(config, log)
   terminal.print(welcome(config))
+  // Without a log to open anew, the signal is what it always is: the terminal is gone.
+  if (config.queryLog !== null) process.on('SIGHUP', () => running.reopenLogs())
   const signal = await stopSignal()
   log.info({ signal }, 'stopping')
   await running.close()

@@ -76,6 +76,12 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   }
 }
 
+/** A share of something: above 0, at most 1. */
+export function parseShare(text: string): number | undefined {
+  const share = /^\d{0,3}(?:\.\d{1,12})?$/.test(text) && text !== '' ? Number(text) : Number.NaN
+  return share > 0 && share <= 1 ? share : undefined
+}
+
 export function parseSwitch(text: string): boolean | undefined {
   if (/^(?:on|true|yes)$/i.test(text)) return true
   return /^(?:off|false|no)$/i.test(text) ? false : undefined

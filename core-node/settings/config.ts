@@ -25,6 +25,7 @@ import {
   parseLabel,
   parseRange,
   parseReachable,
+  parseShare,
   parseShown,
   parseSwitch,
   parseText,
@@ -59,6 +60,12 @@ export interface Config {
   readonly rrlExemptClients: readonly Prefix[]
   readonly rrlLogOnly: boolean
   readonly rrlMaxTableSize: number
+  /** Where sampled queries are logged: a path, or `-`: standard output; null: nowhere. */
+  readonly queryLog: string | null
+  /** The share of packets that are, above 0 to 1. */
+  readonly queryLogSample: number
+  /** Addresses there are told as they are, or cut to their networks. */
+  readonly queryLogAddresses: 'cut' | 'whole'
   /** Threads that answer DNS over UDP; 0: the core's own does. */
   readonly dnsWorkers: number
   readonly http: readonly HostPort[]
@@ -262,6 +269,29 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     default: null,
     otherwise: 'one less than there are processors, 1 to 4',
     ...one(wholeNumber(0, 64)),
+  },
+  queryLog: {
+    takes: 'FILE|-',
+    expected: 'a file that can be written, or - for standard output',
+    help: 'Where some of the DNS queries are logged, as JSON lines; opened anew at SIGHUP',
+    default: null,
+    otherwise: 'nowhere',
+    ...one(parseText),
+  },
+  queryLogSample: {
+    takes: 'SHARE',
+    expected: 'a number above 0, at most 1',
+    help: 'The share of queries that are logged',
+    default: '0.001',
+    ...one(parseShare),
+  },
+  queryLogAddresses: {
+    takes: 'cut|whole',
+    expected: 'cut or whole',
+    help: 'Whether addresses are logged cut to /24 and /48, or whole',
+    // Who asked for what is nobody's business.
+    default: 'cut',
+    ...one(oneOf('cut', 'whole')),
   },
   http: {
     takes: 'HOST:PORT,...',

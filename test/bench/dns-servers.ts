@@ -65,7 +65,7 @@ export async function startNearcast(
   await fillDnsStore(data, world, rng)
   const [port, http] = [await freePort(), await freePort()]
   const listen = ['--dns', `127.0.0.1:${port}`, '--http', `127.0.0.1:${http}`]
-  const args = [CLI, 'core', '--data', data, ...listen, '--log-level', 'warn']
+  const args = [CLI, 'core', '--data', data, ...listen, '--dns-workers', '1', '--log-level', 'warn']
   const launch = { command: process.execPath, args, isRight: nearestByApi(world, data, http) }
   const server = await start('nearcast', 'the whole core', launch, world, port, cpu)
   // It answers DNS a moment before HTTP, by which its answers are checked.

@@ -18,13 +18,13 @@ import { pageOf } from '../../core-node/http/page.ts'
 import { readTarget } from '../../core-node/http/target.ts'
 import { Metrics } from '../../core-node/metrics.ts'
 import { formatAddress, parsePrefix } from '../../resolver/address.ts'
-import type { DnsOutcome } from '../../resolver/dns-answer.ts'
+import type { DnsFacts, DnsOutcome } from '../../resolver/dns-answer.ts'
 import {
   allocateCounters,
-  countBytes,
+  countDuration,
   counterRow,
+  countFacts,
   countFault,
-  countLimited,
   OUTCOME_AT,
   readCounters,
   SLOT,
@@ -802,6 +802,29 @@ t.test('the documentation needs nothing from elsewhere', async (t) => {
     t.equal((await api.inject(new URL(url, 'http://h/docs/').pathname)).statusCode, 200, url)
 })
 
+/** Of an A query of 40 bytes that was answered with 60. */
+function dnsFacts(over: Partial<DnsFacts>): DnsFacts {
+  return {
+    outcome: 'answered',
+    type: 1,
+    labels: ['mirror', 'any', 'test'],
+    service: 'mirror',
+    client: null,
+    bySubnet: false,
+    basis: 'geo',
+    member: 'a',
+    ms: 20,
+    rank: 1,
+    allDown: null,
+    queryBytes: 40,
+    replyBytes: 60,
+    truncated: false,
+    limited: null,
+    isProven: false,
+    ...over,
+  }
+}
+
 t.test('metrics add up, and no label names a client or a service', async (t) => {
   const { context } = await openFixture(t)
   const listener = await openListener(t, context)
@@ -821,8 +844,17 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
   row[SLOT.basis] = 4
   for (let i = 0; i < 6; i++) countFault(row, 'truncated')
   const connections = { open: 1, accepted: 5, refused: 0, cut: 2 }
-  for (let i = 0; i < 4; i++) countLimited(row, 'drop')
-  countBytes(row, 'nxdomain', 30, 90)
+  for (const rank of [1, 1, 2, 7, 30, 0]) countFacts(row, dnsFacts({ rank }), 'udp', 4)
+  const dropped = {
+    outcome: 'dropped-limited',
+    type: 99,
+    basis: null,
+    replyBytes: 0,
+    limited: 'drop',
+  } as const
+  for (let i = 0; i < 4; i++) countFacts(row, dnsFacts(dropped), 'udp', 6)
+  countFacts(row, dnsFacts({ outcome: 'nxdomain', type: 65, basis: null, replyBytes: 600 }), 'tcp', 4)
+  countDuration(row, 'udp', 0.03, 64)
   context.metrics.watchDns({ ...readCounters(counters), connections, restarts: 1 })
   for (let scrape = 0; scrape < 2; scrape++) {
     const text = await context.metrics.render()
@@ -833,17 +865,33 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
       'nearcast_refused_total{door="http",reason="bad-host"} 1',
       'nearcast_answers_total{door="http",basis="none"} 2',
       'nearcast_answers_total{door="dns",basis="member"} 4',
+      'nearcast_answers_total{door="dns",basis="geo"} 6',
       'nearcast_members{state="live"} 5',
       'nearcast_hosts{presence="live"} 5',
       'nearcast_services 3',
       'nearcast_ready 1',
-      'nearcast_dns_requests_total{proto="udp"} 10',
-      'nearcast_dns_responses_total{proto="tcp",outcome="nxdomain",rcode="NXDOMAIN"} 2',
+      'nearcast_dns_requests_total{proto="udp",family="1",type="A"} 6',
+      'nearcast_dns_requests_total{proto="udp",family="2",type="other"} 4',
+      'nearcast_dns_requests_total{proto="tcp",family="1",type="HTTPS"} 1',
+      'nearcast_dns_responses_total{proto="tcp",outcome="nxdomain",rcode="NXDOMAIN"} 3',
       'nearcast_dns_responses_total{proto="udp",outcome="dropped-short",rcode="none"} 5',
       'nearcast_dns_truncated_total 6',
       'nearcast_dns_worker_restarts_total 1',
       'nearcast_dns_limited_total{verdict="drop"} 4',
-      'nearcast_dns_bytes_total{direction="out",outcome="nxdomain"} 90',
+      'nearcast_dns_bytes_total{direction="out",outcome="answered"} 360',
+      'nearcast_dns_rank_total{rank="1"} 2',
+      'nearcast_dns_rank_total{rank="4-10"} 1',
+      'nearcast_dns_rank_total{rank="more"} 1',
+      'nearcast_dns_rank_total{rank="unknown"} 1',
+      '# TYPE nearcast_dns_request_duration_seconds histogram',
+      'nearcast_dns_request_duration_seconds_bucket{proto="udp",le="0.00002"} 0',
+      'nearcast_dns_request_duration_seconds_bucket{proto="udp",le="0.00005"} 64',
+      'nearcast_dns_request_duration_seconds_bucket{proto="udp",le="+Inf"} 64',
+      'nearcast_dns_request_duration_seconds_count{proto="udp"} 64',
+      'nearcast_dns_request_size_bytes_sum{proto="udp"} 400',
+      'nearcast_dns_response_size_bytes_count{proto="udp"} 6',
+      'nearcast_dns_response_size_bytes_bucket{proto="tcp",le="511"} 0',
+      'nearcast_dns_response_size_bytes_bucket{proto="tcp",le="1023"} 1',
     ])
       t.ok(text.split('\n').includes(line), line)
     t.notMatch(text, /127\.0\.0\.1|192\.0\.2|mirror/)

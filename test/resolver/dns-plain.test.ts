@@ -59,6 +59,9 @@ t.test(
       if (
         !isSame(seen.fast, seen.ordinary) ||
         plain.facts.basis !== seen.facts.basis ||
+        plain.facts.rank !== seen.facts.rank ||
+        plain.facts.queryBytes !== seen.facts.queryBytes ||
+        plain.facts.replyBytes !== seen.facts.replyBytes ||
         plain.facts.client === null
       ) {
         t.fail(`${service} ${type} for ${client}, question ${n}: ${plain.facts.basis}, ${seen.facts.basis}`, {

@@ -218,10 +218,9 @@ t.test(
         count: 1,
         onDemand: ({ client, service, direct, times }) =>
           told.push(`${client.subarray(12).join('.')} ${service} ${direct} ${times}`),
-        sampleEvery: 5,
-        onSample: ({ facts }) => samples.push(facts.outcome),
       },
       {
+        sample: { every: 5, onSample: ({ facts }) => samples.push(`${facts.outcome} ${facts.member}`) },
         context: {
           ...using,
           cookies: { secrets: [Buffer.alloc(16, 1)], nowSec: Math.floor(Date.now() / 1000) },
@@ -248,6 +247,6 @@ t.test(
       told.every((line) => line.startsWith('100.64.1.0 mirror false')),
       told.join(),
     )
-    t.same(samples, ['answered', 'answered'])
+    t.same(samples, ['answered ams', 'answered ams'], 'the fast path leaves none of them without its name')
   },
 )
