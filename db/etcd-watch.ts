@@ -34,6 +34,8 @@ const TICK_MS = 1000
 const UNANSWERED = 3
 /** Checks in a row that find a commit which was not told. */
 const BEHIND = 2
+/** How long the newest commit is asked for before it is said that it can't be had. */
+const CHECK = { deadlineMs: 1500, limitMs: 3000 }
 const RETRY_MS = [20, 100, 300, 1000] as const
 
 export class EtcdWatch {
@@ -161,7 +163,7 @@ export class EtcdWatch {
     if (checker.isRunning) return
     checker.isRunning = true
     try {
-      const { kvs } = await this.#options.connections.ask('KV/Range', { key: this.#options.keys.head })
+      const { kvs } = await this.#options.connections.ask('KV/Range', { key: this.#options.keys.head }, CHECK)
       checker.isRunning = false
       if (this.#end === null || !this.#isOpen) return
       const isBehind = (kvs[0]?.mod_revision ?? 0) > this.#revision
