@@ -35,7 +35,7 @@ const AGENT_DEPENDENCIES: readonly string[] = Object.keys(readJson('server-agent
 const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
   // Its sockets, where the system's own calls are to be had.
   resolver: ['koffi'],
-  db: ['better-sqlite3'],
+  db: ['better-sqlite3', '@grpc/grpc-js', '@grpc/proto-loader'],
   'core-node': DEPENDENCIES,
   'server-agent': AGENT_DEPENDENCIES,
   // As a program of someone else's would: the package is its only tie to Nearcast.
@@ -62,12 +62,13 @@ const CORE_PURE = [
 ].map((name) => `core-node/measuring/${name}.ts`)
 /** A header that says so is held to it; one that says "Pure but for" is not. */
 const SAYS_PURE = /^(?:\/\/.*\n)*?\/\/.*\bPure\b(?! but for)/
-/** Parts of Node that are functions of their arguments, as these files use them: MACs, and what is an address. */
+/** Parts of Node that are functions of their arguments, as these files use them: MACs, packing, what is an address. */
 const PURE_BUILTINS: Readonly<Record<string, string>> = {
   'server-agent/protocol/echo.ts': 'node:crypto',
   'server-agent/protocol/pulse.ts': 'node:crypto',
   'server-agent/protocol/mac.ts': 'node:crypto',
   'server-agent/passive.ts': 'node:net',
+  'db/etcd-values.ts': 'node:zlib',
 }
 /** What pure files may import from outside resolver/ and themselves: schemas, and the error that they give back. */
 const PURE_ELSEWHERE = ['core-node/problem.ts', 'server-agent/protocol/messages.ts']

@@ -1,0 +1,211 @@
+// Reads everything that is kept in etcd, as it was at one revision: what a start does, and a core that missed more
+// than etcd still tells.
+//
+// Invariant: a record comes from where it was put last: a page, a batch, its own key. Replies are asked for in
+// pieces, the next while one is read, and all at the revision of the first: a piece that was compacted away
+// meanwhile makes it begin anew.
+
+import { status } from '@grpc/grpc-js'
+import { type Directory, emptyDirectory } from '../resolver/directory.ts'
+import { type EtcdConnections, EtcdError, LARGE_CALL_MS } from './etcd-connections.ts'
+import { bucketOf, type EtcdKeys } from './etcd-keys.ts'
+import { type KeyRange, type KeyValue, type RangeReply, under } from './etcd-messages.ts'
+import {
+  type BatchEntry,
+  decodePage,
+  decodePart,
+  decodeRecord,
+  type Extras,
+  fromKept,
+  type Kept,
+  ValueError,
+} from './etcd-values.ts'
+import { StoreError } from './store.ts'
+
+type Kind = keyof Directory
+
+/** All that is kept, as it was at `revision`. */
+export interface Listing {
+  readonly revision: number
+  readonly directory: Directory
+  /** Unknown fields of records that have such, by kind and key. */
+  readonly extras: Map<string, Extras>
+  /** How many records of a bucket have keys of their own. */
+  readonly singles: Map<string, number>
+  readonly batches: Set<string>
+  readonly cores: Set<string>
+  /** What may have changed after `since`, by kind: a superset of what did, but for what was removed. */
+  readonly suspects: readonly { readonly kind: Kind; readonly key: string }[]
+}
+
+/** Pages, parts and single records in one reply: about a megabyte each. */
+const PAGES_AT_ONCE = 32
+const PARTS_AT_ONCE = 2
+const RECORDS_AT_ONCE = 2000
+const TRIES = 5
+
+/** Throws StoreError `corrupt` or `newer-database` where something can't be read; EtcdError where etcd can't be. */
+export async function listAll(
+  connections: EtcdConnections,
+  keys: EtcdKeys,
+  since: number = Number.POSITIVE_INFINITY,
+): Promise<Listing> {
+  for (let left = TRIES; ; left--) {
+    try {
+      const { header } = await connections.ask('KV/Range', { key: keys.head })
+      return await new Lister(connections, keys, header.revision, since).list()
+    } catch (error) {
+      if (left === 0 || !isCompacted(error)) throw error
+    }
+  }
+}
+
+function isCompacted(error: unknown): boolean {
+  return error instanceof EtcdError && error.code === status.OUT_OF_RANGE
+}
+
+/** The parts of a batch, as they were at `revision`. Throws as listAll; where they are gone, none come. */
+export async function* readBatch(
+  connections: EtcdConnections,
+  keys: EtcdKeys,
+  id: string,
+  revision: number,
+): AsyncGenerator<readonly BatchEntry[]> {
+  for await (const kvs of readRange(connections, under(keys.parts(id)), revision, PARTS_AT_ONCE)) {
+    for (const kv of kvs) yield readable(kv, decodePart)
+  }
+}
+
+class Lister {
+  readonly #connections: EtcdConnections
+  readonly #keys: EtcdKeys
+  readonly #since: number
+  readonly #revision: number
+  readonly #directory = emptyDirectory()
+  readonly #extras = new Map<string, Extras>()
+  readonly #singles = new Map<string, number>()
+  readonly #suspects: { kind: Kind; key: string }[] = []
+  /** When each page was put, where there are batches to compare with. */
+  readonly #pageRevisions = new Map<string, number>()
+  /** By which batch a record is what it is. */
+  readonly #batchRevisions = new Map<string, number>()
+
+  constructor(connections: EtcdConnections, keys: EtcdKeys, revision: number, since: number) {
+    this.#connections = connections
+    this.#keys = keys
+    this.#revision = revision
+    this.#since = since
+  }
+
+  async list(): Promise<Listing> {
+    const keys = this.#keys
+    await this.#read(keys.pages, PAGES_AT_ONCE, (kv) => this.#takePage(kv))
+    const batches: { id: string; revision: number }[] = []
+    await this.#read(keys.batches, RECORDS_AT_ONCE, ({ key, mod_revision }) => {
+      batches.push({ id: key.toString('utf8', keys.batches.length), revision: mod_revision })
+    })
+    for (const batch of batches.sort((a, b) => a.revision - b.revision)) await this.#takeBatch(batch)
+    const cores = new Set<string>()
+    await this.#read(keys.cores, RECORDS_AT_ONCE, ({ key }) => {
+      cores.add(key.toString('utf8', keys.cores.length))
+    })
+    await this.#read(keys.records, RECORDS_AT_ONCE, (kv) => this.#takeSingle(kv))
+    return {
+      revision: this.#revision,
+      directory: this.#directory,
+      extras: this.#extras,
+      singles: this.#singles,
+      batches: new Set(batches.map(({ id }) => id)),
+      cores,
+      suspects: this.#suspects,
+    }
+  }
+
+  async #read(prefix: Buffer, limit: number, take: (kv: KeyValue) => void): Promise<void> {
+    for await (const kvs of readRange(this.#connections, under(prefix), this.#revision, limit)) {
+      for (const kv of kvs) take(kv)
+    }
+  }
+
+  #takePage(kv: KeyValue): void {
+    const bucket = this.#keys.bucketOfPage(kv.key)
+    const kind = bucket.slice(0, bucket.indexOf('/')) as Kind
+    this.#pageRevisions.set(bucket, kv.mod_revision)
+    const { records } = readable(kv, decodePage)
+    for (const key in records) this.#put(kind, key, records[key], kv)
+  }
+
+  async #takeBatch({ id, revision }: { id: string; revision: number }): Promise<void> {
+    for await (const entries of readBatch(this.#connections, this.#keys, id, this.#revision)) {
+      for (const [kind, key, kept] of entries) {
+        if ((this.#pageRevisions.get(bucketOf(kind, key)) ?? 0) > revision) continue
+        this.#batchRevisions.set(idOf(kind, key), revision)
+        this.#put(kind, key, kept, { key: this.#keys.batch(id), mod_revision: revision })
+      }
+    }
+  }
+
+  #takeSingle(kv: KeyValue): void {
+    const live = this.#keys.parseLive(kv.key)
+    if (live.is !== 'record') return
+    const { kind, key, bucket } = live
+    this.#singles.set(bucket, (this.#singles.get(bucket) ?? 0) + 1)
+    if ((this.#batchRevisions.get(idOf(kind, key)) ?? 0) > kv.mod_revision) return
+    this.#put(kind, key, readable(kv, decodeRecord).record, kv)
+  }
+
+  #put(kind: Kind, key: string, kept: Kept, from: Pick<KeyValue, 'key' | 'mod_revision'>): void {
+    const { value, extras } = readable({ ...from, value: kept }, (kept) => fromKept(kind, kept))
+    const records = this.#directory[kind] as Map<string, unknown>
+    if (value === null) records.delete(key)
+    else records.set(key, value)
+    if (extras !== null) this.#extras.set(idOf(kind, key), extras)
+    else if (this.#extras.size > 0) this.#extras.delete(idOf(kind, key))
+    if (from.mod_revision > this.#since) this.#suspects.push({ kind, key })
+  }
+}
+
+/** A record's name among all. */
+export function idOf(kind: Kind, key: string): string {
+  return `${kind} ${key}`
+}
+
+/** The keys of a range in order, some at a time, as they were at one revision. Throws EtcdError. */
+export async function* readRange(
+  connections: EtcdConnections,
+  { key, range_end }: KeyRange,
+  revision: number,
+  limit: number,
+): AsyncGenerator<readonly KeyValue[]> {
+  const ask = (from: Buffer): Promise<RangeReply> => {
+    const reply = connections.ask(
+      'KV/Range',
+      { key: from, range_end: range_end!, revision, limit },
+      { deadlineMs: LARGE_CALL_MS },
+    )
+    // It may fail while the piece before it is still read: told when it is its turn.
+    reply.catch(() => {})
+    return reply
+  }
+  for (let next: Promise<RangeReply> | null = ask(key); next !== null; ) {
+    const { kvs, more }: RangeReply = await next
+    next = more ? ask(Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)])) : null
+    yield kvs
+  }
+}
+
+/** Reads a value; says of one that can't be read which it is. Throws StoreError. */
+export function readable<V, T>({ key, value }: { key: Buffer; value: V }, read: (value: V) => T): T {
+  try {
+    return read(value)
+  } catch (cause) {
+    if (!(cause instanceof ValueError)) throw cause
+    throw new StoreError(
+      cause.isNewer ? 'newer-database' : 'corrupt',
+      `etcd's key ${key} can't be read: ${cause.message}. ${
+        cause.isNewer ? 'Update this program.' : 'Put it right, or restore a backup of the store.'
+      }`,
+      { cause },
+    )
+  }
+}

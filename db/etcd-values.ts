@@ -1,0 +1,180 @@
+// What the values in etcd say: records as JSON with a schema version, alone or packed many together.
+//
+// Invariant: fields that this program does not know are kept when it rewrites a record, so that a newer core
+// beside it loses nothing; they are the newer's business and never seen by ours. What the next version writes
+// can be read, what a later one does not; a record that lacks a field, or is none, is told apart from that.
+// A removed record is `null`. Bytes are base64 within JSON. Pure.
+
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
+import type { Change, Directory } from '../resolver/directory.ts'
+import { KINDS, TABLE_SHAPES } from './columns.ts'
+
+type Kind = keyof Directory
+
+/** Of the records that this program writes. One higher is read too: of a core that was updated first. */
+export const SCHEMA = 1
+
+/** A fast one: pages are written often, and shrink to a fifth by it. */
+const LEVEL = 3
+
+/** Fields of a record that this program does not know. */
+export type Extras = Readonly<Record<string, unknown>>
+
+/** A record as it is kept: JSON's values only, unknown fields and all; null: removed. */
+export type Kept = unknown
+
+/** What can't be read: `newer` than this program understands, or damaged. */
+export class ValueError extends Error {
+  readonly isNewer: boolean
+  constructor(isNewer: boolean, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'ValueError'
+    this.isNewer = isNewer
+  }
+}
+
+interface Fields {
+  readonly required: readonly string[]
+  readonly known: ReadonlySet<string>
+  readonly bytes: readonly string[]
+}
+
+const FIELDS = Object.fromEntries(KINDS.map((kind) => [kind, fieldsOf(kind)])) as Record<Kind, Fields>
+
+function fieldsOf(kind: Kind): Fields {
+  const { columns } = TABLE_SHAPES[kind]
+  return {
+    required: columns.filter(({ form }) => form !== 'optional').map(({ field }) => field),
+    known: new Set(columns.map(({ field }) => field)),
+    bytes: columns.filter(({ form }) => form === 'bytes').map(({ field }) => field),
+  }
+}
+
+/** A record, with the unknown fields that it came with. Throws TypeError for a kind that there is not. */
+export function toKept(kind: Kind, value: Change['value'], extras: Extras | undefined): Kept {
+  const fields = FIELDS[kind]
+  if (fields === undefined) throw new TypeError(`No key keeps ${kind}`)
+  if (value === null || typeof value !== 'object') return value
+  const kept: Record<string, unknown> = { ...extras, ...value }
+  for (const field of fields.bytes) kept[field] = Buffer.from(kept[field] as Uint8Array).toString('base64')
+  return kept
+}
+
+/** The record, and what of it is unknown here. Throws ValueError. */
+export function fromKept(kind: Kind, kept: Kept): { value: Change['value']; extras: Extras | null } {
+  if (kept === null) return { value: null, extras: null }
+  if (kind === 'settings') {
+    if (typeof kept !== 'string') throw new ValueError(false, 'a setting is not text')
+    return { value: kept, extras: null }
+  }
+  if (typeof kept !== 'object') throw new ValueError(false, 'it is no record')
+  const record = kept as Record<string, unknown>
+  const { required, known, bytes } = FIELDS[kind]
+  for (const field of required)
+    if (record[field] === undefined) throw new ValueError(false, `it lacks ${field}`)
+  const extras = takeUnknown(record, known)
+  for (const field of bytes) record[field] = new Uint8Array(Buffer.from(String(record[field]), 'base64'))
+  return { value: record as unknown as Change['value'], extras }
+}
+
+/** Takes them out of the record. */
+function takeUnknown(record: Record<string, unknown>, known: ReadonlySet<string>): Extras | null {
+  let extras: Record<string, unknown> | null = null
+  for (const field in record) {
+    if (known.has(field)) continue
+    extras ??= {}
+    extras[field] = record[field]
+    delete record[field]
+  }
+  return extras
+}
+
+export function encodeRecord(kept: Kept): Buffer {
+  return Buffer.from(JSON.stringify({ v: SCHEMA, record: kept }))
+}
+
+/** Throws ValueError. */
+export function decodeRecord(bytes: Buffer): { v: number; record: Kept } {
+  const { v, record } = parse(bytes)
+  if (record === undefined) throw new ValueError(false, 'it holds no record')
+  return { v, record }
+}
+
+/** Records of one bucket by key. */
+export type PageRecords = Record<string, Kept>
+
+export function encodePage(v: number, records: PageRecords): Buffer {
+  return pack({ v, records })
+}
+
+/** Throws ValueError. */
+export function decodePage(bytes: Buffer): { v: number; records: PageRecords } {
+  const { v, records } = parse(unpack(bytes))
+  if (typeof records !== 'object' || records === null) throw new ValueError(false, 'it holds no records')
+  return { v, records: records as PageRecords }
+}
+
+/** One record of a batch: kind, key and record. */
+export type BatchEntry = readonly [kind: Kind, key: string, record: Kept]
+
+/** Packs entries, in order, into parts of at most `bytes` each before packing (one entry may be more). */
+export function* encodeParts(entries: Iterable<BatchEntry>, bytes: number): Generator<Buffer> {
+  let texts: string[] = []
+  let size = 0
+  // Put together from texts, since their length is what decides where a part ends.
+  const packed = () => deflateRawSync(`{"v":${SCHEMA},"entries":[${texts.join(',')}]}`, { level: LEVEL })
+  for (const entry of entries) {
+    const text = JSON.stringify(entry)
+    const length = Buffer.byteLength(text)
+    if (size > 0 && size + length > bytes) {
+      yield packed()
+      texts = []
+      size = 0
+    }
+    texts.push(text)
+    size += length
+  }
+  if (size > 0) yield packed()
+}
+
+/** Throws ValueError. */
+export function decodePart(bytes: Buffer): readonly BatchEntry[] {
+  const { entries } = parse(unpack(bytes))
+  if (!Array.isArray(entries)) throw new ValueError(false, 'it holds no entries')
+  return entries
+}
+
+/** Small facts about a commit, a batch or a layout. */
+export function encodeFacts(facts: object): Buffer {
+  return Buffer.from(JSON.stringify({ v: SCHEMA, ...facts }))
+}
+
+/** Throws ValueError. */
+export function decodeFacts(bytes: Buffer): Record<string, unknown> {
+  return parse(bytes)
+}
+
+function pack(value: object): Buffer {
+  return deflateRawSync(JSON.stringify(value), { level: LEVEL })
+}
+
+function unpack(bytes: Buffer): Buffer {
+  try {
+    return inflateRawSync(bytes)
+  } catch (cause) {
+    throw new ValueError(false, 'it is not packed as it should be', { cause })
+  }
+}
+
+function parse(bytes: Buffer): Record<string, unknown> & { v: number } {
+  let value: unknown
+  try {
+    value = JSON.parse(bytes.toString())
+  } catch (cause) {
+    throw new ValueError(false, 'it is not JSON', { cause })
+  }
+  const v = (value as { v?: unknown } | null)?.v
+  if (typeof v !== 'number') throw new ValueError(false, 'it has no schema version')
+  if (v > SCHEMA + 1) throw new ValueError(true, `it has schema ${v}, and this program knows ${SCHEMA}`)
+  return value as Record<string, unknown> & { v: number }
+}
