@@ -11,7 +11,7 @@ import type { JoiningMember } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, FakeClock, openCoreFixture, peer, testConfig } from './core-fixture.ts'
 
 const HERE = peer('127.0.0.1')
-const ECHOES_MS = 70
+const ECHOES_MS = 400
 
 export interface ClusterCore extends CoreFixture {
   readonly clock: FakeClock
@@ -22,6 +22,7 @@ export class ClusterFixture {
   readonly shared = new SharedMemory()
   readonly cores = new Map<string, ClusterCore>()
   readonly #hosts: TestHost[] = []
+  readonly #killed: ClusterCore[] = []
 
   static async open(...names: string[]): Promise<ClusterFixture> {
     const cluster = new ClusterFixture()
@@ -45,7 +46,9 @@ export class ClusterFixture {
 
   /** As by kill -9: it does nothing more, and its lease ends when the test says so. */
   kill(name: string): void {
-    this.cores.get(name)!.store.cut()
+    const core = this.cores.get(name)!
+    core.store.cut()
+    this.#killed.push(core)
     this.cores.delete(name)
   }
 
@@ -54,22 +57,24 @@ export class ClusterFixture {
     for (let passed = 0; passed < ms; passed += 250) {
       for (const { clock } of this.cores.values()) clock.move(250)
       for (const host of this.#hosts) await host.pass(250)
-      const asked = this.#asked()
+      const open = () => this.#count('liveness.ask') - this.#count('results.opinion')
+      const before = open()
       for (const { core } of this.cores.values()) core.tick()
       await turns()
-      // Second opinions are real echoes, three of them.
-      if (this.#asked() > asked) await sleep(ECHOES_MS)
+      // Second opinions are real echoes, which take real time; the dead give none.
+      const until = performance.now() + ECHOES_MS
+      while (open() > before && performance.now() < until) await sleep(5)
     }
   }
 
-  #asked(): number {
-    let asked = 0
-    for (const { core } of this.cores.values()) asked += core.counters.snapshot()['liveness.ask'] ?? 0
-    return asked
+  #count(what: string): number {
+    let count = 0
+    for (const { core } of this.cores.values()) count += core.counters.snapshot()[what] ?? 0
+    return count
   }
 
-  async host(name: string, home: string, members: JoiningMember[] = []): Promise<TestHost> {
-    const host = await TestHost.open(this, name, members)
+  async host(name: string, home: string, members: JoiningMember[] = [], hasEcho = true): Promise<TestHost> {
+    const host = await TestHost.open(this, name, members, hasEcho)
     await host.register(home)
     this.#hosts.push(host)
     await turns()
@@ -79,6 +84,15 @@ export class ClusterFixture {
   /** Directories as text, by core. */
   dumps(isDecided = false): string[] {
     return Array.from(this.cores.values(), ({ core }) => dumpOf(core.directory, isDecided))
+  }
+
+  /** Whether all directories are equal byte for byte within so long. */
+  async areEqualWithin(ms: number): Promise<boolean> {
+    for (let passed = 0; passed <= ms; passed += 250) {
+      if (new Set(this.dumps()).size === 1) return true
+      await this.run(250)
+    }
+    return false
   }
 
   /** Who is answered with in `web`, by core. */
@@ -94,7 +108,7 @@ export class ClusterFixture {
 
   async close(): Promise<void> {
     for (const host of this.#hosts) await host.stop()
-    for (const { close } of this.cores.values()) await close()
+    for (const { close } of [...this.#killed, ...this.cores.values()]) await close()
   }
 }
 
@@ -120,17 +134,22 @@ export class TestHost {
     this.#echo = null
   }
 
-  static async open(cluster: ClusterFixture, name: string, members: JoiningMember[]): Promise<TestHost> {
+  static async open(
+    cluster: ClusterFixture,
+    name: string,
+    members: JoiningMember[],
+    hasEcho: boolean,
+  ): Promise<TestHost> {
     const host = new TestHost(cluster, name, members)
-    host.#echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => host.#echoKey })
+    if (hasEcho) host.#echo = await openEcho({ host: '127.0.0.1', port: 0, key: () => host.#echoKey })
     return host
   }
 
   async register(home: string): Promise<void> {
     const core = this.#cluster.core(home)
     const caller = this.#credential === null ? ADMIN : core.authenticate(this.#credential)
-    const echo = { address: '127.0.0.1', port: this.#echo!.port }
-    const request = { addresses: ['127.0.0.1'], echo, members: this.#members }
+    const echo = this.#echo === null ? {} : { echo: { address: '127.0.0.1', port: this.#echo.port } }
+    const request = { addresses: ['127.0.0.1'], ...echo, members: this.#members }
     const reply = await core.putHost(caller, this.name, request, HERE)
     this.#credential = reply.credential ?? this.#credential
     this.#echoKey = Buffer.from(reply.echoKey, 'hex')
