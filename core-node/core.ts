@@ -5,6 +5,7 @@
 // whoever opened it calls tick().
 
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Store } from '../db/store.ts'
 import {
   type Address,
@@ -15,7 +16,6 @@ import {
   parseAddress,
 } from '../resolver/address.ts'
 import {
-  applyChanges,
   type Change,
   type Directory,
   type Geography,
@@ -45,8 +45,10 @@ import {
 } from '../server-agent/protocol/messages.ts'
 import { isPulseLike, SESSION_BYTES } from '../server-agent/protocol/pulse.ts'
 import { AddressProofs } from './address-proofs.ts'
+import { type ClusterStatus, Cores } from './cores.ts'
 import { Counters } from './counters.ts'
-import { Ledger, type Log } from './ledger.ts'
+import { Homes } from './homes.ts'
+import { FOLLOWS, Ledger, type Log } from './ledger.ts'
 import { Liveness } from './liveness.ts'
 import { Measuring, type Sample } from './measuring/measuring.ts'
 import { Problem } from './problem.ts'
@@ -64,15 +66,18 @@ import {
   signTicket,
 } from './registry/credentials.ts'
 import { foundingChanges } from './registry/founding.ts'
+import { coreLeaves } from './registry/hand-over.ts'
 import { type Enrolment, forgotten, removeHost } from './registry/hosts.ts'
 import { putHostWithMembers } from './registry/joining.ts'
 import { putMember, removeMember, setDrained } from './registry/members.ts'
 import { healthChanges, heardChanges, loadChanges } from './registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from './registry/services.ts'
-import { cookieSecrets, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
+import { cookieSecrets, currentCookieSecret, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
 import { STATE_HINTS } from './registry/state-hints.ts'
+import { TELLING_ALONE, TELLING_SHARED, type Telling } from './registry/telling.ts'
 import { createToken, revokeToken, type TokenRequest } from './registry/tokens.ts'
 import type { Config } from './settings/config.ts'
+import { type Clock, SteadyClock } from './steady-clock.ts'
 import { VERSION } from './version.ts'
 
 /** The peer of a request: after trusted proxies were looked through. */
@@ -97,16 +102,10 @@ export interface CoreStatus {
   readonly localities: number
   readonly places: number
   readonly store: string
+  /** null: no other core shares the store. */
+  readonly cluster: ClusterStatus | null
   readonly geography: string
   readonly counters: Readonly<Record<string, number>>
-}
-
-/** Where time and chance come from: the system's, or a test's. */
-export interface Clock {
-  /** Epoch, ms: for records and people. */
-  epochMs(): number
-  /** Never jumps, ms: for leases and all else that is decided. */
-  monotonicMs(): number
 }
 
 interface CoreParts {
@@ -121,10 +120,16 @@ interface CoreParts {
   readonly log: Log
 }
 
-/** What is only measured is stored so long after it changed at the latest, ms. */
+/** What is only measured is stored so long after it changed at the latest, ms; sooner where others wait for it. */
 const KEEP_MEASURED_MS = 5_000
 /** Records told at a time to who reads them all: some milliseconds' work. */
 const RECORDS_AT_ONCE = 500
+const TELL_MEASURED_MS = 1_000
+/** A core that stops waits for its hosts to move so often, and so long each time, ms: three heartbeats. */
+const HAND_OVER_TRIES = 60
+const HAND_OVER_WAIT_MS = 100
+/** A store that does not answer keeps no core from stopping, ms. */
+const CLOSE_MS = 3_000
 /** Old names and old secrets are looked for this often, ms. */
 const UPKEEP_EVERY_MS = 60_000
 /** How long a registration waits for its addresses to answer an echo, ms. */
@@ -138,9 +143,14 @@ export class Core {
   readonly counters = new Counters()
 
   readonly #config: Config
-  readonly #clock: Clock
+  readonly #clock: SteadyClock
   readonly #rng: () => number
   readonly #log: Log
+  readonly #isAlone: boolean
+  readonly #telling: Telling
+  readonly #found: (books: Books) => Change[]
+  readonly #homes: Homes
+  readonly #cores: Cores
   readonly #geography: Geography | null
   readonly #credentials: CredentialIndex
   readonly #ledger: Ledger
@@ -152,11 +162,16 @@ export class Core {
   readonly #startedMs: number
   #ticketKey: Uint8Array
   #cookieSecrets: readonly Uint8Array[]
+  /** The current cookie secret, and since when it has been so here. */
+  #cookieSecret = ''
+  #cookieSecretSinceMs = 0
 
   #keepDueMs = 0
   #upkeepDueMs = 0
   /** Hosts whose new credential nobody has shown yet: the reply that told it may have been lost. */
   readonly #unclaimed = new Set<string>()
+  /** Hosts whose registration was decided and is being stored. */
+  readonly #registering = new Set<string>()
   /** Hosts that were not told yet whether they are reachable. */
   readonly #untold = new Set<string>()
   readonly #places = new PlaceTable()
@@ -165,26 +180,27 @@ export class Core {
   #zoneSerial = 0
   #serialOf = -1
 
-  /** Loads what the store keeps and makes this core a member of `core`. Throws StoreError. */
+  /** Loads what the store keeps and makes this core a member of `core`, unless it only follows. Throws StoreError. */
   static async open(parts: CoreParts): Promise<Core> {
-    const { config, store, clock, echo, geography } = parts
+    const { config, store } = parts
     const directory = await store.load()
-    const epochMs = clock.epochMs()
-    const place = geography?.lookup(parseAddress(config.advertise[0]!)!) ?? null
-    const founding = [
-      ...(await ensureAdminToken(config.data, directory, epochMs)),
-      ...foundingChanges(directory, { config, epochMs, echoPort: echo.port, place, echoKey: randomHex(32) }),
-      ...dueSecrets(directory.settings, epochMs, randomHex),
-    ]
-    applyChanges(directory, founding)
     const core = new Core(parts, directory)
+    await core.#cores.follow()
+    if (config.follow) return core
+    const token = await ensureAdminToken(config.data, directory, core.#clock.epochMs())
     // A disk that is full keeps nobody from answering with what is known.
-    await core.#ledger.writeOrPublish(() => founding)
+    await core.#ledger.writeOrPublish((books) => [
+      ...token,
+      ...core.#found(books),
+      ...core.#dueSecrets(books),
+    ])
+    await core.#cores.announce()
     return core
   }
 
   private constructor(parts: CoreParts, directory: Directory) {
-    const { config, clock, echo } = parts
+    const { config, echo, store } = parts
+    const clock = new SteadyClock(parts.clock)
     this.name = config.name
     this.zones = config.zone
     this.directory = directory
@@ -193,20 +209,34 @@ export class Core {
     this.#rng = parts.rng
     this.#log = parts.log
     this.#geography = parts.geography
+    this.#isAlone = store.cluster === null
+    this.#telling = this.#isAlone ? TELLING_ALONE : TELLING_SHARED
     this.#startedMs = clock.monotonicMs()
-    this.#ticketKey = ticketKey(directory.settings)
-    this.#cookieSecrets = cookieSecrets(directory.settings)
+    this.#homes = new Homes(config.follow ? null : config.name, this.#isAlone)
+    for (const host of directory.hosts.values()) this.#homes.follow(host.name, null, host)
+    const echoKey = randomHex(32)
+    const place = parts.geography?.lookup(parseAddress(config.advertise[0]!)!) ?? null
+    this.#found = (books) => {
+      const { port: echoPort } = echo
+      const epochMs = clock.epochMs()
+      return foundingChanges(books, { config, epochMs, echoPort, place, echoKey, isAlone: this.#isAlone })
+    }
+    this.#ticketKey = new Uint8Array(0)
+    this.#cookieSecrets = []
+    this.#readSecrets()
     this.#credentials = new CredentialIndex(directory)
     this.tables = new Tables(this.#places)
     this.tables.setGeography(parts.geography)
     this.tables.apply([...allRecords(directory)])
     this.#ledger = new Ledger({
       directory,
-      store: parts.store,
+      store,
       log: this.#log,
       counters: this.counters,
       monotonicMs: () => clock.monotonicMs(),
       onChanges: (changes) => this.#follow(changes),
+      isOwn: (change) => this.#measures(change),
+      isReadOnly: config.follow,
     })
     this.#proofs = new AddressProofs({
       directory,
@@ -214,11 +244,26 @@ export class Core {
       write: (decide) => this.#ledger.write((books) => ({ changes: decide(books), result: undefined })),
     })
     this.#liveness = new Liveness(config.name, clock.monotonicMs())
+    this.#cores = new Cores({
+      self: config.name,
+      store,
+      follows: config.follow,
+      directory,
+      ledger: this.#ledger,
+      liveness: this.#liveness,
+      homes: this.#homes,
+      counters: this.counters,
+      log: this.#log,
+      clock,
+    })
     this.#measuring = new Measuring({
       self: config.name,
       config,
       directory,
       tables: this.tables,
+      isAlone: this.#isAlone,
+      isOwn: (host) => this.#homes.isOwn(host),
+      telling: this.#telling,
       counters: this.counters,
       echo,
       onOwnResult: (result) => this.#hearResults(this.name, [result], clock.monotonicMs()),
@@ -231,16 +276,18 @@ export class Core {
       directory,
       session: randomBytes(SESSION_BYTES),
       renew: (host) => this.#renew(host),
-      hasNews: (host) => this.#untold.has(host.name) || this.#measuring.hasOrders(host.name),
+      hasNews: (host) =>
+        this.#isMoving || this.#untold.has(host.name) || this.#measuring.hasOrders(host.name),
     })
     // Known hosts are served from the first query on; who is not heard within one lease is asked about, and what
     // was not proven is tried again: whose heartbeats go on does not register anew.
     for (const host of directory.hosts.values()) this.#expect(host)
   }
 
-  /** Checks the MACs of echoes to this core. */
-  get echoKey(): Uint8Array {
-    return Buffer.from(this.directory.hosts.get(this.name)!.echoKey, 'hex')
+  /** Checks the MACs of echoes to this core; null: it only follows, and answers none. */
+  get echoKey(): Uint8Array | null {
+    const host = this.directory.hosts.get(this.name)
+    return host === undefined ? null : Buffer.from(host.echoKey, 'hex')
   }
 
   /** The SOA's serial (RFC 1982): moves on with each change of the directory, and over restarts with the time. */
@@ -333,14 +380,21 @@ export class Core {
 
   /** A host joins, comes back, or repeats itself, with the members that it names. */
   async putHost(caller: Caller, name: string, request: HostRequest, from: Peer): Promise<HostReply> {
+    if (this.#isMoving) throw new Problem('unavailable', 'this core is shutting down: register with another')
     const by = this.#enrolment(from)
-    const { host, credential, members } = await this.#ledger.write((books) =>
-      putHostWithMembers(books, caller, name, request, { ...by, isUnclaimed: this.#unclaimed.has(name) }),
-    )
-    const kept = this.directory.hosts.get(name)
-    // It may have left again by the same commit: then nobody is waited for.
-    if (kept !== undefined) this.#expect(kept)
-    if (kept !== undefined && credential !== null) this.#unclaimed.add(name)
+    const put = (books: Books) => {
+      const enrolment = { ...by, isUnclaimed: this.#unclaimed.has(name) }
+      const decision = putHostWithMembers(books, caller, name, request, enrolment)
+      // A sign of life: who gives the host up in the same group does so no more.
+      this.#registering.add(name)
+      return decision
+    }
+    const { host, credential, members } = await this.#ledger.write(put).finally(() => {
+      // It may have left again by the same commit, or moved on: then nobody is waited for.
+      const kept = this.directory.hosts.get(name)
+      if (this.#registering.delete(name) && kept !== undefined) this.#expect(kept)
+    })
+    if (credential !== null && this.directory.hosts.has(name)) this.#unclaimed.add(name)
     return {
       host: name,
       ...(credential === null ? {} : { credential }),
@@ -398,7 +452,7 @@ export class Core {
       this.counters.add(host === null ? 'heartbeats.unknown' : 'heartbeats.heard')
       if (host === null) continue
       this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs, isTrusted(host))
-      this.#ledger.publishMeasured(loadChanges(this.directory, host, beat))
+      this.#ledger.publishMeasured(loadChanges(this.directory, host, beat, this.#telling))
       this.#hearResults(host.name, beat.results ?? [], nowMs)
     }
     const news = (books: Pick<Books, 'hosts' | 'members'>) =>
@@ -411,7 +465,8 @@ export class Core {
         if (host === null) return { host: beat.host, status: 'unknown' as const, orders: [] }
         const orders = this.#measuring.ordersFor(host.name)
         this.#untold.delete(host.name)
-        return { host: beat.host, status: 'ok' as const, reachable: host.reachable, orders }
+        const moving = this.#isMoving ? { moving: true } : {}
+        return { host: beat.host, status: 'ok' as const, ...moving, reachable: host.reachable, orders }
       }),
     }
   }
@@ -438,6 +493,7 @@ export class Core {
 
   /** RTTs that a host saw to clients, or (with a ticket) that a client saw to members. */
   measure(caller: Caller, request: MeasurementRequest, from: Peer): MeasurementReply {
+    if (this.#config.follow) throw new Problem('unavailable', FOLLOWS)
     const samples = this.#samples(caller, request, from)
     const { changes, accepted } = this.#measuring.hearSamples(
       samples,
@@ -475,7 +531,10 @@ export class Core {
 
   /** Time passed: call four times a second. Leases end, orders are planned, what was measured is stored. */
   tick(): void {
+    if (this.#config.follow) return
     const nowMs = this.#clock.monotonicMs()
+    this.#ledger.tick()
+    this.#cores.tick()
     for (const fact of this.#liveness.tick(nowMs, this.#rng)) {
       this.counters.add(`liveness.${fact.kind}`)
       if (fact.kind === 'ask')
@@ -487,20 +546,25 @@ export class Core {
     this.#ledger.publishMeasured(this.#measuring.settleRested())
     for (const host of this.#proofs.due(nowMs)) this.#ledger.inBackground(this.#proofs.prove(host, nowMs))
     if (nowMs >= this.#keepDueMs) {
-      this.#keepDueMs = nowMs + KEEP_MEASURED_MS
+      this.#keepDueMs = nowMs + (this.#isAlone ? KEEP_MEASURED_MS : TELL_MEASURED_MS)
       this.#ledger.inBackground(this.#ledger.keepMeasured())
     }
     if (nowMs >= this.#upkeepDueMs) {
       this.#upkeepDueMs = nowMs + UPKEEP_EVERY_MS
-      this.#ledger.writeSoon((books) => this.#upkeep(books))
+      if (this.#homes.isChosenFor('upkeep')) this.#ledger.writeSoon((books) => this.#upkeep(books))
     }
   }
 
   /** Whether clients should be sent here, and what works only in part. At once, where status() counts all that there is. */
   readiness(): Pick<CoreStatus, 'ready' | 'degraded'> {
-    const degraded = [this.#ledger.trouble, this.#liveness.suspicion].filter((reason) => reason !== null)
-    if (this.#draining) degraded.push('this core is shutting down')
-    return { ready: !this.#draining, degraded }
+    const reasons = [
+      this.#ledger.trouble,
+      this.#cores.trouble,
+      this.#liveness.suspicion,
+      this.#clock.trouble,
+      this.#draining ? 'this core is shutting down' : null,
+    ]
+    return { ready: !this.#draining, degraded: reasons.filter((reason) => reason !== null) }
   }
 
   status(): CoreStatus {
@@ -517,6 +581,7 @@ export class Core {
       localities: this.directory.localities.size,
       places: this.tables.places.size,
       store: this.#config.store,
+      cluster: this.#cores.status,
       geography: this.#config.geo,
       counters: this.counters.snapshot(),
     }
@@ -527,11 +592,31 @@ export class Core {
     this.#draining = true
   }
 
+  /** Whether this core's hosts are to find another home. */
+  get #isMoving(): boolean {
+    return this.#draining && this.#homes.others > 0
+  }
+
+  /**
+   * drain(), and leaves the service `core`; its hosts are told to move to other cores with their next heartbeat, and
+   * those that don't within three are left to them. Call it while requests are still taken.
+   */
+  async handOver(): Promise<void> {
+    this.drain()
+    if (!this.#isMoving || !this.#homes.holdsLease) return
+    const leave = (books: Books) => coreLeaves(books, this.name, this.#clock.epochMs())
+    await this.#ledger.writeOrPublish(leave)
+    for (let tries = 0; tries < HAND_OVER_TRIES && this.#liveness.size > this.#liveness.orphans; tries++) {
+      await sleep(HAND_OVER_WAIT_MS)
+    }
+  }
+
   /** Stores what was measured and waits for the last write. The store and the echo are their openers'. */
   async close(): Promise<void> {
     this.#draining = true
     await this.#measuring.close()
-    await this.#ledger.close()
+    await Promise.race([this.#ledger.close(), sleep(CLOSE_MS, undefined, { ref: false })])
+    await this.#cores.leave()
   }
 
   // ---- what follows from changes
@@ -539,27 +624,49 @@ export class Core {
   #follow(changes: readonly Applied[]): void {
     this.tables.apply(changes)
     this.#credentials.apply(changes)
-    this.#measuring.apply(changes, this.#clock.monotonicMs())
     for (const change of changes) {
-      if (change.kind === 'hosts' && change.value?.presence !== 'live') {
-        this.#liveness.forget(change.key)
-        this.#unclaimed.delete(change.key)
-        this.#untold.delete(change.key)
-        this.#proofs.forget(change.key)
-        if (change.value === null) this.#pulses.forget(change.key)
-      } else if (change.kind === 'hosts' && change.before !== null && change.value !== null) {
-        // Heard while it was being given up: the lease of then ended with that.
-        if (change.before.presence !== 'live') this.#expect(change.value)
-        if (change.before.reachable !== change.value.reachable) this.#untold.add(change.key)
-      }
+      if (change.kind === 'hosts') this.#followHost(change.key, change.before, change.value)
       if (change.kind === 'settings') this.#readSecrets()
     }
+    this.#measuring.apply(changes, this.#clock.monotonicMs())
     for (const listener of this.#listeners) listener(changes)
   }
 
+  #followHost(name: string, before: Host | null, host: Host | null): void {
+    this.#homes.follow(name, before, host)
+    if (host === null || host.presence !== 'live' || !this.#homes.isOwn(host)) {
+      // An orphan is judged on: who reviews them sees that it has a home again.
+      if (host?.presence !== 'live' || this.#liveness.expects(name)) this.#liveness.forget(name)
+      this.#unclaimed.delete(name)
+      this.#untold.delete(name)
+      this.#proofs.forget(name)
+      if (host === null) this.#pulses.forget(name)
+    } else if (before !== null) {
+      // Heard while it was being given up: the lease of then ended with that.
+      if (before.presence !== 'live' || before.home !== host.home) this.#expect(host)
+      if (before.reachable !== host.reachable) this.#untold.add(name)
+    }
+    // It was taken for gone while it was cut off.
+    if (name === this.name && host?.presence !== 'live' && this.#homes.holdsLease && !this.#draining) {
+      this.#ledger.writeSoon((books) => (this.#draining ? [] : this.#found(books)))
+    }
+  }
+
+  /** Whether what a change tells of is measured by this core's hosts. */
+  #measures({ kind, value }: Change): boolean {
+    if (kind === 'hosts') return this.#homes.isOwn(value as Host)
+    if (kind !== 'members') return true
+    const host = this.directory.hosts.get((value as Member).host)
+    return host !== undefined && this.#homes.isOwn(host)
+  }
+
   #readSecrets(): void {
-    this.#ticketKey = ticketKey(this.directory.settings)
-    this.#cookieSecrets = cookieSecrets(this.directory.settings)
+    const { settings } = this.directory
+    this.#ticketKey = ticketKey(settings)
+    this.#cookieSecrets = cookieSecrets(settings)
+    if (currentCookieSecret(settings) === this.#cookieSecret) return
+    this.#cookieSecret = currentCookieSecret(settings)
+    this.#cookieSecretSinceMs = this.#clock.monotonicMs()
   }
 
   /** Publishes what was measured, and which members its clients stay with from now on. */
@@ -570,8 +677,13 @@ export class Core {
 
   /** What time alone makes due: names to forget, secrets to roll. */
   #upkeep(books: Books): Change[] {
-    const epochMs = this.#clock.epochMs()
-    return [...forgotten(books, epochMs), ...dueSecrets(books.settings, epochMs, randomHex)]
+    return [...forgotten(books, this.#clock.epochMs()), ...this.#dueSecrets(books)]
+  }
+
+  #dueSecrets(books: Books): Change[] {
+    const isCurrent = currentCookieSecret(books.settings) === this.#cookieSecret
+    const seenMs = isCurrent ? this.#clock.monotonicMs() - this.#cookieSecretSinceMs : 0
+    return dueSecrets(books.settings, { epochMs: this.#clock.epochMs(), seenMs }, randomHex)
   }
 
   // ---- hosts
@@ -579,6 +691,7 @@ export class Core {
   /** Expects heartbeats of a live host from now on, and its echo at its addresses; of itself neither. */
   #expect(host: Host): void {
     if (!host.agent || host.presence !== 'live' || host.name === this.name) return
+    if (!this.#homes.isOwn(host)) return
     const nowMs = this.#clock.monotonicMs()
     this.#liveness.hear(host.name, host.leaseSec * 1000, nowMs, isTrusted(host))
     this.#proofs.expect(host, nowMs)
@@ -586,7 +699,7 @@ export class Core {
 
   /** A pulse of a live host came; false: it has no lease here, as one that is just being given up. */
   #renew(host: Host): boolean {
-    if (!this.#liveness.expects(host.name)) return false
+    if (!this.#homes.isOwn(host) || !this.#liveness.expects(host.name)) return false
     // It has its key, which came with its credential.
     this.#unclaimed.delete(host.name)
     this.#liveness.hear(host.name, host.leaseSec * 1000, this.#clock.monotonicMs(), isTrusted(host))
@@ -600,11 +713,11 @@ export class Core {
     return { address: own ?? advertise[0]!, port: this.#echoPort }
   }
 
-  /** The host behind a beat, if the credential is its own and it has not said goodbye. */
+  /** The host behind a beat, if the credential is its own, this is its home and it has not said goodbye. */
   #hostOf(beat: Beat): Host | null {
     const host = this.directory.hosts.get(beat.host)
     if (host?.credentialHash == null || !matchesHash(beat.credential, host.credentialHash)) return null
-    if (host.presence === 'left') return null
+    if (host.presence === 'left' || !this.#homes.isOwn(host)) return null
     this.#unclaimed.delete(host.name)
     return host
   }
@@ -614,10 +727,15 @@ export class Core {
     const presenceSinceMs = this.#clock.epochMs()
     const silence = (books: Books): Change[] => {
       const host = books.hosts.get(name)
-      if (host?.presence !== 'live' || this.#liveness.expects(name)) return []
+      if (host?.presence !== 'live' || !this.#judges(host) || this.#registering.has(name)) return []
+      if (this.#liveness.expects(name) || this.#liveness.adopts(name)) return []
       return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
     }
     this.#ledger.inBackground(this.#ledger.writeOrPublish(silence))
+  }
+
+  #judges(host: Host): boolean {
+    return this.#homes.isOwn(host) || this.#homes.isOrphanOfMine(host)
   }
 
   #hearResults(host: string, results: readonly OrderResult[], nowMs: number): void {

@@ -33,7 +33,12 @@ interface LedgerOptions {
   readonly onChanges: (changes: readonly Applied[]) => void
   /** Whether this core is the one that measures what a change tells of; by default of all. */
   readonly isOwn?: (change: Change) => boolean
+  /** It writes nothing: it only hears what others commit. */
+  readonly isReadOnly?: boolean
 }
+
+/** Why a core that only follows writes nothing. */
+export const FOLLOWS = 'this core only follows what others keep: ask one of the service core'
 
 type Decide = (books: Books) => readonly Change[]
 
@@ -138,6 +143,7 @@ export class Ledger {
   }
 
   #enqueue(decide: (books: Books) => Decision<unknown>, owed: boolean): Promise<unknown> {
+    if (this.#options.isReadOnly) return Promise.reject(new Problem('unavailable', FOLLOWS))
     return new Promise((resolve, reject) => {
       this.#waiting.push({ decide, resolve, reject, owed })
       if (this.#pending?.isStuck) this.#refuseWaiting()

@@ -9,6 +9,9 @@
 //   heard --5/8 lease--> asked --anyone reached it--> vouched (at most VOUCH_MS) --> silent
 //                              --nobody by the end of the lease--> silent
 //   any heartbeat --> heard
+//
+// Orphans are hosts of a home that is gone: no heartbeats are expected of them, and they stay as long as anyone
+// reaches them, until they register with another home.
 
 import { DueQueue } from './due-queue.ts'
 
@@ -30,6 +33,7 @@ interface Lease {
   readonly leaseMs: number
   /** Its operator was let in by a token: its word counts about others, and its silence about us. */
   readonly trusted: boolean
+  readonly isOrphan: boolean
   heardMs: number
   phase: 'heard' | 'asked' | 'vouched' | 'gone'
   askedMs: number
@@ -84,6 +88,7 @@ export class Liveness {
   readonly #due = new DueQueue<Lease>()
   readonly #trusted = new Kind()
   readonly #open = new Kind()
+  readonly #orphans = new Kind()
   #tickMs: number
 
   /** `home`: the name of the core that asks; `nowMs`: the monotonic clock. */
@@ -92,8 +97,14 @@ export class Liveness {
     this.#tickMs = nowMs
   }
 
+  /** Leases, those of orphans included. */
   get size(): number {
     return this.#leases.size
+  }
+
+  /** Orphans that it judges. */
+  get orphans(): number {
+    return this.#orphans.heard.length + this.#orphans.unheard.size
   }
 
   /** Why this home distrusts itself at the moment; null: it does not. */
@@ -104,22 +115,25 @@ export class Liveness {
   /** A heartbeat or registration came. `trusted`: the host joined by a token, not openly. */
   hear(host: string, leaseMs: number, nowMs: number, trusted: boolean): void {
     const lease = this.#leases.get(host)
-    if (lease === undefined || lease.leaseMs !== leaseMs || lease.trusted !== trusted) {
+    if (lease === undefined || lease.isOrphan || lease.leaseMs !== leaseMs || lease.trusted !== trusted) {
       this.forget(host)
-      this.#begin({
-        host,
-        leaseMs,
-        trusted,
-        heardMs: nowMs,
-        phase: 'heard',
-        askedMs: 0,
-        opinions: NO_OPINIONS,
-        place: 0,
-      })
+      this.#begin(newLease(host, leaseMs, trusted, false, nowMs))
       return
     }
     lease.heardMs = nowMs
     if (lease.phase !== 'heard') this.#hearAgain(lease)
+  }
+
+  /** Judges a host whose home is gone, as if it had been heard last at `heardMs`. One that has a lease here keeps it. */
+  adopt(host: string, leaseMs: number, heardMs: number, trusted: boolean): void {
+    if (!this.#leases.has(host)) this.#begin(newLease(host, leaseMs, trusted, true, heardMs))
+  }
+
+  /** Judges no more orphans but those that `isStill` says. */
+  releaseOrphans(isStill: (host: string) => boolean): void {
+    for (const { host } of [...this.#orphans.heard, ...this.#orphans.unheard]) {
+      if (!isStill(host)) this.forget(host)
+    }
   }
 
   #begin(lease: Lease): void {
@@ -136,12 +150,18 @@ export class Liveness {
   }
 
   #kindOf(lease: Lease): Kind {
+    if (lease.isOrphan) return this.#orphans
     return lease.trusted ? this.#trusted : this.#open
   }
 
-  /** Whether it has a lease that has not ended. */
+  /** Whether it has a lease that has not ended: its heartbeats are expected. */
   expects(host: string): boolean {
-    return this.#leases.has(host)
+    return this.#leases.get(host)?.isOrphan === false
+  }
+
+  /** Whether it is an orphan that is judged here and was not given up. */
+  adopts(host: string): boolean {
+    return this.#leases.get(host)?.isOrphan === true
   }
 
   /** It left, was removed, or moved to another home. */
@@ -166,7 +186,7 @@ export class Liveness {
    */
   tick(nowMs: number, rng: () => number): LivenessFact[] {
     this.#forgive(nowMs)
-    const unheard = [...this.#trusted.unheard, ...this.#open.unheard]
+    const unheard = [...this.#trusted.unheard, ...this.#open.unheard, ...this.#orphans.unheard]
     const facts = this.#askOverdue(nowMs, rng)
     const doomed: Lease[] = []
     for (const lease of unheard) {
@@ -179,7 +199,8 @@ export class Liveness {
       const some = doomed.filter((lease) => this.#kindOf(lease) === kind)
       facts.push(...this.#judge(kind, some, nowMs))
     }
-    return facts
+    const orphans = doomed.filter(({ isOrphan }) => isOrphan)
+    return [...facts, ...this.#giveUp(orphans, nowMs)]
   }
 
   #forgive(nowMs: number): void {
@@ -218,7 +239,7 @@ export class Liveness {
         lease.phase = 'vouched'
         return { kind: 'vouched', host }
       }
-      if (nowMs - lease.heardMs >= lease.leaseMs + VOUCH_MS) return 'doomed'
+      if (!lease.isOrphan && nowMs - lease.heardMs >= lease.leaseMs + VOUCH_MS) return 'doomed'
       return nowMs - lease.askedMs >= lease.leaseMs * ASK_AGAIN_SHARE ? this.#ask(lease, nowMs, rng) : null
     }
     if (said.every((opinion) => opinion === false)) return 'doomed'
@@ -263,19 +284,20 @@ export class Liveness {
       return []
     }
     const surely = massive === null ? doomed : doomed.filter((lease) => this.#isConfirmed(lease, nowMs))
-    const facts = surely.map(({ host, heardMs }): LivenessFact => {
-      const seconds = ((nowMs - heardMs) / 1000).toFixed(1)
-      return {
-        kind: 'silent',
-        host,
-        why: `not heard for ${seconds} s, and nobody who was asked could reach it`,
-      }
-    })
-    for (const { host } of surely) this.forget(host)
+    const facts = this.#giveUp(surely, nowMs)
     // By those given up alone the network is not back: what is left is judged for itself.
     const left = massSilence(kind)
     kind.suspicion = massive !== null ? left : null
     return facts
+  }
+
+  #giveUp(leases: readonly Lease[], nowMs: number): LivenessFact[] {
+    return leases.map(({ host, heardMs, isOrphan }) => {
+      this.forget(host)
+      const seconds = ((nowMs - heardMs) / 1000).toFixed(1)
+      const since = isOrphan ? 'its home is gone' : `not heard for ${seconds} s`
+      return { kind: 'silent', host, why: `${since}, and nobody who was asked could reach it` }
+    })
   }
 
   /** The network is back for most of a kind: the others of it get a whole lease to be heard in, too. */
@@ -292,6 +314,26 @@ export class Liveness {
       if (asker !== this.#home && reached === false && this.#leases.get(asker)?.phase === 'heard') return true
     }
     return false
+  }
+}
+
+function newLease(
+  host: string,
+  leaseMs: number,
+  trusted: boolean,
+  isOrphan: boolean,
+  heardMs: number,
+): Lease {
+  return {
+    host,
+    leaseMs,
+    trusted,
+    isOrphan,
+    heardMs,
+    phase: 'heard',
+    askedMs: 0,
+    opinions: NO_OPINIONS,
+    place: 0,
   }
 }
 

@@ -20,7 +20,7 @@ import type { RateLimits } from '../resolver/dns-limit.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../resolver/dns-server.ts'
 import { listenError } from '../resolver/listen-error.ts'
 import { openEcho } from '../server-agent/protocol/echo-socket.ts'
-import { type Clock, Core } from './core.ts'
+import { Core } from './core.ts'
 import { type HttpListener, openHttp } from './http/listener.ts'
 import { Metrics } from './metrics.ts'
 import { openGeography } from './places/geography.ts'
@@ -29,6 +29,7 @@ import { queryLine } from './query-line.ts'
 import { QueryLog } from './query-log.ts'
 import type { Config } from './settings/config.ts'
 import { giveBackMemory } from './spare-memory.ts'
+import type { Clock } from './steady-clock.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */

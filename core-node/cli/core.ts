@@ -14,7 +14,10 @@ interface CoreFlags {
 
 export function addCoreCommand(command: Command, terminal: Terminal): void {
   for (const { flag, takes, help, default: standard } of CONFIG_KEYS) {
-    command.addOption(new Option(`${flag} <${takes}>`, `${help} (default: ${standard})`))
+    const text = `${help} (default: ${standard})`
+    // A switch may be told by its name alone.
+    if (takes === 'on|off') command.addOption(new Option(`${flag} [${takes}]`, text).preset('on'))
+    else command.addOption(new Option(`${flag} <${takes}>`, text))
   }
   command
     .option('--config <file>', 'a YAML file with the same keys')
@@ -26,6 +29,7 @@ Examples:
   npx nearcast core
   npx nearcast core --zone cast.example.org --dns 0.0.0.0:53 --http 0.0.0.0:80 --advertise 192.0.2.1
   npx nearcast core --config core.yaml
+  npx nearcast core --name core-a --store etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
 
 A flag --some-key is also NEARCAST_SOME_KEY in the environment and some-key in the file; flags win, then
 the environment. The admin token is in the data folder, file admin-token.

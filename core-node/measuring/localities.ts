@@ -97,6 +97,28 @@ export class Localities {
     }
   }
 
+  /**
+   * What is published of a prefix by now, here or by another core: what other cores' hosts saw is taken as it is, what
+   * this one's did is remembered better here. Tells nothing anew.
+   */
+  hear(prefix: string, record: LocalityRecord | null, isOwn: (host: string) => boolean): void {
+    const memory = this.#prefixes.get(prefix)
+    if (memory === undefined) {
+      if (record !== null) this.load(record)
+      return
+    }
+    const told = new Map(record?.evidence.map((it) => [it.host, it]))
+    for (const host of [...memory.pairs.keys()]) {
+      if (!told.has(host) && !isOwn(host)) this.#dropPair(memory, host)
+    }
+    for (const [host, { rttMs, count, atMs, kind }] of told) {
+      const known = memory.pairs.get(host)
+      const isAsTold = known?.kind === kind && known.count === count && known.atMs === atMs
+      if (isAsTold || (known !== undefined && isOwn(host))) continue
+      this.#setPair(memory, host, { kind, samplesMs: [rttMs], count, atMs })
+    }
+  }
+
   /** Takes a report in. Samples that no network gives are left out; a client's own report counts as one sample. */
   fold(report: Report, nowMs: number): ReportRefusal | null {
     const sane = report.rttsMs.filter((rtt) => rtt >= 0 && rtt <= MAX_RTT_MS)

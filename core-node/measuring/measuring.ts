@@ -31,6 +31,7 @@ import {
 } from '../../server-agent/protocol/messages.ts'
 import { TokenBuckets } from '../../server-agent/protocol/token-bucket.ts'
 import type { Counters } from '../counters.ts'
+import type { Telling } from '../registry/telling.ts'
 import type { Config } from '../settings/config.ts'
 import { Checkers } from './checkers.ts'
 import { CheckBoard } from './checks.ts'
@@ -49,6 +50,11 @@ export interface MeasuringOptions {
   readonly tables: Tables
   readonly counters: Counters
   readonly echo: EchoSocket
+  /** No other core shares the directory. */
+  readonly isAlone: boolean
+  /** Whether this core is a host's home, so that it carries out its orders. */
+  readonly isOwn: (host: Host) => boolean
+  readonly telling: Telling
   /** A result of this core's own orders, on its way back in. */
   readonly onOwnResult: (result: OrderResult) => void
   /** An opinion that was asked for. */
@@ -105,7 +111,9 @@ export class Measuring {
   readonly #prober: Prober
   readonly #book = new OrderBook()
   readonly #checks = new CheckBoard()
-  readonly #mesh = new HostMesh()
+  readonly #isAlone: boolean
+  readonly #isOwn: (host: Host) => boolean
+  readonly #mesh: HostMesh
   readonly #echoes: EchoPlanner
   readonly #checkers: Checkers
   /** Keys of the members without agent. */
@@ -130,10 +138,16 @@ export class Measuring {
     this.#counters = options.counters
     this.#echo = options.echo
     this.#rng = options.rng
+    this.#isAlone = options.isAlone
+    this.#isOwn = options.isOwn
+    this.#mesh = new HostMesh(options.telling)
     this.#onOpinion = options.onOpinion
     const { config } = options
     this.#probes = config.probeClients
-      ? new ProbePlanner({ ...config, optOut: config.probeOptOut, allowPrivate: config.probePrivate })
+      ? new ProbePlanner(
+          { ...config, optOut: config.probeOptOut, allowPrivate: config.probePrivate },
+          (name) => this.#isOwnHost(name),
+        )
       : null
     this.#privateRanges = config.probePrivate
     this.#probeMethods = [
@@ -159,12 +173,21 @@ export class Measuring {
     for (const change of changes) {
       if (change.kind === 'hosts') this.#followHost(change.key, change.value, nowMs)
       else if (change.kind === 'members') this.#followMember(change.key, change.value)
+      else if (change.kind === 'localities' && !this.#isAlone)
+        this.#localities.hear(change.key, change.value, (name) => this.#isOwnHost(name))
     }
+  }
+
+  #isOwnHost(name: string): boolean {
+    const host = this.#directory.hosts.get(name)
+    return host !== undefined && this.#isOwn(host)
   }
 
   #followHost(name: string, host: Host | null, nowMs: number): void {
     this.#echoes.follow(name, host, nowMs)
-    this.#checkers.follow(name, host)
+    const isOwn = host !== null && this.#isOwn(host)
+    this.#checkers.follow(name, isOwn ? host : null)
+    if (!isOwn) this.#mesh.release(name)
     if (host !== null) return
     this.#lapsedMs.delete(name)
     this.#mesh.forget(name)
@@ -408,6 +431,7 @@ export class Measuring {
       nowMs - (this.#lapsedMs.get(host) ?? Number.NEGATIVE_INFINITY) >= LAPSE_MS
     for (const key of this.#checked) {
       const member = this.#directory.members.get(key)!
+      if (!this.#isOwnHost(member.host)) continue
       const near = this.#checkers.of(member, isAble, nowMs, this.#rng)
       for (const checker of [this.#self, ...near]) {
         const check = {

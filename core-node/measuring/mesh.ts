@@ -4,8 +4,8 @@
 // minute keeps its place. A host's own echoes move its own record and nobody else's. Bounded: so many
 // peers a host, the longest unheard forgotten first. Pure but for its own memory: chance by argument.
 
-import { euclideanMs, MAX_USABLE_ERROR } from '../../resolver/coordinate.ts'
 import type { Coordinate, Host } from '../../resolver/directory.ts'
+import { TELLING_ALONE, type Telling } from '../registry/telling.ts'
 import {
   type CoordinateState,
   observe,
@@ -25,12 +25,6 @@ export const MAX_MESH_PEERS = 128
 const MAX_HOSTS = 20_000
 /** Echoes of a pair that the quartile is taken of. */
 const WINDOW = 8
-/** What moved by less is told as it was, so that records rest, and what is reckoned from them, while nothing happens. */
-const TELL_RTT_MS = 0.5
-const TELL_RTT_SHARE = 0.05
-const TELL_MOVE_MS = 3
-const TELL_ERROR = 0.1
-
 interface HostMemory {
   coordinate: CoordinateState
   /** What a newcomer saw first; null: it knows where it is. */
@@ -47,9 +41,11 @@ export class HostMesh {
   readonly #hosts = new Map<string, HostMemory>()
   /** Peer -> the hosts that remember RTTs to it. */
   readonly #measuredBy = new Map<string, Set<string>>()
+  readonly #telling: Telling
   readonly #maxHosts: number
 
-  constructor(maxHosts: number = MAX_HOSTS) {
+  constructor(telling: Telling = TELLING_ALONE, maxHosts: number = MAX_HOSTS) {
+    this.#telling = telling
     this.#maxHosts = maxHosts
   }
 
@@ -64,7 +60,8 @@ export class HostMesh {
     if (refused !== null) return { host, refused }
     memory.coordinate = state
     if (memory.first !== null) settle(memory, peer, rttMs)
-    if (isMoved(memory.told, memory.coordinate.coordinate)) memory.told = memory.coordinate.coordinate
+    const { coordinate } = memory.coordinate
+    if (this.#telling.isPlaceNews(memory.told, coordinate)) memory.told = coordinate
     this.#remember(host.name, memory, peer.name, rttMs)
     const { told, meshMs } = memory
     const isToldAlready = host.coordinate === told && host.meshMs === meshMs
@@ -81,6 +78,11 @@ export class HostMesh {
       memory.meshMs = rest
     }
     this.#measuredBy.delete(name)
+  }
+
+  /** Another core is its home now, and measures on from its record. */
+  release(name: string): void {
+    this.#drop(name)
   }
 
   #drop(name: string): void {
@@ -123,7 +125,7 @@ export class HostMesh {
     this.#link(host, peer)
     const told = memory.meshMs[peer]
     const nowMs = quartileMs(window)
-    const isNews = told === undefined || Math.abs(nowMs - told) > Math.max(TELL_RTT_MS, TELL_RTT_SHARE * told)
+    const isNews = told === undefined || this.#telling.isRttNews(told, nowMs)
     if (windowsMs.size <= MAX_MESH_PEERS && !isNews) return
     const next: Record<string, number> = { ...memory.meshMs, [peer]: nowMs }
     while (windowsMs.size > MAX_MESH_PEERS) {
@@ -144,13 +146,4 @@ function settle(memory: HostMemory, peer: Host, rttMs: number): void {
   const placed = first.size > before.size ? placeNewcomer(first) : null
   if (placed !== null && placed.error < memory.coordinate.coordinate.error)
     memory.coordinate = { ...memory.coordinate, coordinate: placed }
-}
-
-/** Whether a coordinate is another than the one that was told, or has become of use. */
-function isMoved(told: Coordinate | null, now: Coordinate): boolean {
-  if (told === null || told.error < MAX_USABLE_ERROR !== now.error < MAX_USABLE_ERROR) return true
-  const heightsMs = Math.abs(told.heightMs - now.heightMs) + Math.abs(told.adjustmentMs - now.adjustmentMs)
-  return (
-    euclideanMs(told.vec, now.vec) + heightsMs > TELL_MOVE_MS || Math.abs(told.error - now.error) > TELL_ERROR
-  )
 }

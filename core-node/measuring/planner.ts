@@ -83,12 +83,15 @@ const TOLD_PROBES = 3
 
 export class ProbePlanner {
   readonly #rules: ProbeRules
+  readonly #isAble: (host: string) => boolean
   readonly #memory = new Map<string, PrefixMemory>()
   readonly #spent = new MinuteBudget()
   readonly #rested: string[] = []
 
-  constructor(rules: ProbeRules) {
+  /** `isAble`: who can be asked at all; by default every host. */
+  constructor(rules: ProbeRules, isAble: (host: string) => boolean = () => true) {
     this.#rules = rules
+    this.#isAble = isAble
   }
 
   /** Prefixes that came to rest since the last call: the time to settle their incumbents (see localities.ts). */
@@ -195,8 +198,10 @@ export class ProbePlanner {
     let asked = 0
     for (const atMs of askedMs.values()) if (nowMs - atMs < ROUND_MS) asked++
     if (asked >= (this.#rules.probesPerPrefix ?? ROUND_PROBES)) return []
-    const isOpen = (row: number) =>
-      nowMs - (askedMs.get(tables.hostName(row)) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS
+    const isOpen = (row: number) => {
+      const name = tables.hostName(row)
+      return nowMs - (askedMs.get(name) ?? Number.NEGATIVE_INFINITY) >= AGAIN_MS && this.#isAble(name)
+    }
     return rankCandidates(tables, address, services, isOpen)
   }
 

@@ -1,19 +1,13 @@
 // What a core needs in its directory before it can answer: the service `core`, and itself as its member.
 //
-// Pure: (directory, settings, facts of the start) -> records to commit. Said anew at each start, since
-// addresses and names are settings; with one core, members of that service by other names are its old ones.
+// Pure: (books, settings, facts of the start) -> records to commit. Said anew at each start, since addresses and
+// names are settings; with one core alone, members of that service by other names are its old ones.
 
 import { formatHostPort } from '../../resolver/address.ts'
-import {
-  type Change,
-  CORE_SERVICE,
-  type Directory,
-  type Host,
-  type Member,
-  memberKey,
-} from '../../resolver/directory.ts'
+import { type Change, CORE_SERVICE, type Host, type Member, memberKey } from '../../resolver/directory.ts'
 import { LEASE_SEC } from '../../server-agent/protocol/messages.ts'
 import type { Config } from '../settings/config.ts'
+import type { Books } from './books.ts'
 import { serviceFrom } from './services.ts'
 
 interface Founding {
@@ -23,19 +17,22 @@ interface Founding {
   readonly place: Host['place']
   /** For a core that has no echo key yet. */
   readonly echoKey: string
+  /** No other core shares the store. */
+  readonly isAlone: boolean
 }
 
-export function foundingChanges(directory: Directory, founding: Founding): Change[] {
+export function foundingChanges(books: Books, founding: Founding): Change[] {
   const { name } = founding.config
   const changes: Change[] = []
-  if (!directory.services.has(CORE_SERVICE)) {
+  if (!books.services.has(CORE_SERVICE)) {
     changes.push({ kind: 'services', key: CORE_SERVICE, value: serviceFrom(CORE_SERVICE, {}) })
   }
-  for (const [key, member] of directory.members) {
+  for (const member of founding.isAlone ? books.members.values() : []) {
     if (member.service !== CORE_SERVICE || member.name === name) continue
+    const key = memberKey(CORE_SERVICE, member.name)
     changes.push({ kind: 'members', key, value: null }, { kind: 'hosts', key: member.host, value: null })
   }
-  changes.push({ kind: 'hosts', key: name, value: ownHost(founding, directory.hosts.get(name)) })
+  changes.push({ kind: 'hosts', key: name, value: ownHost(founding, books.hosts.get(name)) })
   changes.push({ kind: 'members', key: memberKey(CORE_SERVICE, name), value: ownMember(founding) })
   return changes
 }

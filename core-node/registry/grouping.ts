@@ -28,6 +28,11 @@ export class Grouping {
     return known instanceof Set ? known : [known]
   }
 
+  /** The groups that have keys. */
+  groups(): Iterable<string> {
+    return this.#groups.keys()
+  }
+
   count(group: string): number {
     const known = this.#groups.get(group)
     if (known === undefined) return 0

@@ -6,6 +6,7 @@
 import { type Change, type Health, type Host, memberKey } from '../../resolver/directory.ts'
 import type { Beat } from '../../server-agent/protocol/messages.ts'
 import type { Books } from './books.ts'
+import type { Telling } from './telling.ts'
 
 type Known = Pick<Books, 'hosts' | 'members'>
 
@@ -29,12 +30,13 @@ export function heardChanges(books: Known, hostName: string, beat: Beat, epochMs
   return changes
 }
 
-/** What a heartbeat says of loads: answered with at once, not worth a write each. */
-export function loadChanges(books: Known, host: Host, beat: Beat): Change[] {
+/** What a heartbeat says of loads that is worth telling: answered with at once, not worth a write each. */
+export function loadChanges(books: Known, host: Host, beat: Beat, telling: Telling): Change[] {
   const changes: Change[] = []
   for (const { service, name, load } of beat.members ?? []) {
     const member = books.members.get(memberKey(service, name))
-    if (load === undefined || member?.host !== host.name || member.load === load) continue
+    if (load === undefined || member?.host !== host.name) continue
+    if (!telling.isLoadNews(member.load, load, member.capacity)) continue
     changes.push({ kind: 'members', key: memberKey(service, name), value: { ...member, load } })
   }
   return changes

@@ -96,3 +96,35 @@ export function oneOf<W extends string>(...words: readonly W[]): (text: string) 
 export function parseText(text: string): string | undefined {
   return text === '' ? undefined : text
 }
+
+const ETCD = 'etcd://'
+/** etcd's own default. */
+const ETCD_PORT = 2379
+
+/** `sqlite`, or `etcd://HOST:PORT,...` with names or addresses, each with its port. */
+export function parseStore(text: string): string | undefined {
+  if (text === 'sqlite') return text
+  if (!text.startsWith(ETCD)) return undefined
+  const endpoints = text
+    .slice(ETCD.length)
+    .replace(/\/$/, '')
+    .split(',')
+    .map((endpoint) => parseEndpoint(endpoint.trim()))
+  return endpoints.includes(undefined) ? undefined : `${ETCD}${endpoints.join(',')}`
+}
+
+/** The servers, `HOST:PORT` each, of a store that parseStore took; null: it has none. */
+export function storeEndpoints(store: string): readonly string[] | null {
+  return store.startsWith(ETCD) ? store.slice(ETCD.length).split(',') : null
+}
+
+function parseEndpoint(text: string): string | undefined {
+  const match = /^(\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::(\d{1,5}))?$/i.exec(text)
+  const port = Number(match?.[2] ?? ETCD_PORT)
+  return match === null || port < 1 || port > 65535 ? undefined : `${match[1]!.toLowerCase()}:${port}`
+}
+
+/** What an etcd may be shared by: keys under one prefix. */
+export function parseKeyPrefix(text: string): string | undefined {
+  return /^\/(?:[\w.-]+\/)*$/.test(text) && text.length <= 128 ? text : undefined
+}

@@ -22,16 +22,19 @@ import {
   type HostPort,
   oneOf,
   parseHostPort,
+  parseKeyPrefix,
   parseLabel,
   parseRange,
   parseReachable,
   parseShare,
   parseShown,
+  parseStore,
   parseSwitch,
   parseText,
   parseUrl,
   parseUser,
   parseZone,
+  storeEndpoints,
   wholeNumber,
 } from './config-values.ts'
 
@@ -76,7 +79,18 @@ export interface Config {
   /** USER or USER:GROUP that a core started as root becomes once its ports are open; null: it stays who it is. */
   readonly user: string | null
   readonly data: string
-  readonly store: 'sqlite'
+  /** `sqlite`, or `etcd://HOST:PORT,...`: several cores share it. */
+  readonly store: string
+  /** Of an etcd store: the authority and this core's own certificate for TLS; without an authority: plain. */
+  readonly storeCa: string | null
+  readonly storeCert: string | null
+  readonly storeKey: string | null
+  readonly storeUser: string | null
+  readonly storePasswordFile: string | null
+  /** All its keys begin so. */
+  readonly storePrefix: string
+  /** It answers from what others keep: holds no leases, writes nothing. */
+  readonly follow: boolean
   readonly tlsCert: string | null
   readonly tlsKey: string | null
   /** Where the core's own echo listens; port 0: any. */
@@ -144,6 +158,7 @@ const RANGES =
 const SHOWN = 'text of at most 64 printable ASCII characters, or none'
 const port = { takes: 'PORT', expected: 'a port, 1 to 65535', ...one(wholeNumber(1, 65535)) }
 const rate = { takes: 'N', expected: 'a whole number, 0 to 1000000', ...one(wholeNumber(0, 1_000_000)) }
+const pem = { takes: 'FILE', expected: 'a PEM file that can be read', ...one(parseText) }
 const ranges = { takes: 'CIDR,...', expected: RANGES, default: '', ...list(parseRange) }
 
 const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
@@ -151,7 +166,9 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
     takes: 'NAME',
     expected: 'one DNS label: a-z, 0-9 and inner hyphens, at most 63',
     help: 'Name of this core: its member name in the service core',
-    default: 'core1',
+    // Several of one name would take each other for themselves.
+    default: null,
+    otherwise: 'core1; with an etcd store each core is given its own',
     ...one(parseLabel),
   },
   zone: {
@@ -334,10 +351,53 @@ const SETTINGS: { readonly [K in keyof Config]: Setting<Config[K]> } = {
   },
   store: {
     takes: 'STORE',
-    expected: 'sqlite: this version has no other',
-    help: 'What the directory is kept in: sqlite, embedded in the one core, is all there is so far',
+    expected: 'sqlite, or etcd://HOST:PORT,... such as etcd://10.0.0.1:2379,10.0.0.2:2379',
+    help: 'What the directory is kept in: sqlite, embedded in the one core, or an etcd that several cores share',
     default: 'sqlite',
-    ...one(oneOf('sqlite')),
+    ...one(parseStore),
+  },
+  storeCa: {
+    ...pem,
+    help: 'Certificates of the authority that an etcd store is trusted by; makes the way to it TLS',
+    default: null,
+    otherwise: 'no TLS',
+  },
+  storeCert: {
+    ...pem,
+    help: 'Certificate chain by which an etcd store knows this core',
+    default: null,
+    otherwise: 'none',
+  },
+  storeKey: { ...pem, help: 'Private key of --store-cert', default: null, otherwise: 'none' },
+  storeUser: {
+    takes: 'NAME',
+    expected: 'the name of an etcd user',
+    help: 'User of an etcd store that asks for one',
+    default: null,
+    otherwise: 'none',
+    ...one(parseText),
+  },
+  storePasswordFile: {
+    takes: 'FILE',
+    expected: 'a file that can be read',
+    help: 'File that holds the password of --store-user',
+    default: null,
+    otherwise: 'none',
+    ...one(parseText),
+  },
+  storePrefix: {
+    takes: 'PREFIX',
+    expected: 'a path that begins and ends with a slash, such as /nearcast/',
+    help: 'What all keys in an etcd store begin with, so that it may be shared',
+    default: '/nearcast/',
+    ...one(parseKeyPrefix),
+  },
+  follow: {
+    takes: 'on|off',
+    expected: 'on or off',
+    help: 'Whether it only answers, from what other cores keep in the etcd store: it takes no hosts and writes nothing',
+    default: 'off',
+    ...one(parseSwitch),
   },
   tlsCert: {
     takes: 'FILE',
@@ -480,7 +540,7 @@ export function loadConfig({ flags, env, file }: ConfigSources): Config {
     else values[result.property] = result.value
   }
   const config = complete(values as unknown as Config)
-  mistakes.push(...crossCheck(config))
+  mistakes.push(...crossCheck(config), ...checkStore(config, values.name === null))
   if (mistakes.length > 0) throw new ConfigError(mistakes)
   return config
 }
@@ -520,10 +580,12 @@ function complete(values: Config): Config {
   const loopbackOnly = [...values.dns, ...values.http].every(({ host }) => isLoopbackHost(host))
   const loopback = ['127.0.0.0/8', '::1/128'].map((text) => parseRange(text)!)
   const listening = values.dns.map(({ host }) => host).filter((host) => !isWildcard(host))
+  const name = values.name ?? 'core1'
   return Object.freeze({
     ...values,
+    name,
     advertise: values.advertise.length > 0 ? values.advertise : Object.freeze([...new Set(listening)]),
-    dnsId: values.dnsId ?? values.name,
+    dnsId: values.dnsId ?? name,
     rrlNodataPerSecond: values.rrlNodataPerSecond ?? values.rrlResponsesPerSecond,
     dnsWorkers: values.dnsWorkers ?? Math.min(4, Math.max(1, availableParallelism() - 1)),
     echo: values.echo ?? { host: values.dns[0]!.host, port: 0 },
@@ -553,6 +615,35 @@ function crossCheck(config: Config): Mistake[] {
   for (const [key, path] of Object.entries(files)) {
     if (path === null || isReadableFile(path)) continue
     mistake(key, path, CONFIG_KEYS.find(({ name }) => name === key)!.expected)
+  }
+  return mistakes
+}
+
+function checkStore(config: Config, isNameless: boolean): Mistake[] {
+  const source = 'all settings together'
+  const { store, storeCa, storeCert, storeKey, storeUser, storePasswordFile } = config
+  const isShared = storeEndpoints(store) !== null
+  const mistakes: Mistake[] = []
+  const expect = (holds: boolean, key: string, value: string | null, expected: string) => {
+    if (!holds) mistakes.push({ key, source, value, expected })
+  }
+  expect(!isShared || !isNameless, 'name', null, `a name of its own for each core that shares ${store}`)
+  expect(isShared || !config.follow, 'follow', 'on', 'off, because store (sqlite) is shared by nobody')
+  expect(!storeCert || storeCa !== null, 'store-ca', null, 'the authority of store-cert')
+  expect(!storeCert || storeKey !== null, 'store-key', null, 'the private key of store-cert')
+  expect(!storeKey || storeCert !== null, 'store-cert', null, 'the certificate of store-key')
+  expect(!storeUser || storePasswordFile !== null, 'store-password-file', null, 'the password of store-user')
+  expect(!storePasswordFile || storeUser !== null, 'store-user', null, 'whose password it is')
+  const files = {
+    'store-ca': storeCa,
+    'store-cert': storeCert,
+    'store-key': storeKey,
+    'store-password-file': storePasswordFile,
+  }
+  for (const [key, path] of Object.entries(files)) {
+    if (path === null) continue
+    expect(isShared, key, path, 'an etcd store (--store etcd://...) where this is given')
+    expect(isReadableFile(path), key, path, 'a file that can be read')
   }
   return mistakes
 }

@@ -306,7 +306,7 @@ t.test('the flags of `service put` are the keys of a service request, with their
 t.test('the flags of `core` are the settings', async (t) => {
   const { out, code } = await run(['core', '--help'])
   t.equal(code, 0)
-  for (const { flag } of CONFIG_KEYS) t.match(out, `${flag} <`)
+  for (const { flag, takes } of CONFIG_KEYS) t.match(out, takes === 'on|off' ? `${flag} [` : `${flag} <`)
 })
 
 t.test('exit codes say 0 done, 1 it failed, 2 wrong use', async (t) => {

@@ -23,6 +23,7 @@ import {
   type ConfigSources,
   loadConfig,
 } from '../../core-node/settings/config.ts'
+import type { Flags } from '../../core-node/settings/config-sources.ts'
 import { formatPrefix, parseAddress, parsePrefix } from '../../resolver/address.ts'
 import { type MmdbContent, type MmdbRecord, writeMmdb } from './mmdb-writer.ts'
 
@@ -76,6 +77,13 @@ t.test('settings', async (t) => {
       user: null,
       data: './data',
       store: 'sqlite',
+      storeCa: null,
+      storeCert: null,
+      storeKey: null,
+      storeUser: null,
+      storePasswordFile: null,
+      storePrefix: '/nearcast/',
+      follow: false,
       tlsCert: null,
       tlsKey: null,
       echo: { host: '127.0.0.1', port: 0 },
@@ -130,7 +138,14 @@ t.test('settings', async (t) => {
     advertise: ['203.0.113.5,2001:DB8::0:5', ['203.0.113.5', '2001:db8::5']],
     user: ['nearcast:ssl-cert', 'nearcast:ssl-cert'],
     data: ['/var/lib/near cast', '/var/lib/near cast'],
-    store: ['sqlite', 'sqlite'],
+    store: ['etcd://A.example,[::1]:2380,10.0.0.1:2379/', 'etcd://a.example:2379,[::1]:2380,10.0.0.1:2379'],
+    storeCa: [import.meta.filename, import.meta.filename],
+    storeCert: [import.meta.filename, import.meta.filename],
+    storeKey: [import.meta.filename, import.meta.filename],
+    storeUser: ['nearcast', 'nearcast'],
+    storePasswordFile: [import.meta.filename, import.meta.filename],
+    storePrefix: ['/shared/near-cast/', '/shared/near-cast/'],
+    follow: ['on', true],
     tlsCert: [import.meta.filename, import.meta.filename],
     tlsKey: [import.meta.filename, import.meta.filename],
     echo: ['192.0.2.1:8054', { host: '192.0.2.1', port: 8054 }],
@@ -149,12 +164,45 @@ t.test('settings', async (t) => {
     logLevel: ['silent', 'silent'],
   }
 
+  const FILE = import.meta.filename
+  const SHARED = { name: 'a', store: 'etcd://10.0.0.1:2379' }
+  const STORE_TLS = { ...SHARED, storeCa: FILE, storeCert: FILE, storeKey: FILE }
+  /** What must be given with a setting: alone it is a mistake of its own. */
+  const COMPANIONS: { [K in keyof Config]?: Flags } = {
+    tlsCert: { tlsKey: FILE },
+    tlsKey: { tlsCert: FILE },
+    store: { name: 'a' },
+    storeCa: SHARED,
+    storeCert: STORE_TLS,
+    storeKey: STORE_TLS,
+    storeUser: { ...SHARED, storePasswordFile: FILE },
+    storePasswordFile: { ...SHARED, storeUser: 'u' },
+    follow: SHARED,
+  }
+
+  t.test('what only makes sense with an etcd store, or with each other, is a mistake without', async (t) => {
+    const wrong = (flags: Flags) => {
+      try {
+        load({ flags })
+        return []
+      } catch (error) {
+        return (error as ConfigError).mistakes.map(({ key }) => key)
+      }
+    }
+    t.strictSame(wrong({ store: 'etcd://a' }), ['name'])
+    t.strictSame(wrong({ follow: 'on' }), ['follow'])
+    t.strictSame(wrong({ storeCa: FILE }), ['store-ca'])
+    t.strictSame(wrong({ ...SHARED, storeCert: FILE }), ['store-ca', 'store-key'])
+    t.strictSame(wrong({ ...SHARED, storeCa: FILE, storeKey: FILE }), ['store-cert'])
+    t.strictSame(wrong({ ...SHARED, storeUser: 'u' }), ['store-password-file'])
+    t.strictSame(wrong({ ...SHARED, storePasswordFile: '/nowhere' }), ['store-user', 'store-password-file'])
+    t.strictSame(wrong(SHARED), [])
+  })
+
   t.test('flag, variable and YAML key set the same thing, under names made from one', async (t) => {
     for (const { property, name, flag, variable } of CONFIG_KEYS) {
       const [text, value] = SAMPLES[property]
-      // A certificate alone is a mistake of its own.
-      const other = property === 'tlsCert' ? 'tlsKey' : property === 'tlsKey' ? 'tlsCert' : null
-      const also = other === null ? {} : { [other]: import.meta.filename }
+      const also = COMPANIONS[property] ?? {}
       const set = (sources: Partial<ConfigSources>) => load({ flags: also, ...sources })[property]
       t.strictSame(set({ flags: { ...also, [property]: text } }), value, flag)
       t.strictSame(set({ env: { [variable]: text } }), value, variable)
@@ -223,7 +271,18 @@ t.test('settings', async (t) => {
       ],
       advertise: ['0.0.0.0', '::', '224.0.0.1', 'example.com', '192.0.2.1:53', '192.0.2.0/24', '010.0.0.1'],
       data: [''],
-      store: ['', 'mysql', 'SQLite', 'etcd://a:2379'],
+      store: [
+        '',
+        'mysql',
+        'SQLite',
+        'etcd://',
+        'etcd://a:0',
+        'etcd://a b',
+        'etcd://a:2379/x',
+        'http://a:2379',
+      ],
+      storePrefix: ['', 'nearcast', '/near', '/near cast/'],
+      follow: ['etcd', ''],
       tlsCert: [''],
       echo: ['8054', '192.0.2.1:8054,192.0.2.2:8054'],
       trustedProxies: ['10.0.0.1/8', '10.0.0.0/33', '10.0.0.0/-1', 'all'],

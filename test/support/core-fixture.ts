@@ -1,9 +1,10 @@
 // A core for tests: memory store, a clock that moves when told, a real echo socket on loopback.
 
-import { type Clock, Core, type Peer } from '../../core-node/core.ts'
+import { Core, type Peer } from '../../core-node/core.ts'
 import type { Log } from '../../core-node/ledger.ts'
 import type { Caller } from '../../core-node/registry/caller.ts'
 import { type Config, loadConfig } from '../../core-node/settings/config.ts'
+import type { Clock } from '../../core-node/steady-clock.ts'
 import { openMemory } from '../../db/memory.ts'
 import type { Store } from '../../db/store.ts'
 import { parseAddress } from '../../resolver/address.ts'
@@ -18,8 +19,10 @@ const SILENT: Log = { info() {}, warn() {}, error() {} }
 export class FakeClock implements Clock {
   readonly #startMs = Date.now()
   #ms = 0
+  /** How far off the time of day is. */
+  jumpedMs = 0
   epochMs(): number {
-    return this.#startMs + this.#ms
+    return this.#startMs + this.#ms + this.jumpedMs
   }
   monotonicMs(): number {
     return this.#ms
