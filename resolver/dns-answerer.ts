@@ -35,7 +35,8 @@ interface AnswererOptions {
 
 export class DnsAnswerer {
   readonly #options: AnswererOptions
-  readonly #plain: PlainAnswers
+  /** Made for the first packet that it could be for: who only answers over TCP needs none. */
+  #plain: PlainAnswers | null = null
   /** The asker of a plain question; one for all. */
   readonly #plainFrom: { -readonly [K in keyof Asker]: Asker[K] }
   /** Packets until the next that is told of. */
@@ -43,7 +44,6 @@ export class DnsAnswerer {
 
   constructor(options: AnswererOptions) {
     this.#options = options
-    this.#plain = new PlainAnswers(options.context)
     this.#plainFrom = { address: new Uint8Array(16), port: 0, via: 'udp', idleMs: 0, nowMs: 0 }
     this.#untilSample = options.sampleEvery
   }
@@ -69,11 +69,11 @@ export class DnsAnswerer {
     const isOrdinary = isSampled || port === 0
     const plain = isOrdinary ? NOT_PLAIN : this.#answerPlain(bytes, at, length, address, out, outAt, outLimit)
     if (plain !== NOT_PLAIN) {
-      this.#plainFrom.port = port
-      this.#plainFrom.nowMs = nowMs
-      this.#plainFrom.address = address
-      countFacts(this.#options.counters, this.#plain.facts, 'udp', familyOf(address))
-      this.#options.onFacts(this.#plain.facts, this.#plainFrom)
+      const from = this.#plainFrom
+      from.address = address
+      from.port = port
+      from.nowMs = nowMs
+      this.#tellOf(this.#plain!.facts, from)
       return plain
     }
     const from = { address: address.slice(), port, via: 'udp', idleMs: 0, nowMs } as const
@@ -94,6 +94,7 @@ export class DnsAnswerer {
     outLimit: number,
   ): number {
     try {
+      this.#plain ??= new PlainAnswers(this.#options.context)
       const reply = this.#plain.answer(bytes, at, at + length, address, out, outAt, outAt + outLimit)
       const isWatched = reply > 0 && this.#options.limiter.watches(RESPONSE.ANSWER, length, reply)
       return isWatched ? NOT_PLAIN : reply
@@ -116,12 +117,15 @@ export class DnsAnswerer {
   }
 
   #answerOrdinary(packet: Uint8Array, from: Asker, isSampled: boolean): Uint8Array | null {
-    const { counters, onFacts, onSample } = this.#options
     const { reply, facts } = this.#answerSafely(packet, from)
-    countFacts(counters, facts, from.via, familyOf(from.address))
-    onFacts(facts, from)
-    if (isSampled) onSample(facts, from)
+    this.#tellOf(facts, from)
+    if (isSampled) this.#options.onSample(facts, from)
     return reply
+  }
+
+  #tellOf(facts: DnsFacts, from: Asker): void {
+    countFacts(this.#options.counters, facts, from.via, familyOf(from.address))
+    this.#options.onFacts(facts, from)
   }
 
   #isSampled(): boolean {

@@ -43,6 +43,8 @@ export class DirectFuzz {
       limiter: new ResponseLimiter(NO_LIMITS, rateTable(NO_LIMITS)),
       counters: counterRow(this.#counters, 0),
       onFacts: () => {},
+      sampleEvery: 0,
+      onSample: () => {},
       onError: (error) => this.report.blame(`thrown: ${error.stack}`, Buffer.alloc(0)),
     })
   }
