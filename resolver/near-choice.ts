@@ -20,10 +20,12 @@ const MOST_MEMBERS = 512
 const msOf = new Float64Array(MOST_MEMBERS)
 const scoreOf = new Float64Array(MOST_MEMBERS)
 const isTaken = new Uint8Array(MOST_MEMBERS)
-/** The least RTT, and up to which one the clients are shared: in an array, since a number that is handed on may be put on the heap. */
-const limits = new Float64Array(2)
+/** The two least RTTs, up to which one clients are shared, and up to which one others are as good: in an array, since a number that is handed on may be put on the heap. */
+const limits = new Float64Array(4)
 const LEAST = 0
-const SHARED = 1
+const SECOND = 1
+const SHARED = 2
+const TIES = 3
 
 /** What choose chose last, of whatever service; valid until the next. */
 export const chosen = {
@@ -100,31 +102,16 @@ export class NearChoice {
   /** Chooses for a client in a cell, whose scope is `scopeBits`. False: select must. Writes `chosen`. */
   choose(client: Address, cell: number, scopeBits: number): boolean {
     if (!this.#weigh(cell)) return false
-    const size = this.#size
-    const tieMs = this.#tieMs
-    const sharedMs = limits[LEAST]! + tieMs
-    limits[SHARED] = sharedMs
-    let tied = 0
-    for (let i = 0; i < size; i++) if (msOf[i]! <= sharedMs) tied++
-    const first = tied === 1 ? this.#nearest() : this.#share(client)
-    const bestMs = msOf[first]!
-    const withinMs = bestMs + Math.max(tieMs, bestMs * TIE_SHARE)
-    let ties = 0
-    let nearer = 0
-    for (let i = 0; i < size; i++) {
-      if (msOf[i]! <= withinMs) ties++
-      if (msOf[i]! < bestMs) nearer++
-    }
-    const count = Math.min(Math.max(ties, this.#minAddrs), this.#maxAddrs, size)
-    this.#pick(first, count, tied)
-    chosen.count = count
-    chosen.rank = 1 + nearer
+    limits[SHARED] = limits[LEAST]! + this.#tieMs
+    const isShared = limits[SECOND]! <= limits[SHARED]!
+    if (isShared) this.#chooseAmongEquals(client)
+    else this.#chooseNearest()
     const grainBits = familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
-    chosen.scopeBits = tied > 1 ? Math.max(grainBits, scopeBits) : size > 1 ? scopeBits : 0
+    chosen.scopeBits = isShared ? Math.max(grainBits, scopeBits) : this.#size > 1 ? scopeBits : 0
     return true
   }
 
-  /** Each member's RTT into msOf, and the least of them into limits. False: one is not known. */
+  /** Each member's RTT into msOf, and the two least of them into limits. False: one is not known. */
   #weigh(cell: number): boolean {
     const hosts = this.#hosts
     const row = hosts.mapRow(cell)
@@ -133,27 +120,75 @@ export class NearChoice {
     const start = hosts.mapCells.startOf(row)
     const { layout } = this
     const size = this.#size
-    let leastMs = Number.POSITIVE_INFINITY
+    let [leastMs, secondMs] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]
+    let [nearest, next] = [0, 0]
     for (let i = 0; i < size; i++) {
       const vantage = layout[i]!
       const ms = vantage >= 0 ? rtts[start + vantage]! * MS_PER_UNIT : hosts.mapMsAt(cell, this.#rows[i]!)
       if (Number.isNaN(ms)) return false
       msOf[i] = ms
-      if (ms < leastMs) leastMs = ms
+      if (ms >= secondMs) continue
+      if (ms < leastMs) {
+        secondMs = leastMs
+        next = nearest
+        leastMs = ms
+        nearest = i
+      } else {
+        secondMs = ms
+        next = i
+      }
     }
     limits[LEAST] = leastMs
+    limits[SECOND] = secondMs
+    chosen.picks[0] = nearest
+    chosen.picks[1] = next
     return true
+  }
+
+  /** The nearest, which shares its clients with nobody, and those after it. */
+  #chooseNearest(): void {
+    this.#limitTies(limits[LEAST]!)
+    const isAlone = limits[SECOND]! > limits[TIES]!
+    // How many are as good need not be known where no more than two are named.
+    const ties = isAlone ? 1 : this.#maxAddrs <= 2 ? 2 : this.#countUpTo(TIES)
+    this.#take(ties, 1)
+    chosen.rank = 1
+  }
+
+  /** Of those that share the clients, the one whose this client is. */
+  #chooseAmongEquals(client: Address): void {
+    const first = this.#share(client)
+    chosen.picks[0] = first
+    this.#limitTies(msOf[first]!)
+    const tied = this.#countUpTo(SHARED)
+    this.#take(this.#countUpTo(TIES), tied)
+    let nearer = 0
+    for (let i = 0; i < this.#size; i++) if (msOf[i]! < msOf[first]!) nearer++
+    chosen.rank = 1 + nearer
+  }
+
+  /** Up to which RTT others are as good as one. */
+  #limitTies(bestMs: number): void {
+    limits[TIES] = bestMs + Math.max(this.#tieMs, bestMs * TIE_SHARE)
+  }
+
+  #countUpTo(limit: number): number {
+    const limitMs = limits[limit]!
+    let count = 0
+    for (let i = 0; i < this.#size; i++) if (msOf[i]! <= limitMs) count++
+    return count
+  }
+
+  /** Fills the picks up, where the first, and where `tied` is 1 the second as well, are known. */
+  #take(ties: number, tied: number): void {
+    const count = Math.min(Math.max(ties, this.#minAddrs), this.#maxAddrs, this.#size)
+    chosen.count = count
+    if (count > (tied === 1 ? 2 : 1)) this.#pick(count, tied)
   }
 
   #findVantages(): void {
     this.#drawn = this.#hosts.mapDrawn
     for (let i = 0; i < this.#size; i++) this.layout[i] = this.#hosts.vantageIndex(this.#rows[i]!)
-  }
-
-  #nearest(): number {
-    let i = 0
-    while (msOf[i] !== limits[LEAST]) i++
-    return i
   }
 
   /** Scores for this client those who share the clients; the best of them. */
@@ -170,14 +205,12 @@ export class NearChoice {
   }
 
   /** The first `count`: those that share the clients by score, then the others by RTT. */
-  #pick(first: number, count: number, tied: number): void {
+  #pick(count: number, tied: number): void {
     const { picks } = chosen
     const limitMs = limits[SHARED]!
-    picks[0] = first
-    if (count === 1) return
     const size = this.#size
     isTaken.fill(0, 0, size)
-    isTaken[first] = 1
+    isTaken[picks[0]!] = 1
     for (let n = 1; n < count; n++) {
       let next = -1
       for (let i = 0; i < size; i++) {
