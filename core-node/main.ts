@@ -15,7 +15,7 @@ import { isLoopbackHost } from '../resolver/address.ts'
 import type { Rng } from '../resolver/ask.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
 import { sharedNowMs } from '../resolver/dns-clock.ts'
-import { provenDemand } from '../resolver/dns-demand.ts'
+import { isDemandProven } from '../resolver/dns-demand.ts'
 import type { RateLimits } from '../resolver/dns-limit.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../resolver/dns-server.ts'
 import { listenError } from '../resolver/listen-error.ts'
@@ -97,8 +97,8 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
         rate: rateLimits(config),
         ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config) }),
         onFacts: (facts, from) => {
-          const demand = provenDemand(facts, from.address, config.resolvers)
-          if (demand !== null) core.noteDemand(demand.client, demand.service, demand.direct)
+          if (isDemandProven(facts, from.address, config.resolvers))
+            core.noteDemand(facts.client!, facts.service!, !facts.bySubnet)
         },
         ...(queryLog && { sample: sampleFor(queryLog, config, clock) }),
         onError: (err) => log.error({ err }, 'a DNS query could not be answered'),

@@ -11,7 +11,7 @@ import type { DnsContext } from './dns-answer.ts'
 import { DnsAnswerer } from './dns-answerer.ts'
 import { sharedNowMs } from './dns-clock.ts'
 import { countDuration, counterRow, countFault } from './dns-counters.ts'
-import { DemandCounts, provenDemand } from './dns-demand.ts'
+import { DemandCounts, isDemandProven } from './dns-demand.ts'
 import { ResponseLimiter } from './dns-limit.ts'
 import {
   type DnsSample,
@@ -81,8 +81,7 @@ class DnsWorker {
       limiter: new ResponseLimiter(setup.limits, setup.accounts),
       counters: this.#counters,
       onFacts: (facts, from) => {
-        const demand = provenDemand(facts, from.address, setup.resolvers)
-        if (demand !== null) this.#demand.note(demand)
+        if (isDemandProven(facts, from.address, setup.resolvers)) this.#demand.note(facts)
       },
       sampleEvery: setup.sampleEvery,
       onSample: (facts, from) => {

@@ -13,7 +13,7 @@ import { type Store, StoreError } from '../../db/store.ts'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
 import { emptyDirectory } from '../../resolver/directory.ts'
 import type { DnsFacts } from '../../resolver/dns-answer.ts'
-import { provenDemand } from '../../resolver/dns-demand.ts'
+import { DemandCounts, isDemandProven } from '../../resolver/dns-demand.ts'
 import { openEcho } from '../../server-agent/protocol/echo-socket.ts'
 import type { OrderResult } from '../../server-agent/protocol/messages.ts'
 import { readPulseReply, writePulse } from '../../server-agent/protocol/pulse.ts'
@@ -427,7 +427,7 @@ t.test('a client with a ticket may report RTTs; without one, or from elsewhere, 
   await fixture.close()
 })
 
-t.test('a DNS query counts as demand where its asker is proven or listed, and only then', async (t) => {
+t.test('a DNS query counts as demand where its asker is proven or listed, and only then', (t) => {
   const client = parseAddress('185.0.0.7')!
   const asker = parseAddress('192.0.2.53')!
   const facts: DnsFacts = {
@@ -449,14 +449,31 @@ t.test('a DNS query counts as demand where its asker is proven or listed, and on
     isProven: true,
   }
   const listed = [parsePrefix('192.0.2.0/24')!]
-  const direct = { client, service: 'mirror', direct: true }
-  t.same(provenDemand(facts, asker, []), direct)
-  t.same(provenDemand({ ...facts, bySubnet: true }, asker, []), { ...direct, direct: false })
-  t.equal(provenDemand({ ...facts, isProven: false }, asker, []), null, 'its source may be forged')
-  t.same(provenDemand({ ...facts, isProven: false }, asker, listed), direct)
-  t.equal(provenDemand({ ...facts, isProven: false }, parseAddress('203.0.113.1')!, listed), null)
-  t.equal(provenDemand({ ...facts, client: null }, asker, listed), null, 'nothing was selected')
-  t.equal(provenDemand({ ...facts, service: null }, asker, listed), null)
+  t.equal(isDemandProven(facts, asker, []), true)
+  t.equal(isDemandProven({ ...facts, isProven: false }, asker, []), false, 'its source may be forged')
+  t.equal(isDemandProven({ ...facts, isProven: false }, asker, listed), true)
+  t.equal(isDemandProven({ ...facts, isProven: false }, parseAddress('203.0.113.1')!, listed), false)
+  t.equal(isDemandProven({ ...facts, client: null }, asker, listed), false, 'nothing was selected')
+  t.equal(isDemandProven({ ...facts, service: null }, asker, listed), false)
+
+  const counts = new DemandCounts()
+  for (const last of [7, 8, 9]) counts.note({ ...facts, client: parseAddress(`185.0.0.${last}`)! })
+  counts.note({ ...facts, bySubnet: true })
+  counts.note({ ...facts, service: 'game' })
+  counts.note({ ...facts, client: parseAddress('2a00:1:2::7')! })
+  const direct = { client, service: 'mirror', direct: true, times: 3 }
+  const expected = [
+    direct,
+    { ...direct, direct: false, times: 1 },
+    { ...direct, service: 'game', times: 1 },
+    { ...direct, client: parseAddress('2a00:1:2::7')!, times: 1 },
+  ]
+  t.same(counts.take(), expected, 'each prefix and service once')
+  t.same(counts.take(), [], 'and told once')
+  for (let i = 0; i < 5000; i++)
+    counts.note({ ...facts, client: parseAddress(`185.${i >> 8}.${i & 255}.1`)! })
+  t.equal(counts.take().length, 4096, 'no more than there is room for')
+  t.end()
 })
 
 t.test(
