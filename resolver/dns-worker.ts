@@ -33,8 +33,11 @@ const REPORT_EVERY_MS = 250
 const MAX_SAMPLES = 1000
 /** What is still answered after the end was asked for: all that waits, unless more comes than can be answered. */
 const LAST_ANSWERS_MS = 200
-/** Heartbeats and the API go before queries where processors are few: a step of `nice` is a tenth of a share. */
-const NICE_STEPS = 5
+/**
+ * Where there are fewer processors than threads, heartbeats and the API go before queries: the core's own thread
+ * gets three fifths if it needs them. More would make answers wait behind whatever else the machine does.
+ */
+const NICE_STEPS = 2
 
 /**
  * Answers until it is told to end. Throws what makes it useless: its opener starts another. `onLoaded`: all that there
