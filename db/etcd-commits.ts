@@ -12,6 +12,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Change } from '../resolver/directory.ts'
 import { type EtcdConnections, EtcdError, LARGE_CALL_MS } from './etcd-connections.ts'
 import { bucketOf, type EtcdKeys } from './etcd-keys.ts'
+import { grantLease, newLeaseId } from './etcd-lease.ts'
 import { idOf } from './etcd-listing.ts'
 import {
   type Compare,
@@ -294,7 +295,7 @@ export class EtcdCommits {
     const lease = newLeaseId()
     const by = `${pending.id}:${tries}`
     try {
-      await connections.send('Lease/LeaseGrant', { TTL: GATE_SEC, ID: lease })
+      await grantLease(connections, lease, GATE_SEC)
       const reply = await connections.ask('KV/Txn', {
         compare: [isAbsent(keys.gate)],
         success: [put(keys.gate, encodeFacts({ by }), lease)],
@@ -413,11 +414,6 @@ async function waitForGate(pending: Pending, tries: number): Promise<void> {
 /** Longer with each try, and not all in step. */
 function pause(tries: number): Promise<void> {
   return wait((RETRY_MS[tries] ?? RETRY_MS.at(-1)!) * (0.5 + Math.random()))
-}
-
-/** Random, so that none is ever another's; a number that stays exact. */
-export function newLeaseId(): number {
-  return randomBytes(6).readUIntBE(0, 6) + 1
 }
 
 function conflict(): StoreError {

@@ -5,7 +5,8 @@
 // key, and the earlier says so and leaves it alone.
 // https://etcd.io/docs/v3.4/learning/api/#lease-api
 
-import { newLeaseId } from './etcd-commits.ts'
+import { randomBytes } from 'node:crypto'
+import { status } from '@grpc/grpc-js'
 import { type EtcdConnections, EtcdError } from './etcd-connections.ts'
 import type { EtcdKeys } from './etcd-keys.ts'
 import { put } from './etcd-messages.ts'
@@ -25,6 +26,21 @@ interface LeaseOptions {
 const LEASE_SEC = 8
 const RENEW_MS = 2000
 const RENEWAL_MS = 1500
+
+/** Random, so that none is ever another's; a number that stays exact. */
+export function newLeaseId(): number {
+  return randomBytes(6).readUIntBE(0, 6) + 1
+}
+
+/** Throws EtcdError. */
+export async function grantLease(connections: EtcdConnections, id: number, seconds: number): Promise<void> {
+  try {
+    await connections.ask('Lease/LeaseGrant', { TTL: seconds, ID: id })
+  } catch (error) {
+    // It was granted by a try that nothing was heard of.
+    if (!(error instanceof EtcdError) || error.code !== status.FAILED_PRECONDITION) throw error
+  }
+}
 
 export class EtcdLease {
   readonly #options: LeaseOptions
@@ -76,7 +92,7 @@ export class EtcdLease {
   async #take(): Promise<void> {
     const { connections, keys, core, writer } = this.#options
     this.#id = newLeaseId()
-    await connections.send('Lease/LeaseGrant', { TTL: LEASE_SEC, ID: this.#id })
+    await grantLease(connections, this.#id, LEASE_SEC)
     // Putting it twice is no harm: it is the same.
     await connections.ask('KV/Txn', {
       compare: [],
@@ -107,7 +123,7 @@ export class EtcdLease {
       let cancel = () => {}
       const timer = setTimeout(() => {
         cancel()
-        reject(new EtcdError('unknown', 4, 'etcd does not answer'))
+        reject(new EtcdError('unknown', status.DEADLINE_EXCEEDED, 'etcd does not answer'))
       }, RENEWAL_MS)
       const settle =
         <T>(then: (value: T) => void) =>
