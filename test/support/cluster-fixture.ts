@@ -11,7 +11,7 @@ import type { JoiningMember } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, FakeClock, openCoreFixture, peer, testConfig } from './core-fixture.ts'
 
 const HERE = peer('127.0.0.1')
-const ECHOES_MS = 400
+const ECHOES_MS = 200
 
 export interface ClusterCore extends CoreFixture {
   readonly clock: FakeClock
