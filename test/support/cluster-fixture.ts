@@ -108,7 +108,7 @@ export class ClusterFixture {
 
   async close(): Promise<void> {
     for (const host of this.#hosts) await host.stop()
-    for (const { close } of [...this.#killed, ...this.cores.values()]) await close()
+    await Promise.all([...this.#killed, ...this.cores.values()].map(({ close }) => close()))
   }
 }
 
