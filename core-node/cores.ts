@@ -47,10 +47,13 @@ export interface ClusterStatus {
   readonly unstored: number
   /** Hosts of homes that are gone, judged here. */
   readonly orphans: number
+  /** What the store takes on its disk; null: not known. */
+  readonly storeBytes: number | null
 }
 
 /** Who is gone and what it left is looked through this often, and when a core comes or goes, ms. */
 const REVIEW_EVERY_MS = 1_000
+const SIZE_EVERY_MS = 60_000
 /**
  * Of the lease that the hosts of a lost home have, this share is over when that is noticed: it was not heard itself for
  * as long as its own lease lasts. They are asked about a quarter of a lease later, and given up after five eighths.
@@ -69,6 +72,10 @@ export class Cores {
   #troubleSinceMs = 0
   #revision = 0
   #reviewDueMs = 0
+  #sizeDueMs = 0
+  #storeBytes: number | null = null
+  /** What was lost later the store holds anew by itself. */
+  #lease: 'none' | 'wanted' | 'asked' | 'held' = 'none'
 
   constructor(options: CoresOptions) {
     this.#options = options
@@ -101,6 +108,7 @@ export class Cores {
       conflicts: counts['store.conflicts'] ?? 0,
       unstored: ledger.unstored,
       orphans: liveness.orphans,
+      storeBytes: this.#storeBytes,
     }
   }
 
@@ -115,15 +123,23 @@ export class Cores {
     await this.#cluster.caughtUp().catch((err) => this.#options.log.warn({ err }, 'not caught up yet'))
   }
 
-  /** The others may count on it: its records are in the store. Taken where it can't be had now as soon as it can. */
+  /** The others may count on it: its records are in the store. Where no lease can be had now it is asked for again. */
   async announce(): Promise<void> {
     const { self, follows, log } = this.#options
-    if (this.#cluster === null || follows) return
-    await this.#cluster.announce(self).catch((err) => log.warn({ err }, 'no lease in the store yet'))
+    if (this.#cluster === null || follows || this.#lease === 'asked') return
+    this.#lease = 'asked'
+    try {
+      await this.#cluster.announce(self)
+      this.#lease = 'held'
+    } catch (err) {
+      this.#lease = 'wanted'
+      log.warn({ err }, 'no lease in the store yet')
+    }
   }
 
   /** Gives its lease back: the others are told at once. */
   async leave(): Promise<void> {
+    this.#lease = 'none'
     await this.#cluster
       ?.release()
       .catch((err) => this.#options.log.warn({ err }, 'the lease could not be given back'))
@@ -135,6 +151,15 @@ export class Cores {
     if (nowMs < this.#reviewDueMs) return
     this.#reviewDueMs = nowMs + REVIEW_EVERY_MS
     this.#review()
+    if (this.#lease === 'wanted') void this.announce()
+    if (nowMs < this.#sizeDueMs) return
+    this.#sizeDueMs = nowMs + SIZE_EVERY_MS
+    void this.#measureStore()
+  }
+
+  async #measureStore(): Promise<void> {
+    const size = await this.#cluster!.size().catch(() => null)
+    this.#storeBytes = size?.fileBytes ?? null
   }
 
   #hear(changes: readonly Change[], revision: number): void {

@@ -7,10 +7,13 @@
 //   clock -> four ticks a second
 // Closed in reverse order. Nothing is decided here.
 
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
+import { openEtcd } from '../db/etcd.ts'
 import { openSqlite } from '../db/sqlite.ts'
+import type { Store } from '../db/store.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
 import type { Rng } from '../resolver/ask.ts'
 import type { DnsContext } from '../resolver/dns-answer.ts'
@@ -28,8 +31,9 @@ import { openPrivileges, type Privileges } from './privileges.ts'
 import { queryLine } from './query-line.ts'
 import { QueryLog } from './query-log.ts'
 import type { Config } from './settings/config.ts'
+import { storeEndpoints } from './settings/config-values.ts'
 import { giveBackMemory } from './spare-memory.ts'
-import type { Clock } from './steady-clock.ts'
+import { type Clock, SteadyClock } from './steady-clock.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
@@ -77,7 +81,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     )
     closers.push(() => echo.close())
 
-    const clock = { epochMs: () => Date.now(), monotonicMs: () => performance.now() }
+    const clock = new SteadyClock({ epochMs: () => Date.now(), monotonicMs: () => performance.now() })
     const rng = Math.random
     const core = await Core.open({ config, store, geography, echo, clock, rng, log })
     echoKey = core.echoKey
@@ -108,7 +112,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     metrics.watchDns(dns.stats)
     metrics.watchEcho(echo.stats)
     const http = await privileges.asRoot(() =>
-      openHttp({ core, config, metrics, log, rng, epochMs: clock.epochMs }),
+      openHttp({ core, config, metrics, log, rng, epochMs: () => clock.epochMs() }),
     )
     closers.push(() => http.close())
     privileges.drop()
@@ -116,8 +120,8 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     giveBackMemory()
     const timer = setInterval(() => core.tick(), TICK_MS)
     closers.push(() => clearInterval(timer))
-    // Said first, answered to the end: who balances between cores has time to look elsewhere.
-    closers.push(() => core.drain())
+    // Said first, answered to the end: who balances between cores, and every host, has time to look elsewhere.
+    closers.push(() => core.handOver())
     return { core, dns, http, reopenLogs: () => queryLog?.reopen(), close }
   } catch (error) {
     await close()
@@ -125,13 +129,25 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
   }
 }
 
-function openStore(config: Config, privileges: Privileges) {
+function openStore(config: Config, privileges: Privileges): Promise<Store> {
   try {
     privileges.makeFolder(config.data)
   } catch (cause) {
     throw new Error(`data: can't use the folder ${config.data}: ${(cause as Error).message}`, { cause })
   }
-  return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
+  const endpoints = storeEndpoints(config.store)
+  if (endpoints === null) {
+    return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
+  }
+  const { storePrefix: prefix, follow: readOnly } = config
+  // Keys and passwords may be for root's eyes only.
+  return privileges.asRoot(() => openEtcd({ endpoints, prefix, readOnly, ...etcdAccess(config) }))
+}
+
+function etcdAccess({ storeCa: ca, storeCert: cert, storeKey: key, ...config }: Config) {
+  const { storeUser: name, storePasswordFile } = config
+  const password = storePasswordFile === null ? '' : readFileSync(storePasswordFile, 'utf8').trim()
+  return { tls: ca === null ? null : { ca, cert, key }, user: name === null ? null : { name, password } }
 }
 
 async function openQueryLog(file: string, log: Logger): Promise<QueryLog> {

@@ -14,6 +14,7 @@ import type { MemberState } from '../resolver/serving.ts'
 import type { Tables } from '../resolver/tables.ts'
 import type { EchoStats } from '../server-agent/protocol/echo-socket.ts'
 import type { CoreStatus } from './core.ts'
+import type { ClusterStatus } from './cores.ts'
 
 /** What metrics read of a core. */
 interface Measured {
@@ -211,6 +212,7 @@ export class Metrics {
     this.#gauge('nearcast_places', 'Prefixes that imports told the place of', [], (tell) =>
       tell({}, this.#status.places),
     )
+    this.#watchCluster()
     const pulses = 'nearcast_pulses_total'
     this.#readCounter(pulses, 'What became of heartbeats by UDP', ['outcome'], (tell) => {
       for (const [outcome, count] of Object.entries(this.#core.pulseCounts)) tell({ outcome }, count)
@@ -219,6 +221,36 @@ export class Metrics {
     this.#readCounter(events, 'What the core heard, ordered, decided and refused', ['event'], (tell) => {
       for (const [event, count] of Object.entries(this.#status.counters)) tell({ event }, count)
     })
+  }
+
+  /** Nothing is told of it where no other core shares the store. */
+  #watchCluster(): void {
+    const gauge = (name: string, help: string, read: (cluster: ClusterStatus) => number | null) =>
+      this.#gauge(`nearcast_cluster_${name}`, help, [], (tell) => {
+        const { cluster } = this.#status
+        const value = cluster && read(cluster)
+        if (value !== null) tell({}, value)
+      })
+    gauge('connected', 'Whether the shared store is in reach and all is known: 1 or 0', (it) =>
+      Number(it.connected),
+    )
+    gauge('behind_seconds', 'For how long it has not been so', (it) => it.behindSec)
+    gauge('lease_held', 'Whether the lease of this core in the store is held: 1 or 0', (it) =>
+      Number(it.lease),
+    )
+    gauge('cores', 'Cores that hold a lease', (it) => it.cores.length)
+    gauge('unstored', 'Records that are answered with and not stored yet', (it) => it.unstored)
+    gauge('orphans', 'Hosts of cores that are gone, judged here', (it) => it.orphans)
+    gauge('store_bytes', 'What the shared store takes on its disk', (it) => it.storeBytes)
+    const commits = 'nearcast_cluster_commits_total'
+    this.#readCounter(commits, 'Commits told to the other cores and heard of them', ['way'], (tell) => {
+      tell({ way: 'told' }, this.#status.cluster?.commitsTold ?? 0)
+      tell({ way: 'heard' }, this.#status.cluster?.commitsHeard ?? 0)
+    })
+    const conflicts = 'nearcast_cluster_conflicts_total'
+    this.#readCounter(conflicts, 'Commits that another core was first with; decided anew', [], (tell) =>
+      tell({}, this.#status.cluster?.conflicts ?? 0),
+    )
   }
 
   #counter(name: string, help: string, labelNames: string[]): Counter {

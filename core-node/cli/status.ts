@@ -34,6 +34,7 @@ function printStatus(core: CoreStatus, terminal: Terminal): void {
     members: `${members.live} live, ${members.other} other`,
     localities: `${core.localities} measured, ${core.places} imported`,
     store: printable(core.store),
+    ...(core.cluster && { cluster: clusterLine(core.cluster) }),
     geography: printable(core.geography),
   }
   for (const [key, value] of Object.entries(lines)) {
@@ -41,6 +42,19 @@ function printStatus(core: CoreStatus, terminal: Terminal): void {
   }
   for (const reason of core.degraded)
     terminal.print(paint(terminal, 'yellow', `degraded    ${printable(reason)}`))
+}
+
+function clusterLine(cluster: NonNullable<CoreStatus['cluster']>): string {
+  const { connected, behindSec, lease, cores, orphans, storeBytes } = cluster
+  const parts = [
+    connected ? 'connected' : `cut off for ${formatUptime(behindSec)}`,
+    lease
+      ? `one of ${cores.length} cores (${cores.map(printable).join(', ')})`
+      : `${cores.length} cores beside it`,
+    ...(orphans > 0 ? [`${orphans} hosts of cores that are gone`] : []),
+    ...(storeBytes === null ? [] : [`${(storeBytes / 1e6).toFixed(1)} MB stored`]),
+  ]
+  return parts.join(', ')
 }
 
 function formatUptime(sec: number): string {

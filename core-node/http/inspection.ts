@@ -1,7 +1,8 @@
 // For machines that look after a core: is it alive, is it ready, its metrics, its OpenAPI document.
 //
 // Invariant: /healthz says only that the process answers; /readyz says whether clients should be sent
-// here. What works in part (storage away) is told and still ready: answers come from memory.
+// here. What works in part (storage away) is told and still ready: answers come from memory; who has other
+// cores to send clients to asks for more than that (?strict).
 
 import { Type } from 'typebox'
 import { Problem } from '../problem.ts'
@@ -9,6 +10,10 @@ import { type Api, type HttpContext, requireInside } from './context.ts'
 import { AliveReply, problems, ReadyReply, told } from './schemas.ts'
 
 const tags = ['inspection']
+const ReadyQuery = Type.Object(
+  { strict: Type.Optional(Type.String({ description: 'Named at all: not ready where it is degraded' })) },
+  { additionalProperties: false },
+)
 
 export function inspectionRoutes(app: Api, context: HttpContext): void {
   healthRoutes(app, context)
@@ -40,16 +45,21 @@ function healthRoutes(app: Api, { core }: HttpContext): void {
         tags,
         operationId: 'ready',
         summary: 'State is loaded and this core is not draining; with what works only in part',
+        description:
+          'With `?strict`, what works only in part is not ready either: for who has other cores to send clients to.',
         security: [{}],
+        querystring: ReadyQuery,
         response: {
           200: told('Ready; `degraded` says what works only in part', ReadyReply),
           ...problems('unavailable'),
         },
       },
     },
-    async () => {
+    async ({ query }) => {
       const { ready, degraded } = core.readiness()
-      if (!ready) throw new Problem('unavailable', degraded.join('; ') || 'this core is not ready yet')
+      const isStrict = query.strict !== undefined && query.strict !== 'false'
+      if (!ready || (isStrict && degraded.length > 0))
+        throw new Problem('unavailable', degraded.join('; ') || 'this core is not ready yet')
       return { ready, degraded: [...degraded] }
     },
   )

@@ -430,6 +430,23 @@ export const NewTokenReply = Type.Object({
 export const TokensReply = Type.Object({ tokens: Type.Array(TokenView) })
 export const ImportReply = Type.Object({ imported: Type.Integer() })
 
+const ClusterStatus = Type.Object(
+  {
+    connected: Type.Boolean({ description: 'The store is in reach, and what other cores changed is known' }),
+    behindSec: Type.Number({ description: 'For how long it has not been so' }),
+    lease: Type.Boolean({ description: 'This core’s own lease in the store is held' }),
+    cores: Type.Array(Type.String(), { description: 'Those that hold one' }),
+    commitsTold: Type.Integer(),
+    commitsHeard: Type.Integer(),
+    conflicts: Type.Integer({ description: 'Commits that another core was first with; decided anew' }),
+    unstored: Type.Integer({ description: 'Records that are answered with and not stored yet' }),
+    orphans: Type.Integer({ description: 'Hosts of cores that are gone, judged here' }),
+    storeBytes: Type.Union([Type.Integer(), Type.Null()], {
+      description: 'What the store takes on its disk',
+    }),
+  },
+  { description: 'How it stands with the other cores; null: no other shares the store' },
+)
 export const StatusReply = Type.Unsafe<CoreStatus>(
   Type.Object({
     name: Label,
@@ -444,6 +461,7 @@ export const StatusReply = Type.Unsafe<CoreStatus>(
     localities: Type.Integer(),
     places: Type.Integer(),
     store: Type.String(),
+    cluster: Type.Union([ClusterStatus, Type.Null()]),
     geography: Type.String(),
     counters: Type.Record(Type.String(), Type.Number()),
   }),

@@ -7,6 +7,8 @@ import { ClusterFixture, turns } from '../support/cluster-fixture.ts'
 import { ADMIN, peer } from '../support/core-fixture.ts'
 
 const HERE = peer('127.0.0.1')
+// Echoes are real, and wait where the machine is busy.
+t.setTimeout(90_000)
 const web = (name: string) => [{ service: 'web', name, port: 80, capacity: 100 }]
 const all = (cluster: ClusterFixture, value: unknown) =>
   Object.fromEntries([...cluster.cores.keys()].map((name) => [name, value]))
@@ -258,7 +260,7 @@ t.test('a clock that jumps by years kills nobody, and takes nobody’s cookie aw
   const secrets = cluster.core('a').cookieSecrets
   for (const jumpMs of [years, -years]) {
     cluster.cores.get('a')!.clock.jumpedMs = jumpMs
-    await cluster.run(130_000)
+    await cluster.run(61_000)
     t.same(cluster.live(), all(cluster, ['m']))
     t.match(cluster.core('a').readiness().degraded, [/clock/])
     t.ok(cluster.core('b').directory.hosts.has('silent'), 'nor is anyone forgotten')

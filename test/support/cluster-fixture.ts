@@ -11,7 +11,7 @@ import type { JoiningMember } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, FakeClock, openCoreFixture, peer, testConfig } from './core-fixture.ts'
 
 const HERE = peer('127.0.0.1')
-const ECHOES_MS = 400
+const ECHOES_MS = 200
 
 export interface ClusterCore extends CoreFixture {
   readonly clock: FakeClock
@@ -108,7 +108,7 @@ export class ClusterFixture {
 
   async close(): Promise<void> {
     for (const host of this.#hosts) await host.stop()
-    for (const { close } of [...this.#killed, ...this.cores.values()]) await close()
+    await Promise.all([...this.#killed, ...this.cores.values()].map(({ close }) => close()))
   }
 }
 
