@@ -9,11 +9,11 @@ import { Readable } from 'node:stream'
 import { Type } from 'typebox'
 import type { Directory } from '../../resolver/directory.ts'
 import { requireAdmin } from '../registry/caller.ts'
+import { DUMPED, recordText } from '../registry/dump.ts'
 import type { Api, HttpContext } from './context.ts'
 import { problems, told } from './schemas.ts'
 
-const KINDS = ['services', 'hosts', 'members', 'tokens', 'localities', 'places', 'settings'] as const
-type Kind = (typeof KINDS)[number] & keyof Directory
+type Kind = (typeof DUMPED)[number]
 
 /** Records in one go: some milliseconds' work. */
 const SLICE = 500
@@ -25,7 +25,7 @@ const DigestReply = Type.Object({
   core: Type.String(),
   kinds: Type.Record(Type.String(), Type.Object({ records: Type.Integer(), digest: Type.String() })),
 })
-const KindParams = Type.Object({ kind: Type.Union(KINDS.map((kind) => Type.Literal(kind))) })
+const KindParams = Type.Object({ kind: Type.Union(DUMPED.map((kind) => Type.Literal(kind))) })
 
 export function directoryRoutes(app: Api, { core }: HttpContext): void {
   const tags = ['operators']
@@ -44,7 +44,7 @@ export function directoryRoutes(app: Api, { core }: HttpContext): void {
     async ({ caller }) => {
       requireAdmin(caller)
       const kinds: Record<string, { records: number; digest: string }> = {}
-      for (const kind of KINDS) kinds[kind] = await digestOf(core.directory, kind)
+      for (const kind of DUMPED) kinds[kind] = await digestOf(core.directory, kind)
       return { core: core.name, kinds }
     },
   )
@@ -71,7 +71,7 @@ export function directoryRoutes(app: Api, { core }: HttpContext): void {
   )
 }
 
-/** The sum of the records' hashes: whoever makes two sets of the same sum breaks SHA-256 first. */
+/** The sum of the records' hashes, which is the same in any order. */
 async function digestOf(
   directory: Readonly<Directory>,
   kind: Kind,
@@ -96,23 +96,22 @@ async function* linesOf(directory: Readonly<Directory>, kind: Kind): AsyncGenera
 async function* texts(directory: Readonly<Directory>, kind: Kind): AsyncGenerator<readonly [string, string]> {
   let left = SLICE
   for (const [key, record] of directory[kind]) {
-    yield [key, kind === 'settings' ? JSON.stringify(fingerprint(record)) : canonicalText(record)]
+    yield [key, recordText(shown(kind, record))]
     if (--left > 0) continue
     left = SLICE
     await new Promise((resolve) => setImmediate(resolve))
   }
 }
 
-/** JSON with the fields of each object in order. */
-function canonicalText(value: unknown): string {
-  return JSON.stringify(value, (name, field: unknown) => {
-    if (SECRETS.has(name) && typeof field === 'string' && field !== '') return fingerprint(field)
-    if (field instanceof Uint8Array) return Buffer.from(field).toString('base64')
-    if (typeof field !== 'object' || field === null || Array.isArray(field)) return field
-    return Object.fromEntries(Object.entries(field).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-  })
+/** The record without its secrets, which one fingerprint stands for. */
+function shown(kind: Kind, record: unknown): unknown {
+  if (typeof record === 'string') return kind === 'settings' ? fingerprint([record]) : record
+  const fields = Object.entries(record as object)
+  const secrets = fields.filter(([name]) => SECRETS.has(name))
+  const rest = Object.fromEntries(fields.filter(([name]) => !SECRETS.has(name)))
+  return secrets.length === 0 ? rest : { ...rest, fingerprint: fingerprint(secrets.toSorted()) }
 }
 
-function fingerprint(secret: unknown): string {
-  return createHash('sha256').update(String(secret)).digest('hex').slice(0, FINGERPRINT_CHARS)
+function fingerprint(secrets: readonly unknown[]): string {
+  return createHash('sha256').update(JSON.stringify(secrets)).digest('hex').slice(0, FINGERPRINT_CHARS)
 }

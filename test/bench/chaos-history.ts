@@ -1,7 +1,7 @@
 // What happened in a run of the chaos bench, as it was written down: what was done to whom, what clients were
 // answered, what writers were told, and what the cores held in the end.
 //
-// All times are ms of one machine's monotonic clock, counted from the run's start. Only types and what reads
+// All times are ms of one machine's monotonic clock, counted from the run's start. Pure: types, and what reads
 // them off; no judgement: that is chaos-checker.ts'.
 
 export type Kind = 'core' | 'etcd' | 'agent'
