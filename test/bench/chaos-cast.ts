@@ -188,6 +188,7 @@ export class ChaosCast {
       ...{ name: node, data: this.dataOf(node), zone: ZONE, geo: 'none', 'log-level': 'info' },
       ...{ dns: `${address}:53`, http: `${address}:${HTTP_PORT}`, echo: `${address}:8054` },
       store: etcds.length === 0 ? 'sqlite' : `etcd://${endpoints.join(',')}`,
+      'rrl-exempt-clients': '10.78.0.0/16',
       ...{ 'probe-clients': 'off', 'probe-private': '10.78.0.0/16', 'operator-from': '10.78.0.0/16' },
       'requests-per-minute': '1000000',
     }
