@@ -15,6 +15,7 @@ import { VERSION } from '../version.ts'
 import { agentRoutes } from './agents.ts'
 import { answerRoutes } from './answers.ts'
 import { type Api, bearerOf, type HttpContext, identifyClient } from './context.ts'
+import { directoryRoutes } from './directory.ts'
 import { insightRoutes } from './insight.ts'
 import { inspectionRoutes } from './inspection.ts'
 import { openapiOptions } from './openapi.ts'
@@ -70,6 +71,7 @@ export async function openApi(context: HttpContext): Promise<Api> {
   insightRoutes(app, context)
   agentRoutes(app, context)
   operatorRoutes(app, context)
+  directoryRoutes(app, context)
   inspectionRoutes(app, context)
   await app.ready()
   return app

@@ -21,7 +21,7 @@ export function dumpKind(directory: Readonly<Directory>, kind: keyof Directory, 
   const lines = [...records.keys()].sort().map((key) => {
     const record = records.get(key)
     const told = isDecided ? withoutMeasured(kind, record) : record
-    return `${JSON.stringify(key)}:${JSON.stringify(sorted(told))}`
+    return `${JSON.stringify(key)}:${recordText(told)}`
   })
   return `{${lines.join(',\n')}}`
 }
@@ -30,6 +30,11 @@ export function dumpKind(directory: Readonly<Directory>, kind: keyof Directory, 
 export function dumpOf(directory: Readonly<Directory>, isDecided = false): string {
   const kinds = DUMPED.filter((kind) => !isDecided || kind !== 'localities')
   return `{${kinds.map((kind) => `"${kind}":${dumpKind(directory, kind, isDecided)}`).join(',\n')}}`
+}
+
+/** One record as text: equal where the record is. */
+export function recordText(record: unknown): string {
+  return JSON.stringify(sorted(record))
 }
 
 function withoutMeasured(kind: keyof Directory, record: unknown): unknown {

@@ -333,6 +333,8 @@ t.test('each route opens to whom it should and to no one else', async (t) => {
       ['GET', '/v1/hosts', inside],
       ['GET', '/v1/hosts/h1', inside],
       ['GET', '/v1/tokens', ['admin']],
+      ['GET', '/v1/directory', ['admin']],
+      ['GET', '/v1/directory/hosts', ['admin']],
       ['POST', '/v1/tokens', ['admin'], { services: ['mirror'] }],
       ['PUT', '/v1/services/new', ['admin'], {}],
       ['DELETE', '/v1/services/new', ['admin']],
@@ -762,6 +764,8 @@ t.test('the OpenAPI document tells every route, and replies are as it says', asy
     ['POST', '/v1/tokens', '/v1/tokens', 201, { services: ['mirror'], note: 'n' }],
     ['GET', '/v1/tokens', '/v1/tokens', 200],
     ['GET', '/v1/status', '/v1/status', 200],
+    ['GET', '/v1/directory', '/v1/directory', 200],
+    ['GET', '/v1/directory/{kind}', '/v1/directory/hosts', 200],
     ['GET', '/healthz', '/healthz', 200],
     ['GET', '/readyz', '/readyz', 200],
     ['DELETE', '/v1/services/{service}/members/{member}', '/v1/services/s/members/m', 204],
@@ -1044,3 +1048,40 @@ t.test('long lists are told by pages, each name once', async (t) => {
   }
   t.same(pageOf([], {}), { page: [], next: null })
 })
+
+t.test(
+  'two cores that hold the same say so in whatever order they heard of it, and no secret with it',
+  async (t) => {
+    const openBoth = async () => {
+      const fixture = await openFixture(t)
+      const api = await openApi(fixture.context)
+      t.teardown(() => api.close())
+      const { secret } = await fixture.core.createToken(ADMIN, { admin: true })
+      const headers = { authorization: `Bearer ${secret}` }
+      const get = async (url: string) => (await api.inject({ url, headers })).json()
+      return { core: fixture.core, get, services: async () => (await get('/v1/directory')).kinds.services }
+    }
+    const [one, two] = [await openBoth(), await openBoth()]
+    await one.core.putService(ADMIN, 'x', { ttl: 9, where: { a: '1', b: '2' } })
+    await one.core.putService(ADMIN, 'y', {})
+    await two.core.putService(ADMIN, 'y', {})
+    await two.core.putService(ADMIN, 'x', { where: { b: '2', a: '1' }, ttl: 9 })
+    t.match(await one.services(), { records: 5, digest: /^[0-9a-f]{64}$/ })
+    t.same(await one.services(), await two.services())
+    await two.core.putService(ADMIN, 'x', { ttl: 10, where: { a: '1', b: '2' } })
+    t.not((await one.services()).digest, (await two.services()).digest)
+    const told = await one.get('/v1/directory/services')
+    t.match(told, { x: { name: 'x', ttlSec: 9 }, y: {} })
+    t.same(Object.keys(told).toSorted(), [...one.core.directory.services.keys()].toSorted())
+    const settings = [...one.core.directory.settings.values()]
+    t.ok(settings.length > 0)
+    const shown = JSON.stringify([
+      await one.get('/v1/directory/settings'),
+      await one.get('/v1/directory/hosts'),
+    ])
+    for (const secret of [...settings, ...one.core.directory.hosts.values()].flatMap((it) =>
+      typeof it === 'string' ? it : it.echoKey,
+    ))
+      t.notOk(secret !== '' && shown.includes(secret))
+  },
+)
