@@ -214,8 +214,9 @@ export class ResponseLimiter {
   /** The first that is too many is slipped, and every Nth after it. */
   #refuse(slot: number): Verdict {
     if (this.#slip === 0) return VERDICT.DROP
-    const standing = this.#table[slot]! % SLIP_ROOM
-    this.#table[slot] = this.#table[slot]! - standing + ((standing + 1) % this.#slip)
+    const owner = Math.floor(this.#table[slot]! / SLIP_ROOM) * SLIP_ROOM
+    const standing = this.#table[slot]! - owner
+    this.#table[slot] = owner + (standing + 1 < this.#slip ? standing + 1 : 0)
     return standing === 0 ? VERDICT.SLIP : VERDICT.DROP
   }
 
