@@ -182,7 +182,7 @@ function nearestByApi(world: DnsWorld, data: string, port: number): Launch['isRi
   return async ({ service, client }, addresses) => {
     const token = readFileSync(join(data, 'admin-token'), 'utf8').trim()
     const { name } = world.services[service]!
-    const url = `http://127.0.0.1:${port}/v1/services/${name}/nearest?k=20&client=${formatAddress(client)}`
+    const url = `http://127.0.0.1:${port}/v1/services/${name}/neighbors?k=1000&client=${formatAddress(client)}`
     const reply = await fetch(url, { headers: { authorization: `Bearer ${token}` } })
     const { members } = (await reply.json()) as Nearest
     const leastMs = Math.min(...members.map(({ ms }) => ms))
