@@ -177,12 +177,12 @@ interface Nearest {
 const TIE_MS = 2
 const TIE_SHARE = 0.2
 
-/** What the API says to the same question. */
+/** What the API says to the same question, of as many members as DNS considers. */
 function nearestByApi(world: DnsWorld, data: string, port: number): Launch['isRight'] {
   return async ({ service, client }, addresses) => {
     const token = readFileSync(join(data, 'admin-token'), 'utf8').trim()
     const { name } = world.services[service]!
-    const url = `http://127.0.0.1:${port}/v1/services/${name}/nearest?k=20&client=${formatAddress(client)}`
+    const url = `http://127.0.0.1:${port}/v1/services/${name}/nearest?k=32&client=${formatAddress(client)}`
     const reply = await fetch(url, { headers: { authorization: `Bearer ${token}` } })
     const { members } = (await reply.json()) as Nearest
     const leastMs = Math.min(...members.map(({ ms }) => ms))
