@@ -12,9 +12,9 @@ import { crowdsOf, isOf } from './crowd.ts'
 import { isIndexed } from './directory.ts'
 import { hashClient } from './hash.ts'
 import type { Locality } from './locate.ts'
+import { cellAt, middleOf } from './map-model.ts'
 import { MARKS, type MemberIndex, type Spot, type Wanted } from './member-index.ts'
 import type { ServingMember } from './serving.ts'
-import type { Tables } from './tables.ts'
 
 export interface Candidates {
   readonly members: readonly ServingMember[]
@@ -23,7 +23,7 @@ export interface Candidates {
 }
 
 /** Of a client that is no host, so many more than asked for: its estimates are not its coordinate's. */
-const MARGIN = 32
+export const MARGIN = 32
 /** No more candidates than these are weighed, whatever is asked. */
 const MAX_CANDIDATES = 4096
 /** Members of a service all of whose members are down that are looked at for the least stale. */
@@ -57,7 +57,8 @@ export function candidates(
   return nearCandidates(asked, index, reach, wanted, rng)
 }
 
-function marksOf(ask: Ask): number {
+/** What the index is to find members by. */
+export function marksOf(ask: Ask): number {
   const family = ask.family === null ? 0 : ask.family === 4 ? MARKS.ipv4 : MARKS.ipv6
   const want = { address: family, port: family | MARKS.port, url: MARKS.url }[ask.want]
   return ask.reachableOnly ? want | MARKS.reachable : want
@@ -77,10 +78,10 @@ function nearCandidates(
   wanted: Wanted,
   rng: Rng,
 ): Candidates {
-  const { tables, locality, ask } = asked
+  const { locality, ask } = asked
   const margin = locality.host >= 0 ? 0 : MARGIN
   let count = Math.min(MAX_CANDIDATES, reach * (ask.limit + margin))
-  const spot = spotOf(tables, locality, ask)
+  const spot = spotOf(locality, ask)
   const anybody = (which: Wanted) =>
     ask.spread !== null
       ? index.draw(count, which, rng)
@@ -141,13 +142,13 @@ export function isRing({ minMs, maxMs }: Ask): boolean {
   return minMs > 0 || maxMs < Number.POSITIVE_INFINITY
 }
 
-/** Where the index is asked from. Rings are widened by what the estimates may be off by; select is exact. */
-function spotOf(tables: Tables, locality: Locality, { minMs, maxMs }: Ask): Spot {
+/** Where the index is asked from; of a place, as the map tells them apart. Rings are widened by what the estimates may be off by; select is exact. */
+function spotOf(locality: Locality, { minMs, maxMs }: Ask): Spot {
   const { host, coordinate, place } = locality
   const errorMs = host >= 0 ? 0 : locality.errorMs
   return {
-    coordinate: coordinate ?? (place === null ? null : tables.hosts.coordinateAt(place)),
-    place,
+    coordinate,
+    place: place && { ...place, ...middleOf(cellAt(place.lat, place.lon)) },
     minMs: minMs - errorMs,
     maxMs: maxMs + errorMs,
   }

@@ -7,6 +7,7 @@
 
 import { type Address, type Family, IPV4_OFFSET_BITS } from './address.ts'
 import { AnswerMemo, MEMO_ADDRESSES } from './answer-memo.ts'
+import { CellChoices } from './cell-choices.ts'
 import { ClientCells } from './client-cells.ts'
 import type { DnsContext, DnsFacts } from './dns-answer.ts'
 import { COOKIE_BYTES, COOKIE_PROVEN, placeCookie } from './dns-cookie.ts'
@@ -49,6 +50,8 @@ interface Plain {
   serial: number
   near4: NearChoice | null
   near6: NearChoice | null
+  /** Of a large one, in the place of these. */
+  byCell: CellChoices | null
 }
 
 interface Named {
@@ -159,7 +162,7 @@ export class PlainAnswers {
     const serving = tables.service(meaning.serving.service.name)!
     let plain = this.#plains.get(serving)
     if (plain === undefined) {
-      plain = { serving, slot: this.#slots++, serial: -1, near4: null, near6: null }
+      plain = { serving, slot: this.#slots++, serial: -1, near4: null, near6: null, byCell: null }
       this.#plains.set(serving, plain)
     }
     return { name: meaning, plain }
@@ -172,9 +175,9 @@ export class PlainAnswers {
     const { plain } = named
     const { serving } = plain
     if (plain.serial !== serving.serial) this.#layOut(plain)
-    const near = family === 4 ? plain.near4 : plain.near6
+    const near = this.#nearChoice(plain, family, client)
     const cells = this.#cells
-    if (near !== null && cells.find(client) && near.choose(client, cells.cell, cells.scopeBits)) {
+    if (near?.choose(client, cells.cell, cells.scopeBits)) {
       this.#near = near
       this.#count = chosen.count
       this.#scopeBits = chosen.scopeBits
@@ -187,11 +190,20 @@ export class PlainAnswers {
     return this.#remember(named, family, client)
   }
 
+  /** The layout to choose by for a client of whom only the cell is known, which then stands in #cells; null: there is none. */
+  #nearChoice({ near4, near6, byCell }: Plain, family: Family, client: Address): NearChoice | null {
+    const near = family === 4 ? near4 : near6
+    if ((near === null && byCell === null) || !this.#cells.find(client)) return null
+    return near ?? byCell!.find(this.#cells.cell, family)
+  }
+
   #layOut(plain: Plain): void {
+    const { serving } = plain
     const { hosts } = this.#context.tables
-    plain.serial = plain.serving.serial
-    plain.near4 = NearChoice.of(plain.serving, hosts, 4)
-    plain.near6 = NearChoice.of(plain.serving, hosts, 6)
+    plain.serial = serving.serial
+    plain.near4 = NearChoice.of(serving, hosts, 4)
+    plain.near6 = NearChoice.of(serving, hosts, 6)
+    plain.byCell = serving.index === null ? null : new CellChoices(this.#context.tables, serving)
   }
 
   #remember({ name, plain }: Named, family: Family, client: Address): boolean {

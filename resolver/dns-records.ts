@@ -59,7 +59,7 @@ const NEAR_CORES = 3
 /** SRV and HTTPS clients go down the list by themselves: more members than an address answer has are of use to them. */
 const LISTED_MEMBERS = 4
 /** Looked through for different addresses: 16 are named at most, and hosts with many members of one service are few. */
-const CONSIDERED_MEMBERS = 32
+export const CONSIDERED_MEMBERS = 32
 const SRV_WEIGHT_MAX = 1000
 
 /** Why a member that fits is passed over all the same. */

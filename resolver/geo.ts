@@ -3,7 +3,7 @@
 // A map knows no cables: its RTTs are a guess for whom nobody measured yet. Pure; degrees and km in, ms out.
 
 /** Mean radius, km (IUGG). */
-const EARTH_KM = 6371.0088
+export const EARTH_KM = 6371.0088
 
 /** Great-circle distance, km, by the haversine formula. Degrees in. */
 export function greatCircleKm(
@@ -31,9 +31,17 @@ export function sphereKm(a: Float64Array, b: Float64Array): number {
   return 2 * EARTH_KM * Math.asin(Math.min(1, Math.sqrt(dx * dx + dy * dy + dz * dz) / 2))
 }
 
-/** Light in fibre covers about 204 km a ms one way: no round trip over `km` is shorter than this, ms. */
+/** Light in fibre, one way. */
+const KM_A_MS = 204.19
+
+/** No round trip over `km` is shorter than this, ms. */
 export function fibreFloorMs(km: number): number {
-  return (2 * km) / 204.19
+  return (2 * km) / KM_A_MS
+}
+
+/** How far apart two places are at most that a round trip of `ms` joins. */
+export function fibreKm(ms: number): number {
+  return (ms * KM_A_MS) / 2
 }
 
 /** Access and queueing at both ends of any path, ms. */
@@ -118,4 +126,9 @@ const ROUTE_BASE_MS = 4
 /** What a round trip over a way of `km` takes as a rule, ms. */
 export function routeRttMs(km: number): number {
   return ROUTE_BASE_MS + GEO_DETOUR * fibreFloorMs(km)
+}
+
+/** How far apart two places are at least that the map puts `ms` apart, km, whatever way leads from the one to the other. */
+export function leastKm(ms: number): number {
+  return Math.max(0, fibreKm((ms - ROUTE_BASE_MS) / GEO_DETOUR) / SHUN_HUBS_DETOUR)
 }

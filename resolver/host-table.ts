@@ -312,14 +312,6 @@ export class HostTable {
     return this.#map.vantageIndex(row)
   }
 
-  /**
-   * Where in the space a client at a place is taken to be, by what the map says of its RTTs to the vantages nearest to
-   * it and some others; null: too few of them are in the space and on the map.
-   */
-  coordinateAt({ lat, lon }: Place): Coordinate | null {
-    return this.#map.coordinateAt(this, cellAt(lat, lon))
-  }
-
   // Writing.
 
   /** A row for a host that a record refers to, made if need be; kept until it is released as often. */

@@ -6,7 +6,6 @@
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
 import { CellRows, MS_PER_UNIT } from './cell-rows.ts'
-import type { Coordinate } from './directory.ts'
 import {
   fibreFloorMs,
   greatCircleKm,
@@ -19,7 +18,6 @@ import {
   spherePoint,
 } from './geo.ts'
 import type { HostTable } from './host-table.ts'
-import { placeBySightings } from './placement.ts'
 
 /** Hosts around a client whose view is asked, how far it carries, and the weight of "as the map says" beside it. */
 const NEAR_HOSTS = 20
@@ -28,17 +26,10 @@ const MAP_WEIGHT = 2
 /** A host's own detour counts in full once so many others have measured it, and then somewhat more: it is worst nearby. */
 const EFFECT_DOUBT = 5
 const EFFECT_SHARE = 1.3
-/** Vantages by which a place is put into the space: its nearest, others from near to far, and the fewest that will do. */
-const PLACED_BY_NEAR = 12
-const PLACED_BY_FAR = 12
-const PLACED_BY_LEAST = 3
 /** A cell's edge, degrees: 28 km at the equator, 0.4 ms of a round trip. */
 const CELL_DEGREES = 0.25
 const CELLS_AROUND = 360 / CELL_DEGREES
 const CELLS_UP = 180 / CELL_DEGREES
-/** Cells whose coordinates are remembered. */
-const MOST_COORDINATES = 20_000
-
 /** The number of the cell that a place lies in. Allocates nothing. */
 export function cellAt(lat: number, lon: number): number {
   const up = Math.min(CELLS_UP - 1, Math.max(0, Math.floor((lat + 90) / CELL_DEGREES)))
@@ -47,7 +38,7 @@ export function cellAt(lat: number, lon: number): number {
 }
 
 /** The middle of a cell. */
-function middleOf(cell: number): Spot {
+export function middleOf(cell: number): Spot {
   return {
     lat: (Math.floor(cell / CELLS_AROUND) + 0.5) * CELL_DEGREES - 90,
     lon: ((cell % CELLS_AROUND) + 0.5) * CELL_DEGREES - 180,
@@ -71,7 +62,6 @@ export class MapModel {
   #effect = new Float64Array(0)
   /** By cell and index of a vantage. */
   readonly cells = new CellRows(CELLS_AROUND * CELLS_UP)
-  readonly #coordinates = new Map<number, Coordinate | null>()
   /** From the cell that was asked about last to each hub, km: of one client many hosts are asked. */
   #via: { readonly cell: number; readonly km: Float64Array } | null = null
   #drawn = 0
@@ -104,33 +94,9 @@ export class MapModel {
     return this.#indexOf.get(row) ?? -1
   }
 
-  /** Where in the space a client in a cell is taken to be; null: too few vantages have both a coordinate and a place. */
-  coordinateAt(hosts: HostTable, cell: number): Coordinate | null {
-    this.#refresh(hosts)
-    let coordinate = this.#coordinates.get(cell)
-    if (coordinate === undefined) {
-      if (this.#coordinates.size >= MOST_COORDINATES) this.#coordinates.clear()
-      coordinate = this.#place(hosts, cell)
-      this.#coordinates.set(cell, coordinate)
-    }
-    return coordinate
-  }
-
   #viaKm(cell: number): Float64Array {
     if (this.#via?.cell !== cell) this.#via = { cell, km: routeViaKm(middleOf(cell)) }
     return this.#via.km
-  }
-
-  /** By the nearest vantages, which say where among its neighbours it is, and by some of all, which keep it there. */
-  #place(hosts: HostTable, cell: number): Coordinate | null {
-    const placed = this.#rows.filter((row) => hosts.hasCoordinate(row))
-    const byMs = placed.map((row) => ({ row, ms: this.rttMs(hosts, cell, row) })).sort((a, b) => a.ms - b.ms)
-    const step = Math.max(1, Math.ceil((byMs.length - PLACED_BY_NEAR) / PLACED_BY_FAR))
-    const chosen = byMs.filter((_, i) => i < PLACED_BY_NEAR || (i - PLACED_BY_NEAR) % step === 0)
-    if (chosen.length < PLACED_BY_LEAST) return null
-    return placeBySightings(
-      chosen.map(({ row, ms }) => ({ coordinate: hosts.coordinateOf(row)!, rttMs: ms, weight: 1 })),
-    )
   }
 
   /** By index: the map, and what the vantages around the place see of each. */
@@ -173,7 +139,6 @@ export class MapModel {
     this.#mapSerial = hosts.mapSerial
     this.#meshSerial = hosts.modelSerial
     this.cells.forget(this.#rows.length)
-    this.#coordinates.clear()
   }
 
   #drawMap(hosts: HostTable): void {

@@ -2,13 +2,14 @@
 // without looking at all of them.
 //
 // Holds who is offered (live, and with what the service asks for), by the ids that the tables give them. Members
-// with a coordinate are points of the coordinate space; of the others those with a place are points of the globe.
+// with a coordinate are points of the coordinate space, those with a place points of the globe.
 // Attributes that few have are lists of their holders; those that many have are marks that searches prune by.
 // Invariant: after put and remove it says what it would, were it made anew. Written by Tables alone; pure.
 
 import type { Rng } from './ask.ts'
 import { DIMENSIONS, sumOfMs } from './coordinate.ts'
 import type { Coordinate, Place, Predicate } from './directory.ts'
+import { EARTH_KM, fibreKm, leastKm } from './geo.ts'
 import type { HostTable } from './host-table.ts'
 import { IdSet } from './id-set.ts'
 import { PointTree } from './point-tree.ts'
@@ -37,9 +38,9 @@ export interface Spot {
   readonly maxMs: number
 }
 
-/** Properties that searches prune by. All further bits are for attributes. */
-export const MARKS = { ipv4: 1, ipv6: 2, url: 4, port: 8, reachable: 16 } as const
-const FIRST_ATTRIBUTE_BIT = 5
+/** Properties that searches prune by; `offSpace`: without a coordinate. All further bits are for attributes. */
+export const MARKS = { ipv4: 1, ipv6: 2, url: 4, port: 8, reachable: 16, offSpace: 32 } as const
+const FIRST_ATTRIBUTE_BIT = 6
 const BITS = 31
 
 /** An attribute with so many holders gets a mark; with fewer, its holders are gone through one by one. */
@@ -128,14 +129,16 @@ export class MemberIndex {
   }
 
   /**
-   * The `count` members nearest to a spot by their coordinates, and those without one by their places; behind
-   * them, where these are too few, some of whom nobody knows where they are.
+   * The `count` members nearest to a spot: where its coordinate is known by their coordinates, and those without one by
+   * their places; where only its place is, all by their places. Behind them, where these are too few, some of whom
+   * nobody knows where they are.
    */
   near(spot: Spot, count: number, wanted: Wanted): ServingMember[] {
     const { coordinate, place } = spot
     const found: ServingMember[] = []
-    if (coordinate !== null) this.#findIn(this.#points, coordinate.vec, count, wanted, spot, found)
-    if (place !== null) this.#findIn(this.#globe, globeOf(place), count, wanted, null, found)
+    if (coordinate !== null) this.#findIn(this.#points, coordinate.vec, count, wanted, spaceRing(spot), found)
+    const onGlobe = coordinate === null ? wanted : { ...wanted, marks: wanted.marks | MARKS.offSpace }
+    if (place !== null) this.#findIn(this.#globe, globeOf(place), count, onGlobe, globeRing(spot), found)
     this.#goAround(this.#adrift, 0, count, wanted, found)
     return found
   }
@@ -189,13 +192,11 @@ export class MemberIndex {
     place: readonly number[],
     count: number,
     wanted: Wanted,
-    ring: Spot | null,
+    ring: Ring,
     found: ServingMember[],
   ): void {
-    const ownMs = ring?.coordinate ? ring.coordinate.heightMs + ring.coordinate.adjustmentMs : 0
     const { ids, count: hits } = tree.nearest(place, count, {
-      minDistance: ring === null || ring.minMs <= 0 ? Number.NEGATIVE_INFINITY : sumOfMs(ring.minMs) - ownMs,
-      maxDistance: ring === null ? Number.POSITIVE_INFINITY : ring.maxMs - ownMs,
+      ...ring,
       marks: wanted.marks | this.#marksOf(wanted.where),
       accepts: this.#filterOf(wanted),
     })
@@ -213,12 +214,12 @@ export class MemberIndex {
 
   /** Puts an offered member where it is. */
   #settle(id: number, member: ServingMember): void {
-    const marks = this.#ownMarks(member) | this.#marksOf(member.attributes)
+    const isPoint = this.#hosts.copyPoint(member.host, this.#values)
+    const marks = this.#ownMarks(member) | this.#marksOf(member.attributes) | (isPoint ? 0 : MARKS.offSpace)
     const room = this.#marks.length
     if (id >= room) this.#marks = grown(this.#marks, new Int32Array(roomFor(id + 1, room)))
     this.#marks[id] = marks
-    const isPoint = this.#hosts.copyPoint(member.host, this.#values)
-    const place = isPoint ? null : this.#hosts.placeOf(member.host)
+    const place = this.#hosts.placeOf(member.host)
     if (isPoint) this.#points.put(id, this.#values, marks)
     else this.#points.remove(id)
     if (place !== null) this.#globe.put(id, [...globeOf(place), 0], marks)
@@ -288,6 +289,35 @@ export class MemberIndex {
 }
 
 const NOBODY: ReadonlySet<number> = new Set()
+
+/** Distances within which a search looks. */
+interface Ring {
+  readonly minDistance: number
+  readonly maxDistance: number
+}
+
+/** Of the space: RTTs less what the spot itself adds to each. */
+function spaceRing({ coordinate, minMs, maxMs }: Spot): Ring {
+  const ownMs = coordinate === null ? 0 : coordinate.heightMs + coordinate.adjustmentMs
+  return {
+    minDistance: minMs <= 0 ? Number.NEGATIVE_INFINITY : sumOfMs(minMs) - ownMs,
+    maxDistance: maxMs - ownMs,
+  }
+}
+
+/** Of the globe, where a way may be twice as long as straight, and no RTT is shorter than light allows. */
+function globeRing({ minMs, maxMs }: Spot): Ring {
+  return {
+    minDistance: minMs <= 0 ? Number.NEGATIVE_INFINITY : chordOf(leastKm(minMs)),
+    maxDistance: chordOf(fibreKm(maxMs)),
+  }
+}
+
+/** Straight through a globe of GLOBE_RADIUS; what is as far as its other side is no bound. */
+function chordOf(km: number): number {
+  const angle = km / EARTH_KM
+  return angle >= Math.PI ? Number.POSITIVE_INFINITY : 2 * GLOBE_RADIUS * Math.sin(angle / 2)
+}
 
 /** Neither a name nor a value has a line break in it. */
 function keyOf(name: string, value: string): string {

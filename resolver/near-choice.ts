@@ -56,19 +56,29 @@ export class NearChoice {
   readonly #capacities: Float64Array
   #drawn = -1
 
-  /** null: the service is one for select. */
+  /** Over all members; null: the service is one for select. */
   static of(serving: ServingService, hosts: HostTable, family: Family): NearChoice | null {
-    if (serving.index !== null || serving.service.policy !== 'nearest') return null
+    if (serving.index !== null || serving.members.length > MOST_MEMBERS) return null
+    return NearChoice.among(serving.members, serving.service, hosts, family)
+  }
+
+  /** Over some members of a service, those that clients of one cell are to choose from; null: it is for select. */
+  static among(
+    some: readonly ServingMember[],
+    service: Service,
+    hosts: HostTable,
+    family: Family,
+  ): NearChoice | null {
+    if (service.policy !== 'nearest') return null
     const addressesOf = (member: ServingMember) => (family === 4 ? member.addresses4 : member.addresses6)
-    const members = serving.members.filter((member) => member.isOffered && addressesOf(member).length > 0)
-    if (members.length === 0 || members.length > MOST_MEMBERS) return null
-    if (members.some(({ shedShare }) => shedShare > 0)) return null
+    const members = some.filter((member) => member.isOffered && addressesOf(member).length > 0)
+    if (members.length === 0 || members.some(({ shedShare }) => shedShare > 0)) return null
     members.sort((a, b) => (a.name < b.name ? -1 : 1))
     const addresses = members.map((member) => addressesOf(member)[0]!)
     // Members that share an address are named once: seldom, and left to who knows how.
     if (new Set(addresses.map((address) => String.fromCharCode(...address))).size < members.length)
       return null
-    return new NearChoice(serving.service, hosts, members, addresses, family)
+    return new NearChoice(service, hosts, members, addresses, family)
   }
 
   private constructor(

@@ -10,6 +10,7 @@ import { NOT_PLAIN, PlainAnswers } from '../../resolver/dns-plain.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { asker, context, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
 import { dnsWorld } from '../support/dns-world.ts'
+import { host, member, service } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 const ROOM = 1232
@@ -73,6 +74,42 @@ t.test(
     }
     t.ok(fast > 50_000, `${fast} were plain`)
     t.ok(geo > 5_000, `${geo} by the map`)
+    t.end()
+  },
+)
+
+t.test(
+  'of a large service the fast path names whom the ordinary one does, while its members come and go',
+  (t) => {
+    const world = dnsWorld(13)
+    const { rng } = world
+    const size = 900
+    const spot = () => ({ lat: 120 * rng() - 60, lon: 360 * rng() - 180, accuracyKm: 25 })
+    const crowd = Array.from({ length: size }, (_, i) => [
+      // Every tenth shares its address with the one before, and some are on no map.
+      host(`b${i}`, [`198.18.${i >> 8}.${(i & 255) - (i % 10 === 9 ? 1 : 0)}`], {
+        place: i % 40 === 0 ? null : spot(),
+      }),
+      member('big', `b${i}`),
+    ]).flat()
+    const tables = new Tables()
+    tables.apply([...world.changes, service('big', { tieMs: 1 }), ...crowd])
+    const using = contextOf([], { tables })
+    const plain = new PlainAnswers(using)
+    let geo = 0
+    for (let n = 0; n < 6000; n++) {
+      const changed = Math.floor(rng() * size)
+      if (n % 500 === 499) tables.apply([member('big', `b${changed}`, { drained: rng() < 0.5 })])
+      const client = world.client()
+      const packet = queryBytes('big.any.test', 'A', [subnet(client, client.includes(':') ? 56 : 24)])
+      const seen = both(plain, using, packet, '192.0.2.1')
+      if (seen.fast === null) continue
+      if (plain.facts.basis === 'geo') geo++
+      if (isSame(seen.fast, seen.ordinary)) continue
+      t.fail(`for ${client}, question ${n}`)
+      break
+    }
+    t.ok(geo > 1000, `${geo} by the map`)
     t.end()
   },
 )

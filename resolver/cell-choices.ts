@@ -1,0 +1,69 @@
+// Cell choices: of a large service the members that clients of one cell of the map are to choose from, laid out.
+//
+// A memo of what candidates finds for them, as long as the service and the map stay as they are. Only for cells whose
+// candidates are the same for all clients: where select would look for more of them for one client than for another,
+// or ask by whom it is asked, nothing is kept but that it is so. Looking up allocates nothing.
+
+import type { Family } from './address.ts'
+import { ANY_ASK } from './ask.ts'
+import { MARGIN, marksOf } from './candidates.ts'
+import { CONSIDERED_MEMBERS } from './dns-records.ts'
+import { middleOf } from './map-model.ts'
+import { NearChoice } from './near-choice.ts'
+import type { ServingService } from './serving.ts'
+import type { Tables } from './tables.ts'
+
+/** So many cells of a service are kept, 2 kB each. */
+const MOST_CELLS = 8192
+
+export class CellChoices {
+  readonly #tables: Tables
+  readonly #serving: ServingService
+  /** By cell and family; null: for select. */
+  readonly #choices = new Map<number, NearChoice | null>()
+  #modelSerial = -1
+  #mapSerial = -1
+
+  constructor(tables: Tables, serving: ServingService) {
+    this.#tables = tables
+    this.#serving = serving
+  }
+
+  /** null: select must choose. */
+  find(cell: number, family: Family): NearChoice | null {
+    const { modelSerial, mapSerial } = this.#tables.hosts
+    if (this.#modelSerial !== modelSerial || this.#mapSerial !== mapSerial)
+      this.#begin(modelSerial, mapSerial)
+    const key = 2 * cell + (family === 4 ? 0 : 1)
+    let choice = this.#choices.get(key)
+    if (choice === undefined) {
+      if (this.#choices.size === MOST_CELLS) this.#choices.clear()
+      choice = this.#lookAround(cell, family)
+      this.#choices.set(key, choice)
+    }
+    return choice
+  }
+
+  #begin(modelSerial: number, mapSerial: number): void {
+    this.#modelSerial = modelSerial
+    this.#mapSerial = mapSerial
+    this.#choices.clear()
+  }
+
+  #lookAround(cell: number, family: Family): NearChoice | null {
+    const { index, service } = this.#serving
+    if (index === null) return null
+    const ask = { ...ANY_ASK, family, limit: CONSIDERED_MEMBERS }
+    const spot = { coordinate: null, place: { ...middleOf(cell), accuracyKm: 0 }, minMs: 0, maxMs: ask.maxMs }
+    const wanted = { where: {}, marks: marksOf(ask), barred: NOBODY, fits: () => true, isMore: false }
+    const count = ask.limit + MARGIN
+    const members = index.near(spot, count, wanted)
+    if (members.length !== count) return null
+    const rtts = members.map(({ host }) => this.#tables.hosts.mapMsAt(cell, host))
+    // Whoever of the equals is chosen, somebody is farther than its equals: more members could change nothing.
+    const isEnough = Math.max(...rtts) > Math.min(...rtts) + 2 * service.tieMs
+    return isEnough ? NearChoice.among(members, service, this.#tables.hosts, family) : null
+  }
+}
+
+const NOBODY: ReadonlySet<number> = new Set()
