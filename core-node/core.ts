@@ -25,7 +25,7 @@ import {
   type Service,
   type Token,
 } from '../resolver/directory.ts'
-import { type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
+import { inAddressOrder, type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
 import type { PlaceMemory } from '../resolver/place-reader.ts'
 import { PlaceTable, type SharedPlaces } from '../resolver/place-table.ts'
 import { Tables } from '../resolver/tables.ts'
@@ -809,6 +809,7 @@ function isTrusted(host: Host): boolean {
 function* allRecords(directory: Directory): Iterable<Change> {
   // Places before localities: which network a measured prefix is in is then asked once.
   for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
-    for (const [key, value] of directory[kind]) yield { kind, key, value } as Change
+    const records = kind === 'places' ? inAddressOrder(directory.places) : directory[kind]
+    for (const [key, value] of records) yield { kind, key, value } as Change
   }
 }

@@ -6,8 +6,11 @@
 import { workerData } from 'node:worker_threads'
 import type { WorkerStart } from '../resolver/dns-mail.ts'
 import { runDnsWorker } from '../resolver/dns-worker.ts'
-import { openGeography } from './places/geography.ts'
+import { type GeographyMemory, openGeography } from './places/geography.ts'
 import { giveBackMemory } from './spare-memory.ts'
 
-const { start, data } = workerData as { readonly start: WorkerStart; readonly data: { readonly geo: string } }
-runDnsWorker(start, openGeography(data.geo), giveBackMemory)
+const { start, data } = workerData as {
+  readonly start: WorkerStart
+  readonly data: { readonly geo: string; readonly geography: GeographyMemory | null }
+}
+runDnsWorker(start, openGeography(data.geo, data.geography), giveBackMemory)

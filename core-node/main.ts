@@ -99,7 +99,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
         listen: config.dns,
         context: dnsContext(core, config, clock, rng),
         rate: rateLimits(config),
-        ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config) }),
+        ...(config.dnsWorkers > 0 && { workers: dnsWorkers(core, config, geography) }),
         onFacts: (facts, from) => {
           if (isDemandProven(facts, from.address, config.resolvers))
             core.noteDemand(facts.client!, facts.service!, !facts.bySubnet)
@@ -191,11 +191,15 @@ function rateLimits(config: Config): RateLimits {
   }
 }
 
-function dnsWorkers(core: Core, config: Config): NonNullable<DnsServerOptions['workers']> {
+function dnsWorkers(
+  core: Core,
+  config: Config,
+  geography: ReturnType<typeof openGeography>,
+): NonNullable<DnsServerOptions['workers']> {
   return {
     count: config.dnsWorkers,
     entry: new URL('./dns-thread.ts', import.meta.url),
-    data: { geo: config.geo },
+    data: () => ({ geo: config.geo, geography: geography?.share() ?? null }),
     feed: core,
     resolvers: config.resolvers,
     onDemand: ({ client, service, direct, times }) => core.noteDemand(client, service, direct, times),

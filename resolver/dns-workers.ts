@@ -37,8 +37,8 @@ export interface WorkersOptions {
   readonly count: number
   /** The module that a thread runs: it calls runDnsWorker with `start` of its workerData. */
   readonly entry: URL
-  /** For the entry's own use: `data` of its workerData. */
-  readonly data?: unknown
+  /** For the entry's own use: `data` of its workerData, asked for when a worker starts. */
+  readonly data: () => unknown
   readonly feed: Feed
   readonly onDemand?: (demand: CountedDemand) => void
 }
@@ -182,7 +182,7 @@ export class DnsWorkers {
     }
     const worker = new Worker(this.#options.entry, {
       name: `dns-${slot.row}`,
-      workerData: { start, data: this.#options.data },
+      workerData: { start, data: this.#options.data() },
       transferList: [port2],
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     })

@@ -5,7 +5,7 @@
 // take easily. Invariant: a page has each prefix once; packing what unpacking gave gives the same bytes.
 // Pure. A page that is not one unpacks to null.
 
-import { familyOf, formatPrefix, IPV4_OFFSET_BITS, type Prefix, prefixOf } from './address.ts'
+import { familyOf, formatPrefix, IPV4_OFFSET_BITS, type Prefix, parsePrefix, prefixOf } from './address.ts'
 import type { Change, Place, PlacePage } from './directory.ts'
 
 /** What an import says of a prefix. */
@@ -58,6 +58,12 @@ export function regionOf(prefix: Prefix): string {
 /** Whether this is the region of a family's prefixes that are wider than a region. */
 export function isWidest(region: string): boolean {
   return region.endsWith('/0')
+}
+
+/** Pages by where their regions begin: a table that is filled in that order moves nothing. */
+export function inAddressOrder(pages: ReadonlyMap<string, PlacePage>): [string, PlacePage][] {
+  const placed = Array.from(pages, (page) => ({ page, prefix: parsePrefix(page[0])! }))
+  return placed.sort((a, b) => comparePrefixes(a.prefix, b.prefix)).map(({ page }) => page)
 }
 
 function isIpv4({ address, bits }: Prefix): boolean {

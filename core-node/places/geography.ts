@@ -1,16 +1,15 @@
 // Geography: an address's place by a database, where nothing was measured yet.
 //
-// A shell over geoip-lite or an MMDB file, chosen by the setting `geo`. A lookup never throws. Special
+// A shell over the places of geoip-lite or an MMDB file, chosen by the setting `geo`. A lookup never throws. Special
 // and private addresses are on no map: they are never looked up. How far to trust the map is said in
 // each place's accuracyKm, by what the record names: a city, or only a country.
 
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { basename } from 'node:path'
-import { type Address, formatAddress, specialKind } from '../../resolver/address.ts'
+import { type Address, specialKind } from '../../resolver/address.ts'
 import type { Geography, Place } from '../../resolver/directory.ts'
 import { ConfigError, geographyFile } from '../settings/config.ts'
-import { COUNTRY_ACCURACY_KM } from './gazetteer.ts'
+import { type GeoipLiteMap, placeInGeoipLite, readGeoipLite } from './geoip-lite-map.ts'
 import { Mmdb } from './mmdb.ts'
 
 interface OpenGeography extends Geography {
@@ -18,57 +17,63 @@ interface OpenGeography extends Geography {
   readonly name: string
   /** Loads it now, for whoever would rather wait at the start than at the first address that needs it. */
   load(): void
+  /** What another thread opens it with, so that it is in memory once; null: it is not loaded, each loads its own. */
+  share(): GeographyMemory | null
 }
+
+export type GeographyMemory =
+  | { readonly kind: 'geoip-lite'; readonly map: GeoipLiteMap }
+  | { readonly kind: 'mmdb'; readonly bytes: SharedArrayBuffer }
 
 /**
  * The geography of the setting `geo`; null for `none`. Throws ConfigError where a file can't be used.
- * geoip-lite is loaded at the first address that is on the map: it takes 0.1 s and 110 MB, which a core
- * that only ever serves private addresses never pays.
+ * geoip-lite is loaded at the first address that is on the map: it takes some tenths of a second and 40 MB, which a
+ * core that only ever serves private addresses never pays. `memory`: what another thread shares.
  */
-export function openGeography(geo: string): OpenGeography | null {
+export function openGeography(geo: string, memory: GeographyMemory | null = null): OpenGeography | null {
   if (geo === 'none') return null
   const file = geographyFile(geo)
-  return file === null ? new GeoipLite() : openFile(file)
+  if (file === null) return new GeoipLite(memory?.kind === 'geoip-lite' ? memory.map : undefined)
+  return openFile(file, memory?.kind === 'mmdb' ? memory.bytes : null)
 }
-
-type GeoipModule = typeof import('geoip-lite')
 
 class GeoipLite implements OpenGeography {
   readonly name = 'geoip-lite'
   /** null: its data could not be loaded; then nothing is known of any address. */
-  #module: GeoipModule | null | undefined
+  #map: GeoipLiteMap | null | undefined
+
+  constructor(map: GeoipLiteMap | undefined) {
+    this.#map = map
+  }
 
   load(): void {
-    this.#module = createRequire(import.meta.url)('geoip-lite') as GeoipModule
+    this.#map ??= readGeoipLite()
+  }
+
+  share(): GeographyMemory | null {
+    return this.#map ? { kind: 'geoip-lite', map: this.#map } : null
   }
 
   lookup(address: Address): Place | null {
     if (specialKind(address) !== null) return null
     try {
-      if (this.#module === undefined) this.load()
-      const found = this.#module?.lookup(formatAddress(address))
-      return found ? placeOf(found) : null
+      if (this.#map === undefined) this.load()
+      return this.#map ? placeInGeoipLite(this.#map, address) : null
     } catch {
-      this.#module ??= null
+      this.#map ??= null
       return null
     }
   }
 }
 
-function placeOf({ ll, area, city, region }: import('geoip-lite').Lookup): Place | null {
-  const [lat, lon] = ll as readonly (number | null)[]
-  // Records without a location have no area; their ll is [null, null] or [0, 0].
-  if (typeof lat !== 'number' || typeof lon !== 'number' || !(area > 0)) return null
-  const leastKm = city === '' && region === '' ? COUNTRY_ACCURACY_KM : 1
-  return { lat, lon, accuracyKm: Math.max(leastKm, area) }
-}
-
-function openFile(path: string): OpenGeography {
+function openFile(path: string, memory: SharedArrayBuffer | null): OpenGeography {
   try {
-    const database = new Mmdb(readFileSync(path))
+    const bytes = memory ?? sharedCopy(readFileSync(path))
+    const database = new Mmdb(Buffer.from(bytes))
     return {
       name: `${basename(path)} (${database.description})`,
       load: () => {},
+      share: () => ({ kind: 'mmdb', bytes }),
       lookup: (address) => (specialKind(address) === null ? database.place(address) : null),
     }
   } catch (error) {
@@ -76,4 +81,10 @@ function openFile(path: string): OpenGeography {
     const expected = `an MMDB file with latitudes and longitudes, such as GeoLite2 City or DB-IP City Lite; ${why}`
     throw new ConfigError([{ key: 'geo', source: 'file', value: path, expected }])
   }
+}
+
+function sharedCopy(file: Buffer): SharedArrayBuffer {
+  const bytes = new SharedArrayBuffer(file.length)
+  Buffer.from(bytes).set(file)
+  return bytes
 }

@@ -24,7 +24,13 @@ import {
   loadConfig,
 } from '../../core-node/settings/config.ts'
 import type { Flags } from '../../core-node/settings/config-sources.ts'
-import { formatPrefix, parseAddress, parsePrefix } from '../../resolver/address.ts'
+import {
+  formatAddress,
+  formatPrefix,
+  parseAddress,
+  parsePrefix,
+  specialKind,
+} from '../../resolver/address.ts'
 import { type MmdbContent, type MmdbRecord, writeMmdb } from './mmdb-writer.ts'
 
 const load = (sources: Partial<ConfigSources>) => loadConfig({ flags: {}, env: {}, file: null, ...sources })
@@ -413,8 +419,6 @@ const IPV4_ONLY: MmdbContent = {
 }
 
 t.test('geography', async (t) => {
-  const isLoaded = () =>
-    Object.keys(createRequire(import.meta.url).cache).some((path) => path.includes('geoip-lite'))
   const at = (text: string) => parseAddress(text)!
   const openMmdb = (t: Test, content: MmdbContent) =>
     openGeography(join(t.testdir({ 'map.mmdb': writeMmdb(content) }), 'map.mmdb'))!
@@ -426,13 +430,43 @@ t.test('geography', async (t) => {
     for (const text of ['127.0.0.1', '10.1.2.3', '::1', 'fd00::1', '192.0.2.1', '100.64.0.1', '0.0.0.0']) {
       t.equal(geography.lookup(at(text)), null, text)
     }
-    t.notOk(isLoaded())
+    t.equal(geography.share(), null)
     const place = geography.lookup(at('8.8.8.8'))!
-    t.ok(isLoaded())
+    t.ok(geography.share())
     t.ok(Math.abs(place.lat) <= 90 && Math.abs(place.lon) <= 180)
     t.ok(place.accuracyKm >= 500, 'known by its country alone')
     t.ok(geography.lookup(at('2001:4860:4860::8888')))
     t.doesNotThrow(() => geography.load())
+  })
+
+  t.test('it says of each address what the package says, and so does who shares it', async (t) => {
+    const own = openGeography('geoip-lite')!
+    own.load()
+    const shared = openGeography('geoip-lite', structuredClone(own.share()))!
+    const { default: geoip } = await import('geoip-lite')
+    const said = (text: string) => {
+      const found = geoip.lookup(text)
+      if (!found || !(found.area > 0)) return null
+      const [lat, lon] = found.ll
+      const leastKm = found.city === '' && found.region === '' ? 500 : 1
+      return { lat, lon, accuracyKm: Math.max(leastKm, found.area) }
+    }
+    const next = sequence(5)
+    const octet = () => next(256)
+    const hex = () => next(65_536).toString(16)
+    let known = 0
+    for (let i = 0; i < 20_000; i++) {
+      const ipv6 = `2${next(4096).toString(16).padStart(3, '0')}:${hex()}:${hex()}:${hex()}::${hex()}`
+      const text = i % 4 === 0 ? ipv6 : `${1 + next(223)}.${octet()}.${octet()}.${octet()}`
+      const address = at(text)
+      const expected = specialKind(address) === null ? said(formatAddress(address)) : null
+      for (const geography of [own, shared]) {
+        const place = geography.lookup(address)
+        if (JSON.stringify(place) !== JSON.stringify(expected)) t.strictSame(place, expected, text)
+      }
+      if (expected !== null) known++
+    }
+    t.ok(known > 5000, `${known} are known`)
   })
 
   t.test('an MMDB file places both families', async (t) => {

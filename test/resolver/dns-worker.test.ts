@@ -6,10 +6,13 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
+import { parsePrefix } from '../../resolver/address.ts'
+import type { Change } from '../../resolver/directory.ts'
 import { answerDns } from '../../resolver/dns-answer.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../../resolver/dns-server.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
 import { hasMmsg } from '../../resolver/mmsg.ts'
+import { placeChanges } from '../../resolver/place-page.ts'
 import {
   asker,
   context,
@@ -155,6 +158,56 @@ t.test('replies leave from the address that was asked', { skip: noNamespace() },
   t.equal(Object.keys(seen).length, 10)
   for (const [asked, from] of Object.entries(seen))
     t.equal(from, asked.endsWith('TCP') ? 'answered' : asked, asked)
+})
+
+t.test('a query from source port 0 is dropped and counted', { skip: noNamespace() }, async (t) => {
+  t.same(await runInside('dns-port-zero-inside.ts'), { sent: true, answered: true, dropped: 1, counted: 1 })
+})
+
+t.test('imported places that change under load are in the answers, each page as a whole', async (t) => {
+  const { port, feed } = await serve(t)
+  const at = (lat: number, lon: number) => ({ lat, lon, accuracyKm: 10 })
+  feed.publish(
+    host('ams', ['192.0.2.10'], { place: at(52.4, 4.9) }),
+    host('nyc', ['198.51.100.10'], { place: at(40.7, -74) }),
+    host('tok', ['203.0.113.10'], { place: at(35.7, 139.7) }),
+  )
+  const pageOf = (lat: number, lon: number): Change => {
+    const fact = { place: at(lat, lon), asn: null, country: null, source: 'test' }
+    // Another fact beside it each time, so that rows are given to others.
+    const other = { ...fact, place: at(lat / 2, lon / 2) }
+    const entries = Array.from({ length: 64 }, (_, i) => ({
+      prefix: parsePrefix(`100.80.${i}.0/24`)!,
+      fact: i % 2 === 0 ? fact : other,
+    }))
+    return placeChanges(new Map(), entries)[0]!
+  }
+  const client = await openClient(t)
+  const query = queryBytes('mirror.any.test', 'A', [subnet('100.80.8.0', 24)])
+  const table = [
+    [51, 5, 'A 192.0.2.10'],
+    [41, -75, 'A 198.51.100.10'],
+    [35, 139, 'A 203.0.113.10'],
+  ] as const
+  let isOn = true
+  const seen = new Set<string>()
+  const load = (async () => {
+    const other = await openClient(t)
+    while (isOn) seen.add((await askFrom(other, port, query)).answers.join())
+  })()
+  feed.publish(pageOf(51, 5))
+  for (let round = 0; round < 60; round++) {
+    const [lat, lon, answer] = table[round % table.length]!
+    feed.publish(pageOf(lat, lon))
+    t.same((await askFrom(client, port, query)).answers, [answer])
+  }
+  isOn = false
+  await load
+  const possible = new Set<string>(table.map(([, , answer]) => answer))
+  t.same(
+    [...seen].filter((answers) => !possible.has(answers)),
+    [],
+  )
 })
 
 t.test('what waits in the sockets is answered before the end', async (t) => {

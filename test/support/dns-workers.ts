@@ -57,7 +57,7 @@ export function workersOf(
   return {
     count: 2,
     entry: new URL('../../core-node/dns-thread.ts', import.meta.url),
-    data: { geo: 'none' },
+    data: () => ({ geo: 'none', geography: null }),
     feed: feed instanceof TestFeed ? feed : new TestFeed(feed),
     resolvers: [],
     ...over,
