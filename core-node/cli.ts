@@ -52,6 +52,11 @@ const GROUPS: readonly Group[] = [
     load: async () => (await import('./cli/status.ts')).addStatusCommand,
   },
   {
+    name: 'store',
+    summary: 'what an installation is kept in: copy',
+    load: async () => (await import('./cli/store.ts')).addStoreCommands,
+  },
+  {
     name: 'lab',
     summary: 'a small Internet on this machine, to see it all work',
     load: async () => (await import('./cli/lab.ts')).addLabCommand,

@@ -6,6 +6,8 @@
 // https://grpc.io/docs/what-is-grpc/core-concepts/, https://etcd.io/docs/v3.4/learning/api_guarantees/
 
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { checkServerIdentity } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import {
   type ChannelCredentials,
@@ -17,6 +19,7 @@ import {
   Metadata,
   type ServiceError,
   status,
+  type VerifyOptions,
 } from '@grpc/grpc-js'
 import { loadSync, type MethodDefinition } from '@grpc/proto-loader'
 import type { Calls, Streams } from './etcd-messages.ts'
@@ -116,12 +119,7 @@ export class EtcdConnections {
 
   /** Connects when first asked. Throws StoreError `unavailable` where a PEM file can't be used. */
   constructor({ endpoints, tls, user }: EtcdAccess) {
-    const secured = tls === null ? credentials.createInsecure() : securedBy(tls)
-    this.#endpoints = endpoints.map((name) => ({
-      name,
-      client: new Client(name, secured, CHANNEL),
-      avoidUntilMs: 0,
-    }))
+    this.#endpoints = endpoints.map((name) => ({ name, client: clientOf(name, tls), avoidUntilMs: 0 }))
     this.#user = user
   }
 
@@ -358,10 +356,28 @@ function isStaleToken(error: unknown): boolean {
   return error instanceof EtcdError && /invalid auth token|revision of auth store is old/.test(error.message)
 }
 
-function securedBy({ ca, cert, key }: NonNullable<EtcdAccess['tls']>): ChannelCredentials {
+function clientOf(endpoint: string, tls: EtcdAccess['tls']): Client {
+  if (tls === null) return new Client(endpoint, credentials.createInsecure(), CHANNEL)
+  const host = endpoint.slice(0, endpoint.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1')
+  if (isIP(host) === 0) return new Client(endpoint, securedBy(tls), CHANNEL)
+  // No address may be told as the server's name (RFC 6066), which is what gRPC would do; it must be in the certificate.
+  const secured = securedBy(tls, {
+    checkServerIdentity: (_, certificate) => checkServerIdentity(host, certificate),
+  })
+  return new Client(endpoint, secured, {
+    ...CHANNEL,
+    'grpc.ssl_target_name_override': 'etcd',
+    'grpc.default_authority': endpoint,
+  })
+}
+
+function securedBy(
+  { ca, cert, key }: NonNullable<EtcdAccess['tls']>,
+  options: VerifyOptions = {},
+): ChannelCredentials {
   const read = (file: string | null) => (file === null ? null : readFileSync(file))
   try {
-    return credentials.createSsl(read(ca), read(key), read(cert))
+    return credentials.createSsl(read(ca), read(key), read(cert), options)
   } catch (cause) {
     throw new StoreError(
       'unavailable',

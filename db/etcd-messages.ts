@@ -64,8 +64,11 @@ export interface TxnRequest {
 export interface TxnReply {
   readonly header: Header
   readonly succeeded: boolean
-  /** Of the ops in their order; those that were no range say nothing. */
-  readonly responses: readonly { readonly response_range?: RangeReply | null }[]
+  /** Of the ops in their order; puts and removals say nothing. */
+  readonly responses: readonly {
+    readonly response_range?: RangeReply | null
+    readonly response_txn?: TxnReply | null
+  }[]
 }
 
 export interface WatchReply {

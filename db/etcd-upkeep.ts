@@ -18,6 +18,8 @@ import {
   put,
   range,
   remove,
+  type TxnReply,
+  type TxnRequest,
   under,
 } from './etcd-messages.ts'
 import {
@@ -54,9 +56,11 @@ interface Due {
 const TICK_MS = 1000
 /** Records of a bucket with keys of their own, from which they are moved: each start reads these one by one. */
 const SINGLES = 32
-/** Each takes two comparisons and two operations of a transaction, and some 100 kB to read. */
+/** Some 100 kB to read each, in one reply. */
 const BUCKETS_AT_ONCE = 12
 const MOVES_A_TICK = 8
+/** For a bucket that is changed while it is moved. */
+const TRIES = 3
 /** etcd takes requests of 1.5 MiB by default. */
 const BYTES_AT_ONCE = 1_200_000
 /** Revisions stay readable for one round at least: so long a core may be cut off and go on from where it was. */
@@ -233,7 +237,7 @@ export class EtcdUpkeep {
   }
 }
 
-/** Moves buckets to their pages, one transaction after another. */
+/** Moves buckets to their pages, some in a transaction. */
 class Mover {
   readonly #options: UpkeepOptions
   readonly #compare: readonly Compare[]
@@ -246,112 +250,90 @@ class Mover {
     this.#compare = compare
   }
 
-  /** False: something came between; nothing of the last transaction was done. */
+  /** False: something came between, or a bucket is changed too often; what was moved stays so. */
   async move(due: readonly Due[]): Promise<boolean> {
-    const { connections, keys } = this.#options
-    const found = await connections.ask(
-      'KV/Txn',
-      {
-        compare: [],
-        success: [
-          range({ key: keys.folded }),
-          ...due.flatMap(({ bucket }) => [
-            range({ key: keys.page(bucket) }),
-            range(under(keys.recordsOf(bucket))),
-          ]),
-        ],
-      },
-      { deadlineMs: LARGE_CALL_MS },
-    )
+    let left = await this.#moveOnce(due)
+    // Those that were changed in that moment: alone, which takes a shorter one.
+    for (let tries = 0; left !== null && left.length > 0 && tries < TRIES; tries++) {
+      const still: Due[] = []
+      for (const one of left) {
+        const again = await this.#moveOnce([one])
+        if (again === null) return false
+        still.push(...again)
+      }
+      left = still
+    }
+    return left?.length === 0
+  }
+
+  /** Those that were changed meanwhile; null: what all stands on did. */
+  async #moveOnce(due: readonly Due[]): Promise<Due[] | null> {
+    const { keys } = this.#options
+    const asked = due.flatMap(({ bucket }) => [
+      range({ key: keys.page(bucket) }),
+      range(under(keys.recordsOf(bucket))),
+    ])
+    const found = await this.#transact({ compare: [], success: [range({ key: keys.folded }), ...asked] })
     const [folded, ...ranges] = found.responses.map(({ response_range }) => response_range?.kvs ?? [])
-    if ((folded?.[0]?.mod_revision ?? 0) !== this.#folded) return false
-    const transaction = new MoveTransaction(keys, found.header.revision)
-    for (const [i, { bucket, shares }] of due.entries()) {
+    if ((folded?.[0]?.mod_revision ?? 0) !== this.#folded) return null
+    const left: Due[] = []
+    let moves: Move[] = []
+    for (const [i, one] of due.entries()) {
       const page = ranges[2 * i]![0] ?? null
       const singles = ranges[2 * i + 1]!
       // Moved already, before this was begun anew.
-      if (singles.length === 0 && shares.every(({ revision }) => revision < (page?.mod_revision ?? 0)))
+      if (singles.length === 0 && one.shares.every(({ revision }) => revision < (page?.mod_revision ?? 0)))
         continue
-      const move = transaction.moveOf(bucket, page, shares, singles)
-      if (transaction.bytes + move.value.length > BYTES_AT_ONCE && !(await this.#do(transaction)))
-        return false
-      transaction.add(move)
+      const value = mergeBucket(keys, page, one.shares, singles)
+      const bytes = moves.reduce((sum, move) => sum + move.value.length, value.length)
+      if (bytes > BYTES_AT_ONCE && moves.length > 0) {
+        const unmoved = await this.#put(moves, found.header.revision)
+        if (unmoved === null) return null
+        left.push(...unmoved)
+        moves = []
+      }
+      moves.push({ due: one, pageRevision: page?.mod_revision ?? 0, value })
       await nextTurn()
     }
-    return this.#do(transaction)
+    const unmoved = await this.#put(moves, found.header.revision)
+    return unmoved === null ? null : [...left, ...unmoved]
   }
 
-  async #do(transaction: MoveTransaction): Promise<boolean> {
-    const { connections, keys } = this.#options
-    if (transaction.isEmpty) return true
-    const reply = await connections.ask(
-      'KV/Txn',
-      {
-        compare: [changedIn(keys.folded, this.#folded), ...this.#compare, ...transaction.compare],
-        success: [put(keys.folded, encodeFacts({})), ...transaction.ops],
-      },
-      { deadlineMs: LARGE_CALL_MS },
-    )
-    if (reply.succeeded) this.#folded = reply.header.revision
-    transaction.clear()
-    return reply.succeeded
+  /** Each by a transaction of its own inside one: those that were changed after `revision`, or null for all. */
+  async #put(moves: readonly Move[], revision: number): Promise<Due[] | null> {
+    if (moves.length === 0) return []
+    const { keys } = this.#options
+    const each = moves.map(({ due: { bucket }, pageRevision, value }): Op => {
+      const page = keys.page(bucket)
+      const singles = under(keys.recordsOf(bucket))
+      return {
+        request_txn: {
+          compare: [
+            changedIn(page, pageRevision),
+            { ...singles, result: 'LESS', target: 'MOD', mod_revision: revision + 1 },
+          ],
+          success: [put(page, value), remove(singles)],
+        },
+      }
+    })
+    const reply = await this.#transact({
+      compare: [changedIn(keys.folded, this.#folded), ...this.#compare],
+      success: [put(keys.folded, encodeFacts({})), ...each],
+    })
+    if (!reply.succeeded) return null
+    this.#folded = reply.header.revision
+    return moves.filter((_, i) => !reply.responses[i + 1]!.response_txn!.succeeded).map(({ due }) => due)
+  }
+
+  #transact(txn: TxnRequest): Promise<TxnReply> {
+    return this.#options.connections.ask('KV/Txn', txn, { deadlineMs: LARGE_CALL_MS })
   }
 }
 
 interface Move {
-  readonly bucket: string
+  readonly due: Due
   readonly pageRevision: number
   readonly value: Buffer
-}
-
-/** The moves of one transaction, by what was found at `revision`. */
-class MoveTransaction {
-  readonly #keys: EtcdKeys
-  readonly #revision: number
-  compare: Compare[] = []
-  ops: Op[] = []
-  bytes = 0
-
-  constructor(keys: EtcdKeys, revision: number) {
-    this.#keys = keys
-    this.#revision = revision
-  }
-
-  get isEmpty(): boolean {
-    return this.ops.length === 0
-  }
-
-  moveOf(
-    bucket: string,
-    page: KeyValue | null,
-    shares: readonly BatchShare[],
-    singles: readonly KeyValue[],
-  ): Move {
-    return {
-      bucket,
-      pageRevision: page?.mod_revision ?? 0,
-      value: mergeBucket(this.#keys, page, shares, singles),
-    }
-  }
-
-  add({ bucket, pageRevision, value }: Move): void {
-    const page = this.#keys.page(bucket)
-    const singles = under(this.#keys.recordsOf(bucket))
-    this.compare.push(changedIn(page, pageRevision), {
-      ...singles,
-      result: 'LESS',
-      target: 'MOD',
-      mod_revision: this.#revision + 1,
-    })
-    this.ops.push(put(page, value), remove(singles))
-    this.bytes += value.length
-  }
-
-  clear(): void {
-    this.compare = []
-    this.ops = []
-    this.bytes = 0
-  }
 }
 
 /** A bucket's page with all that came after it: each record as it was put last. Throws ValueError. */

@@ -11,7 +11,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { applyChanges, type Change, type Directory, emptyDirectory } from '../resolver/directory.ts'
 import { EtcdCommits, unavailable } from './etcd-commits.ts'
-import { type EtcdAccess, EtcdConnections, EtcdError } from './etcd-connections.ts'
+import { type EtcdAccess, EtcdConnections } from './etcd-connections.ts'
 import type { Told } from './etcd-events.ts'
 import { EtcdKeys, LAYOUT } from './etcd-keys.ts'
 import { EtcdLease } from './etcd-lease.ts'
@@ -30,8 +30,6 @@ export interface EtcdOptions extends EtcdAccess {
   readonly readOnly?: boolean
 }
 
-/** How long etcd is looked for at a start, ms. */
-const OPEN_MS = 10_000
 /** How long what was committed may take to be told, ms. */
 const TELL_MS = 5000
 
@@ -50,26 +48,18 @@ export async function openEtcd(options: EtcdOptions): Promise<Store> {
 
 /** What etcd's revision is, once it is sure that this program knows how things are kept there. */
 async function checkLayout(connections: EtcdConnections, keys: EtcdKeys, readOnly: boolean): Promise<number> {
-  const end = performance.now() + OPEN_MS
-  for (;;) {
-    try {
-      const { header, responses } = await connections.ask('KV/Txn', {
-        compare: [isAbsent(keys.layout)],
-        success: readOnly ? [] : [put(keys.layout, encodeFacts({ layout: LAYOUT }))],
-        failure: [range({ key: keys.layout })],
-      })
-      const [kept] = responses[0]?.response_range?.kvs ?? []
-      const layout = kept === undefined ? LAYOUT : readable(kept, decodeFacts).layout
-      if (layout === LAYOUT) return header.revision
-      throw new StoreError(
-        'newer-database',
-        `etcd's key ${keys.layout} says layout ${layout}, and this program knows ${LAYOUT}. Update this program.`,
-      )
-    } catch (error) {
-      const isRefused = !(error instanceof EtcdError) || error.outcome === 'refused'
-      if (isRefused || performance.now() > end) throw error
-    }
-  }
+  const { header, responses } = await connections.ask('KV/Txn', {
+    compare: [isAbsent(keys.layout)],
+    success: readOnly ? [] : [put(keys.layout, encodeFacts({ layout: LAYOUT }))],
+    failure: [range({ key: keys.layout })],
+  })
+  const [kept] = responses[0]?.response_range?.kvs ?? []
+  const layout = kept === undefined ? LAYOUT : readable(kept, decodeFacts).layout
+  if (layout === LAYOUT) return header.revision
+  throw new StoreError(
+    'newer-database',
+    `etcd's key ${keys.layout} says layout ${layout}, and this program knows ${LAYOUT}. Update this program.`,
+  )
 }
 
 /** What is to be told, in its place. */
@@ -149,6 +139,7 @@ class EtcdStore implements Store, Cluster {
 
   #keepOwn(changes: readonly Change[], revision: number): void {
     applyChanges(this.#directory, changes)
+    for (const { kind, key, value } of changes) if (value === null) this.#extras.delete(idOf(kind, key))
     if (this.#listener === null) return
     for (const { kind, key } of changes) this.#own.set(idOf(kind, key), revision)
   }
