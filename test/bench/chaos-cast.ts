@@ -102,10 +102,10 @@ export class ChaosCast {
     const endMs = this.#nowMs() + READY_WITHIN_MS
     for (const node of nodes) {
       while (this.#running.get(node)!.life.readyMs === null) {
-        if (this.#nowMs() > endMs) {
-          throw new Error(
-            `${node} is not ready within ${READY_WITHIN_MS / 1000} s: ${this.said.get(node)?.join('\n')}`,
-          )
+        const isGone = this.#running.get(node)!.life.endedMs !== null
+        if (isGone || this.#nowMs() > endMs) {
+          const why = isGone ? 'ended' : `is not ready within ${READY_WITHIN_MS / 1000} s`
+          throw new Error(`${node} ${why}: ${this.said.get(node)?.join('\n')}`)
         }
         await sleep(LOOK_EVERY_MS)
       }
