@@ -308,7 +308,12 @@ t.test(
     const placeOf = (i: number): Place => ({ lat: 60 * Math.sin(i), lon: (i * 47) % 180, accuracyKm: 10 })
     // The space puts them elsewhere than the map, which is all that is known of these clients.
     const coordinateOf = ({ lat, lon }: Place): Coordinate => {
-      return { vec: [-lon, lat, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 }
+      return {
+        vec: [(7 * lon) % 180, (13 * lat) % 60, 0, 0, 0, 0, 0, 0],
+        heightMs: 1,
+        adjustmentMs: 0,
+        error: 0.1,
+      }
     }
     const changes: Change[] = [ofService(aService({ name: SERVICE, tieMs: 0 }))]
     for (let i = 0; i < 700; i++) {
