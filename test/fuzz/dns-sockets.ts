@@ -32,7 +32,7 @@ export interface Target {
 const WINDOW_BYTES = 100_000
 const PACKET_ROOM_BYTES = 1024
 /** How long the server may take to count them, ms. */
-const PATIENCE_MS = 5000
+const PATIENCE_MS = 20_000
 /** No longer ones: TCP closes the connection at such, and UDP can't carry much more. */
 export const MOST_SENT_BYTES = 4096
 
