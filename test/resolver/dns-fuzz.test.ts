@@ -1,6 +1,5 @@
-// The DNS server under packets that nobody should send: every length and 20,000 mutations into the functions
-// and as many over sockets; and that the judge
-// of replies finds what is wrong with one. Longer and with a corpus: npm run fuzz:dns.
+// The DNS server under packets that nobody should send: every length and 20,000 mutations into the functions, and as
+// many over sockets; and that the judge of replies finds what is wrong with one. With a corpus: npm run fuzz:dns.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
