@@ -12,8 +12,8 @@ import { judgeReply } from './dns-judge.ts'
 import type { Report } from './dns-report.ts'
 import { answerHere, NO_LIMITS, world } from './dns-world.ts'
 
-/** A packet that takes longer holds up all others, ms. */
-const STALL_MS = 10
+/** What takes longer holds up all other packets, ms. */
+export const STALL_MS = 10
 /** From here on a packet is looked at again: was it the packet, or the machine? ms. */
 const SUSPICIOUS_MS = 1
 const REPEATS = 10

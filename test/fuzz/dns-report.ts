@@ -18,7 +18,7 @@ export class Report {
   readonly faults: Fault[] = []
   /** The most time that answering one packet took, each time that it was tried, ms. */
   slowestMs = 0
-  /** The longest that the server's event loop did not come round, the machine's own doing included, ms. */
+  /** The longest that the server's event loop did not come round for work of its own, ms. */
   longestStallMs = 0
 
   count(outcome: string): void {

@@ -25,10 +25,14 @@ export interface Target {
   close(): void
 }
 
-/** Packets under way at one time. */
-const WINDOW = 250
+/**
+ * What may be under way at one time, bytes as the system counts them in a socket's buffer: half of what it gives by
+ * default. Beside its bytes, twice at most, each packet and each reply takes some room.
+ */
+const WINDOW_BYTES = 100_000
+const PACKET_ROOM_BYTES = 1024
 /** How long the server may take to count them, ms. */
-const PATIENCE_MS = 5000
+const PATIENCE_MS = 20_000
 /** No longer ones: TCP closes the connection at such, and UDP can't carry much more. */
 export const MOST_SENT_BYTES = 4096
 
@@ -77,11 +81,13 @@ export async function sendUdp(target: Target, packets: Iterable<Buffer>, report:
       if (packet.length >= 2) asked.set(packet.readUInt16BE(0), packet)
       await send(socket, packet)
     }
-    const isCounted = await isSoon(async () => total((await target.counts()).udp) >= count)
-    if (!isCounted) report.blame('from here on not all packets were counted', group[0]!)
-    const isAnswered = await isSoon(async () => replies === answered((await target.counts()).udp))
-    if (!isAnswered) report.blame('from here on not all replies came', group[0]!)
-    if (!isCounted || !isAnswered) break
+    const isDone = await isSoon(async () => {
+      const { udp } = await target.counts()
+      return total(udp) >= count && replies >= answered(udp)
+    })
+    if (isDone) continue
+    report.blame('from here on not all packets were counted, or not all replies came', group[0]!)
+    break
   }
   socket.close()
   return count
@@ -109,7 +115,7 @@ async function isSoon(holds: () => Promise<boolean>): Promise<boolean> {
   const endMs = performance.now() + PATIENCE_MS
   while (!(await holds())) {
     if (performance.now() > endMs) return false
-    await new Promise((resolve) => setTimeout(resolve, 1))
+    await new Promise((resolve) => setImmediate(resolve))
   }
   return true
 }
@@ -167,10 +173,14 @@ function judgeStream(asked: readonly Buffer[], stream: Buffer, report: Report): 
 
 function* groups(packets: Iterable<Buffer>): Generator<Buffer[]> {
   let group: Buffer[] = []
+  let bytes = 0
   for (const packet of packets) {
-    if (group.push(packet) < WINDOW) continue
+    group.push(packet)
+    bytes += PACKET_ROOM_BYTES + 2 * packet.length
+    if (bytes < WINDOW_BYTES) continue
     yield group
     group = []
+    bytes = 0
   }
   if (group.length > 0) yield group
 }

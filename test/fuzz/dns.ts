@@ -10,6 +10,7 @@
 import { parseArgs } from 'node:util'
 import { hasMmsg } from '../../resolver/mmsg.ts'
 import { readCount } from '../bench/accuracy-arguments.ts'
+import { STALL_MS } from './dns-direct.ts'
 import { readPackets } from './dns-packets.ts'
 import type { Report } from './dns-report.ts'
 import { type Plan, runDirect, runSockets } from './dns-run.ts'
@@ -43,6 +44,9 @@ const reports: Record<string, Report> = {
   tcp: await runSockets(plan, 'tcp', own),
   'udp, responses limited': await runSockets(plan, 'udp', { limited: true, workers }),
 }
+for (const report of Object.values(reports))
+  if (report.longestStallMs > STALL_MS)
+    report.blame(`the server stalled for ${report.longestStallMs.toFixed(1)} ms`, Buffer.alloc(0))
 if (options.json) console.log(JSON.stringify({ seed: plan.seed, corpus: plan.corpus.length, reports }))
 else for (const [way, report] of Object.entries(reports)) tell(way, report)
 if (Object.values(reports).some(({ faultCount }) => faultCount > 0)) process.exitCode = 1
