@@ -32,7 +32,7 @@ const REPORT_EVERY_MS = 250
 /** Samples kept between two reports. */
 const MAX_SAMPLES = 1000
 /** What is still answered after the end was asked for: all that waits, unless more comes than can be answered. */
-const LAST_ANSWERS_MS = 200
+const LAST_ANSWERS_MS = 1000
 /**
  * Where there are fewer processors than threads, heartbeats and the API go before queries: the core's own thread
  * gets three fifths if it needs them. More would make answers wait behind whatever else the machine does.
@@ -99,11 +99,19 @@ class DnsWorker {
     while (Atomics.load(this.#signals, SIGNAL.end) === 0) {
       const isBehind = this.#takeMail()
       if (this.#sockets.length === 1) this.#serve(this.#sockets[0]!, !isBehind)
-      else if (this.#batch.wait(this.#sockets, isBehind ? 0 : WAIT_MS) > 0)
-        for (const socket of this.#sockets) this.#serve(socket, false)
+      else this.#serveAll(isBehind ? 0 : WAIT_MS)
       if (this.#nowMs >= this.#reportDueMs) this.#report()
     }
     this.#finish()
+  }
+
+  /** Answers a batch of each of several sockets, waiting for the first packet so long at most. */
+  #serveAll(waitMs: number): void {
+    this.#batch.wait(this.#sockets, waitMs)
+    this.#nowMs = sharedNowMs()
+    for (let i = 0; i < this.#sockets.length; i++) {
+      if (this.#batch.isReady(i)) this.#serve(this.#sockets[i]!, false)
+    }
   }
 
   /** Answers one batch of a socket; how many packets there were. */

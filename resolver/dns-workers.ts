@@ -68,7 +68,7 @@ const RESTART_EVERY_MS = 1000
 /** Little that a worker makes is still of use a moment later: what is small is cleared up without a pause that shows, MiB. */
 const YOUNG_MIB = 8
 /** A worker that was told to end and does not is cut off, ms. */
-const END_MS = 1000
+const END_MS = 3000
 
 export class DnsWorkers {
   readonly #options: WorkersOptions

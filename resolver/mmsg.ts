@@ -88,6 +88,9 @@ const IPV6_SOURCE_AT = 16
 const IPV6_INTERFACE_AT = 32
 /** struct pollfd. */
 const POLL_BYTES = 8
+const POLL_READY_AT = 6
+/** Sockets that one thread can wait for: addresses that are listened on, and as many of others' that it stands in for. */
+const MAX_SOCKETS = 1024
 
 /** Where each kind of struct begins in the one buffer: BATCH of each. */
 const LAYOUT = (() => {
@@ -103,7 +106,7 @@ const LAYOUT = (() => {
     controls: take(CONTROL_BYTES),
     iovsIn: take(IOV_BYTES),
     iovsOut: take(IOV_BYTES),
-    polls: take(POLL_BYTES),
+    polls: take((MAX_SOCKETS * POLL_BYTES) / BATCH),
     packets: take(PACKET_BYTES + SKEW_BYTES),
     replies: take(REPLY_BYTES + SKEW_BYTES),
     end: next,
@@ -253,13 +256,20 @@ export class PacketBatch {
     }
   }
 
-  /** Waits until one of several sockets has a packet; how many sockets do. */
-  wait(sockets: readonly MmsgSocket[], timeoutMs: number): number {
+  /** Waits until one of several sockets has a packet, for so long at most; isReady tells which. */
+  wait(sockets: readonly MmsgSocket[], timeoutMs: number): void {
+    if (sockets.length > MAX_SOCKETS) throw new RangeError(`more than ${MAX_SOCKETS} sockets for one thread`)
     for (let i = 0; i < sockets.length; i++) {
-      this.#words[(LAYOUT.polls + POLL_BYTES * i) >> 2] = sockets[i]!.fd
-      this.#words[((LAYOUT.polls + POLL_BYTES * i) >> 2) + 1] = POLLIN
+      const at = (LAYOUT.polls + POLL_BYTES * i) >> 2
+      this.#words[at] = sockets[i]!.fd
+      this.#words[at + 1] = POLLIN
     }
-    return Math.max(0, this.#system.poll(this.#polls, sockets.length, timeoutMs))
+    this.#system.poll(this.#polls, sockets.length, timeoutMs)
+  }
+
+  /** Whether there was something at the socket of this index. */
+  isReady(i: number): boolean {
+    return this.#halves[(LAYOUT.polls + POLL_BYTES * i + POLL_READY_AT) >> 1] !== 0
   }
 
   /**
