@@ -7,11 +7,9 @@
 //   clock -> four ticks a second
 // Closed in reverse order. Nothing is decided here.
 
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
-import { openEtcd } from '../db/etcd.ts'
 import { openSqlite } from '../db/sqlite.ts'
 import type { Store } from '../db/store.ts'
 import { isLoopbackHost } from '../resolver/address.ts'
@@ -32,6 +30,7 @@ import { queryLine } from './query-line.ts'
 import { QueryLog } from './query-log.ts'
 import type { Config } from './settings/config.ts'
 import { storeEndpoints } from './settings/config-values.ts'
+import { openSharedStore } from './shared-store.ts'
 import { giveBackMemory } from './spare-memory.ts'
 import { type Clock, SteadyClock } from './steady-clock.ts'
 
@@ -135,19 +134,11 @@ function openStore(config: Config, privileges: Privileges): Promise<Store> {
   } catch (cause) {
     throw new Error(`data: can't use the folder ${config.data}: ${(cause as Error).message}`, { cause })
   }
-  const endpoints = storeEndpoints(config.store)
-  if (endpoints === null) {
+  if (storeEndpoints(config.store) === null) {
     return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
   }
-  const { storePrefix: prefix, follow: readOnly } = config
   // Keys and passwords may be for root's eyes only.
-  return privileges.asRoot(() => openEtcd({ endpoints, prefix, readOnly, ...etcdAccess(config) }))
-}
-
-function etcdAccess({ storeCa: ca, storeCert: cert, storeKey: key, ...config }: Config) {
-  const { storeUser: name, storePasswordFile } = config
-  const password = storePasswordFile === null ? '' : readFileSync(storePasswordFile, 'utf8').trim()
-  return { tls: ca === null ? null : { ca, cert, key }, user: name === null ? null : { name, password } }
+  return privileges.asRoot(() => openSharedStore(config, { readOnly: config.follow }))
 }
 
 async function openQueryLog(file: string, log: Logger): Promise<QueryLog> {
