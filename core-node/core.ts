@@ -535,6 +535,7 @@ export class Core {
     const nowMs = this.#clock.monotonicMs()
     this.#ledger.tick()
     this.#cores.tick()
+    this.#comeBack()
     for (const fact of this.#liveness.tick(nowMs, this.#rng)) {
       this.counters.add(`liveness.${fact.kind}`)
       if (fact.kind === 'ask')
@@ -646,10 +647,13 @@ export class Core {
       if (before.presence !== 'live' || before.home !== host.home) this.#expect(host)
       if (before.reachable !== host.reachable) this.#untold.add(name)
     }
-    // It was taken for gone while it was cut off.
-    if (name === this.name && host?.presence !== 'live' && this.#homes.holdsLease && !this.#draining) {
-      this.#ledger.writeSoon((books) => (this.#draining ? [] : this.#found(books)))
-    }
+  }
+
+  /** It was taken for gone while it was cut off: with its lease it comes back. */
+  #comeBack(): void {
+    const isGone = this.directory.hosts.get(this.name)?.presence !== 'live'
+    if (this.#isAlone || this.#draining || !isGone || !this.#homes.holdsLease) return
+    this.#ledger.writeSoon((books) => (this.#draining ? [] : this.#found(books)))
   }
 
   /** Whether what a change tells of is measured by this core's hosts. */

@@ -363,8 +363,10 @@ export class Ledger {
         return new Problem('internal', `the store could not take this: ${(cause as Error).message}`)
       }
       this.#pausedUntilMs = monotonicMs() + PAUSE_MS
+      // Once: it is tried again every second.
+      if (this.#trouble === null)
+        log.error({ err: cause }, 'the store takes no changes; answering goes on from memory')
       this.#trouble = `the store takes no changes: ${cause.message}`
-      log.error({ err: cause }, 'the store takes no changes; answering goes on from memory')
       return 'unavailable'
     }
   }

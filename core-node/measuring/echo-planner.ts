@@ -241,8 +241,10 @@ export class EchoPlanner {
     }
   }
 
-  #begin({ name, coordinate }: Host, nowMs: number): HostMemory {
-    const memory: HostMemory = { name, sinceMs: nowMs, isGone: false, askedMs: null, others: [] }
+  #begin({ name, coordinate, meshMs = {} }: Host, nowMs: number): HostMemory {
+    // Whom it measured before, it goes on with: each new one would be news to all cores.
+    const others = Object.keys(meshMs).slice(0, SPARSE_FAR + SPARSE_NEAR)
+    const memory: HostMemory = { name, sinceMs: nowMs, isGone: false, askedMs: null, others }
     // Known from before this core started, or from another: it is in no haste.
     if (coordinate !== null) this.#settled.add(memory, nowMs)
     else this.#newcomers.add(memory, this.#isDense ? nowMs : nowMs + SPARSE_NEW_AFTER_MS)

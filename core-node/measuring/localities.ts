@@ -2,7 +2,8 @@
 //
 // Each report adds samples to a (prefix, host) pair; of the last few the lower quartile is taken, since
 // queues only ever add. What changed enough to alter an answer is published as a LocalityRecord; the
-// rest goes no further. Bounded: the prefix that was longest neither measured nor asked from goes first.
+// rest goes no further. Prefixes that are measured now are remembered with their samples; the others rest as
+// their records say. Both are bounded: what was longest neither measured nor asked from goes first.
 // Pure but for its own memory: clock by argument, no I/O.
 
 import {
@@ -43,14 +44,18 @@ interface Pair {
 interface PrefixMemory {
   readonly prefix: Prefix
   readonly pairs: Map<string, Pair>
+  /** As it was published last; null: it was not. */
+  told: LocalityRecord | null
 }
 
 /** Samples that the quartile is taken of: enough to outvote two lies, few enough to follow a new path in two probes. */
 const WINDOW = 8
 /** Hosts kept for one prefix: what nine probes and the members it really uses find out, with room to spare. */
 const MAX_HOSTS = 32
-/** Prefixes kept: about 1 kB each. */
-const MAX_PREFIXES = 100_000
+/** Prefixes kept: some hundred bytes each ... */
+const MAX_PREFIXES = 1_200_000
+/** ... and so many of them with their samples: about 1 kB each. */
+const MAX_AWAKE = 100_000
 /** Evidence older than this says little of today's routes, ms. */
 const MAX_AGE_MS = 7 * 86_400_000
 /** So long a better kind of evidence keeps a lesser one out, ms. */
@@ -65,36 +70,37 @@ const MOVED_MS = 10
 const MOVED_SHARE = 0.2
 /** Prefixes within one /20 (IPv6: /40) are mostly one network in one place. */
 const RELATIVE_BITS = { 4: 20 + IPV4_OFFSET_BITS, 6: 40 } as const
+/** Localities are so long: /24 and /48. */
+const OWN_BITS = { 4: 24 + IPV4_OFFSET_BITS, 6: 48 } as const
 /** With so many hosts of its own a prefix no longer needs its relatives' word. */
 const OWN_ENOUGH = 3
 
 export class Localities {
   /** Least recently used first. */
   readonly #prefixes = new Map<string, PrefixMemory>()
-  readonly #relatives = new Map<string, Set<string>>()
+  /** Of those that were not measured lately, what is published. */
+  readonly #resting = new Map<string, LocalityRecord>()
   /** Host -> the prefixes that it has a pair with: its going costs those, not all. */
   readonly #measuredBy = new Map<string, Set<string>>()
   readonly #changed = new Set<string>()
   readonly #moved = new Set<string>()
   readonly #maxPrefixes: number
+  readonly #maxAwake: number
 
-  constructor(maxPrefixes: number = MAX_PREFIXES) {
+  constructor(maxPrefixes: number = MAX_PREFIXES, maxAwake: number = MAX_AWAKE) {
     this.#maxPrefixes = maxPrefixes
+    this.#maxAwake = maxAwake
   }
 
   get size(): number {
-    return this.#prefixes.size
+    return this.#prefixes.size + this.#resting.size
   }
 
   /** What a store or another core knew: taken as it is, published only when it changes. */
   load(record: LocalityRecord): void {
-    const prefix = parsePrefix(record.prefix)
-    if (!prefix || record.evidence.length === 0) return
-    const memory = this.#memoryOf(prefix)
-    for (const host of [...memory.pairs.keys()]) this.#dropPair(memory, host)
-    for (const { host, rttMs, count, atMs, kind } of record.evidence) {
-      this.#setPair(memory, host, { kind, samplesMs: [rttMs], count, atMs })
-    }
+    if (record.evidence.length === 0) return
+    this.#resting.set(record.prefix, record)
+    this.#bound()
   }
 
   /**
@@ -105,8 +111,10 @@ export class Localities {
     const memory = this.#prefixes.get(prefix)
     if (memory === undefined) {
       if (record !== null) this.load(record)
+      else this.#resting.delete(prefix)
       return
     }
+    memory.told = record
     const told = new Map(record?.evidence.map((it) => [it.host, it]))
     for (const host of [...memory.pairs.keys()]) {
       if (!told.has(host) && !isOwn(host)) this.#dropPair(memory, host)
@@ -115,7 +123,7 @@ export class Localities {
       const known = memory.pairs.get(host)
       const isAsTold = known?.kind === kind && known.count === count && known.atMs === atMs
       if (isAsTold || (known !== undefined && isOwn(host))) continue
-      this.#setPair(memory, host, { kind, samplesMs: [rttMs], count, atMs })
+      this.#setPair(memory, host, pairOf({ host, rttMs, count, atMs, kind }))
     }
   }
 
@@ -148,10 +156,8 @@ export class Localities {
 
   /** A client asked from there: it is not to be forgotten soon. */
   touch(prefix: string): void {
-    const memory = this.#prefixes.get(prefix)
-    if (!memory) return
-    this.#prefixes.delete(prefix)
-    this.#prefixes.set(prefix, memory)
+    moveToEnd(this.#prefixes, prefix)
+    moveToEnd(this.#resting, prefix)
   }
 
   /**
@@ -160,11 +166,11 @@ export class Localities {
    */
   inherit(prefix: Prefix): boolean {
     const text = formatPrefix(prefix)
-    if (hasOwn(this.#prefixes.get(text))) return false
     let best: PrefixMemory | null = null
-    for (const other of this.#relatives.get(relativeKey(prefix)) ?? []) {
-      const memory = this.#prefixes.get(other)!
-      if (other !== text && hasOwn(memory) && ownCount(memory) > (best ? ownCount(best) : 0)) best = memory
+    if (hasOwn(this.#known(text))) return false
+    for (const other of relativesOf(prefix)) {
+      const memory = other === text ? undefined : this.#known(other)
+      if (hasOwn(memory) && ownCount(memory!) > (best ? ownCount(best) : 0)) best = memory!
     }
     if (!best) return false
     const memory = this.#memoryOf(prefix)
@@ -194,18 +200,20 @@ export class Localities {
 
   /** Forgets what was measured of a prefix; what was published of it is told to be gone. */
   forgetPrefix(prefix: string): void {
-    if (this.#prefixes.has(prefix)) this.#forget(prefix)
+    if (this.#prefixes.has(prefix) || this.#resting.has(prefix)) this.#forget(prefix)
   }
 
   /** The records of all prefixes that changed enough since they were published; `published` is what all cores know. */
   publish(published: ReadonlyMap<string, LocalityRecord>, nowMs: number): Change[] {
     const changes: Change[] = []
     for (const text of this.#changed) {
+      if (this.#resting.has(text)) continue
       const memory = this.#prefixes.get(text)
       const before = published.get(text)
       const evidence = memory ? this.#evidenceOf(memory, nowMs) : []
       if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
       const value = evidence.length === 0 ? null : { ...blank(text), ...before, evidence }
+      if (memory) memory.told = value
       changes.push({ kind: 'localities', key: text, value })
     }
     this.#changed.clear()
@@ -214,14 +222,37 @@ export class Localities {
 
   #memoryOf(prefix: Prefix): PrefixMemory {
     const text = formatPrefix(prefix)
-    const memory = this.#prefixes.get(text) ?? { prefix, pairs: new Map() }
+    const known = this.#prefixes.get(text)
     this.#prefixes.delete(text)
+    const memory = known ?? { prefix, pairs: new Map(), told: this.#resting.get(text) ?? null }
     this.#prefixes.set(text, memory)
-    const key = relativeKey(prefix)
-    const relatives = this.#relatives.get(key) ?? new Set()
-    this.#relatives.set(key, relatives.add(text))
-    if (this.#prefixes.size > this.#maxPrefixes) this.#forget(this.#prefixes.keys().next().value!)
+    if (this.#resting.delete(text)) {
+      for (const it of memory.told!.evidence) this.#setPair(memory, it.host, pairOf(it))
+    }
+    this.#bound()
     return memory
+  }
+
+  /** Those longest not measured come to rest as they were published; of too many in all the longest not asked from go. */
+  #bound(): void {
+    if (this.#prefixes.size > this.#maxAwake) {
+      const [text, memory] = this.#prefixes.entries().next().value!
+      const { told } = memory
+      this.#letGo(memory)
+      this.#prefixes.delete(text)
+      if (told !== null) this.#resting.set(text, told)
+    }
+    if (this.size <= this.#maxPrefixes) return
+    const oldest = this.#resting.size > 0 ? this.#resting : this.#prefixes
+    this.#forget(oldest.keys().next().value!)
+  }
+
+  /** What is remembered of a prefix, without waking it. */
+  #known(text: string): PrefixMemory | undefined {
+    const told = this.#resting.get(text)
+    if (told === undefined) return this.#prefixes.get(text)
+    const pairs = new Map(told.evidence.map((it) => [it.host, pairOf(it)]))
+    return { prefix: parsePrefix(text)!, pairs, told }
   }
 
   #setPair(memory: PrefixMemory, host: string, pair: Pair): void {
@@ -257,15 +288,27 @@ export class Localities {
   }
 
   #forget(text: string): void {
-    const memory = this.#prefixes.get(text)!
-    for (const host of [...memory.pairs.keys()]) this.#dropPair(memory, host)
-    const key = relativeKey(memory.prefix)
-    const relatives = this.#relatives.get(key)!
-    relatives.delete(text)
-    if (relatives.size === 0) this.#relatives.delete(key)
+    const memory = this.#prefixes.get(text)
+    if (memory) this.#letGo(memory)
     this.#prefixes.delete(text)
+    this.#resting.delete(text)
     this.#changed.add(text)
   }
+
+  #letGo(memory: PrefixMemory): void {
+    for (const host of [...memory.pairs.keys()]) this.#dropPair(memory, host)
+  }
+}
+
+function pairOf({ rttMs, count, atMs, kind }: Evidence): Pair {
+  return { kind, samplesMs: [rttMs], count, atMs }
+}
+
+function moveToEnd<V>(map: Map<string, V>, key: string): void {
+  const value = map.get(key)
+  if (value === undefined) return
+  map.delete(key)
+  map.set(key, value)
 }
 
 /**
@@ -345,9 +388,16 @@ function ownCount({ pairs }: PrefixMemory): number {
   return count
 }
 
-function relativeKey(prefix: Prefix): string {
-  const bits = Math.min(prefix.bits, RELATIVE_BITS[familyOf(prefix.address)])
-  return formatPrefix(prefixOf(prefix.address, bits))
+/** The localities around a prefix, itself among them. */
+function* relativesOf({ address }: Prefix): Iterable<string> {
+  const family = familyOf(address)
+  const { address: first } = prefixOf(address, RELATIVE_BITS[family])
+  const at = OWN_BITS[family] / 8 - 1
+  for (let i = 0; i < 2 ** (OWN_BITS[family] - RELATIVE_BITS[family]); i++) {
+    const relative = first.slice()
+    relative[at] = first[at]! | i
+    yield formatPrefix({ address: relative, bits: OWN_BITS[family] })
+  }
 }
 
 function blank(prefix: string): LocalityRecord {

@@ -493,6 +493,28 @@ t.test('memory is bounded: the prefix longest neither measured nor asked from go
   )
 })
 
+t.test('what was long not measured rests as it was published, and wakes with that', async (t) => {
+  const localities = new Localities(10, 2)
+  const published = new Published()
+  const at = (i: number) => `10.0.${i}.0/24`
+  for (const i of [1, 2, 3]) {
+    fold(localities, 'a', [5, 6, 5], 0, 'active', at(i))
+    published.take(localities)
+  }
+  t.equal(localities.size, 3)
+  t.same([...published.records.keys()], [1, 2, 3].map(at), 'none of it is told to be gone')
+  fold(localities, 'b', [9], 0, 'active', at(1))
+  published.take(localities)
+  t.match(published.evidence(at(1)), [
+    { host: 'a', rttMs: 5, count: 3 },
+    { host: 'b', rttMs: 9 },
+  ])
+  t.ok(localities.inherit(prefix(at(9))), 'those at rest are relatives, too')
+  localities.forgetPrefix(at(2))
+  t.same(published.take(localities).sort(), [at(2), at(9)])
+  t.notOk(published.records.has(at(2)))
+})
+
 t.test('a silent prefix lives on what its best measured relative knows, until it has its own', async (t) => {
   const localities = new Localities()
   const published = new Published()
