@@ -201,8 +201,11 @@ export class ChaosCast {
     const members = [SERVICE, DRAINED_SERVICE].map((service) => ({ service, port: 80 }))
     // JSON is YAML.
     writeFileSync(config, JSON.stringify({ name: node, token: this.token, members }))
+    // Each begins its list with another core: nobody here is near, and all would have the same home.
+    const { cores, agents } = this.#cast
+    const first = agents.indexOf(node) % cores.length
     const flags = {
-      core: this.#cast.cores.map((core) => this.urlOf(core)).join(','),
+      core: [...cores.slice(first), ...cores.slice(0, first)].map((core) => this.urlOf(core)).join(','),
       ...{ config, address, echo: `${address}:8054`, state: this.dataOf(node) },
     }
     return [...ourNode(), AGENT, ...flagsOf(flags), '--insecure', '--json']
