@@ -95,9 +95,11 @@ function prepareKnot(folder: string, world: DnsWorld, port: number): Launch {
   const blocks = new Map<string, number>()
   const blockOf = (address: Uint8Array) =>
     formatPrefix(prefixOf(address, IPV4_OFFSET_BITS + KNOT_SUBNET_BITS))
+  // Many prefixes are in one of them: the first speaks for all.
   for (const { prefix, fact } of world.networks) {
-    if (prefix.bits >= IPV4_OFFSET_BITS + KNOT_SUBNET_BITS)
-      blocks.set(blockOf(prefix.address), orderOf(fact.place)[0]!)
+    const block = blockOf(prefix.address)
+    if (prefix.bits >= IPV4_OFFSET_BITS + KNOT_SUBNET_BITS && !blocks.has(block))
+      blocks.set(block, orderOf(fact.place)[0]!)
   }
   const names = world.services.map(({ name }, service) => {
     const nets = Array.from(

@@ -50,7 +50,7 @@ export interface DnsWorld {
   readonly networks: readonly PlaceEntry[]
 }
 
-/** Of all figures of a kind, so many are given to a service before the region comes round again. */
+/** The middles of the regions: cities where most hosting is. */
 const ANCHORS: readonly (readonly [lat: number, lon: number])[] = [
   [52.37, 4.9],
   [50.11, 8.68],
@@ -73,8 +73,8 @@ const ANCHORS: readonly (readonly [lat: number, lon: number])[] = [
   [35.68, 139.69],
   [-33.87, 151.21],
 ]
-/** Hosts stand in the cities nearest to their region's middle, of so many of the largest for each host. */
-const CITIES_PER_HOST = 4
+/** Hosts stand in the cities nearest to that middle, of so many of the largest for each host. */
+const CITIES_PER_HOST = 20
 /** Rounds in which each host measures one other: errors fall no further then. */
 const ROUNDS = 200
 /** Nobody keeps these hosts alive by heartbeats: one lease outlasts every run, s. */

@@ -15,6 +15,7 @@ import type { Rng } from '../../resolver/ask.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 import { readCount } from './accuracy-arguments.ts'
 import { type LoadProgram, loadProgram } from './dns-load.ts'
+import { PEERS } from './dns-peers.ts'
 import { questionFile } from './dns-questions.ts'
 import { type Figures, figuresOf, rounded, runRounds, SERVER_CPU } from './dns-rounds.ts'
 import {
@@ -53,7 +54,8 @@ interface Wish {
   readonly json: boolean
 }
 
-function readWish(args: readonly string[]): Wish {
+/** Throws an Error that names what is wrong. */
+export function readWish(args: readonly string[]): Wish {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean' } as const
   const options = {
@@ -72,12 +74,23 @@ function readWish(args: readonly string[]): Wish {
     rounds: readCount('rounds', values.rounds, 5, 1),
     seconds: readCount('seconds', values.seconds, 3, 1),
     rate: readCount('rate', values.rate, 100_000, 1),
-    servers: values.servers?.split(',') ?? null,
+    servers: values.servers === undefined ? null : readServers(values.servers),
     seed: readCount('seed', values.seed, 1, 0),
     grow: values.grow ?? false,
     plot: values.plot ?? null,
     json: values.json ?? false,
   }
+}
+
+function readServers(text: string): string[] {
+  const known = ['nearcast', ...PEERS.map(({ name }) => name)]
+  const there = ['nearcast', ...installedPeers().map(({ name }) => name)]
+  return text.split(',').map((name) => {
+    if (!known.includes(name as 'nearcast'))
+      throw new Error(`--servers ${name}: expected some of ${known.join(', ')}`)
+    if (!there.includes(name as 'nearcast')) throw new Error(`--servers ${name}: it is not installed`)
+    return name
+  })
 }
 
 async function compare(wish: Wish, folder: string): Promise<object> {
@@ -261,15 +274,17 @@ function print(result: object): void {
   for (const [name, value] of Object.entries(rest)) console.log(`${name}: ${JSON.stringify(value)}`)
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'nearcast-dns-'))
-try {
-  const wish = readWish(process.argv.slice(2))
-  const result = await (wish.grow ? grow : compare)(wish, folder)
-  if (wish.json) console.log(JSON.stringify(result))
-  else print(result)
-} catch (error) {
-  console.error(`${(error as Error).message}\n${USAGE}`)
-  process.exitCode = 2
-} finally {
-  rmSync(folder, { recursive: true, force: true })
+if (import.meta.main) {
+  const folder = mkdtempSync(join(tmpdir(), 'nearcast-dns-'))
+  try {
+    const wish = readWish(process.argv.slice(2))
+    const result = await (wish.grow ? grow : compare)(wish, folder)
+    if (wish.json) console.log(JSON.stringify(result))
+    else print(result)
+  } catch (error) {
+    console.error(`${(error as Error).message}\n${USAGE}`)
+    process.exitCode = 2
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 }
