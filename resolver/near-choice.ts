@@ -55,6 +55,10 @@ export class NearChoice {
   readonly #hashes: Float64Array
   readonly #capacities: Float64Array
   #drawn = -1
+  /** Each member is on a vantage of its own: by vantages, whether and which member it has. */
+  #isMapped = false
+  #hasMember = new Uint32Array(0)
+  #memberAt = new Uint16Array(0)
 
   /** Over all members; null: the service is one for select. */
   static of(serving: ServingService, hosts: HostTable, family: Family): NearChoice | null {
@@ -111,9 +115,14 @@ export class NearChoice {
 
   /** Chooses for a client in a cell, whose scope is `scopeBits`. False: select must. Writes `chosen`. */
   choose(client: Address, cell: number, scopeBits: number): boolean {
-    if (!this.#weigh(cell)) return false
+    const row = this.#hosts.mapRow(cell)
+    if (this.#drawn !== this.#hosts.mapDrawn) this.#findVantages()
+    const isFound = this.#findTwo(row)
+    if (!isFound && !this.#weigh(cell, row)) return false
     limits[SHARED] = limits[LEAST]! + this.#tieMs
     const isShared = limits[SECOND]! <= limits[SHARED]!
+    // The two nearest are all that most need, and are found without a look at the others.
+    if (isFound && (isShared || this.#maxAddrs > 2)) this.#weigh(cell, row)
     if (isShared) this.#chooseAmongEquals(client)
     else this.#chooseNearest()
     const grainBits = familyOf(client) === 4 ? IPV4_LOCALITY_BITS : IPV6_LOCALITY_BITS
@@ -121,11 +130,44 @@ export class NearChoice {
     return true
   }
 
-  /** Each member's RTT into msOf, and the two least of them into limits. False: one is not known. */
-  #weigh(cell: number): boolean {
+  /**
+   * Goes through the vantages from the nearest on until two of them have members: into limits and picks. False: some
+   * members are on no vantage, or which of several equals is second hangs on their names.
+   */
+  #findTwo(row: number): boolean {
+    if (!this.#isMapped) return false
+    const rows = this.#hosts.mapCells
+    const sorted = rows.sortedChunkOf(row)
+    const start = rows.startOf(row)
+    const end = start + rows.width
+    let at = this.#nextMember(sorted, start, end)
+    const least = sorted[at]!
+    chosen.picks[0] = this.#memberAt[least & 0xffff]!
+    limits[LEAST] = (least >>> 16) * MS_PER_UNIT
+    limits[SECOND] = Number.POSITIVE_INFINITY
+    if (this.#size === 1) return true
+    at = this.#nextMember(sorted, at + 1, end)
+    const second = sorted[at]!
+    chosen.picks[1] = this.#memberAt[second & 0xffff]!
+    limits[SECOND] = (second >>> 16) * MS_PER_UNIT
+    at = this.#size === 2 ? end : this.#nextMember(sorted, at + 1, end)
+    return at === end || sorted[at]! >>> 16 > second >>> 16
+  }
+
+  /** Where the next vantage with a member stands; `end`: there is none. */
+  #nextMember(sorted: Uint32Array, from: number, end: number): number {
+    const hasMember = this.#hasMember
+    let at = from
+    for (; at < end; at++) {
+      const vantage = sorted[at]! & 0xffff
+      if ((hasMember[vantage >> 5]! & (1 << (vantage & 31))) !== 0) break
+    }
+    return at
+  }
+
+  /** Each member's RTT into msOf, and the two least of them into limits and picks. False: one is not known. */
+  #weigh(cell: number, row: number): boolean {
     const hosts = this.#hosts
-    const row = hosts.mapRow(cell)
-    if (this.#drawn !== hosts.mapDrawn) this.#findVantages()
     const rtts = hosts.mapCells.chunkOf(row)
     const start = hosts.mapCells.startOf(row)
     const { layout } = this
@@ -198,7 +240,19 @@ export class NearChoice {
 
   #findVantages(): void {
     this.#drawn = this.#hosts.mapDrawn
-    for (let i = 0; i < this.#size; i++) this.layout[i] = this.#hosts.vantageIndex(this.#rows[i]!)
+    const { width } = this.#hosts.mapCells
+    this.#hasMember = new Uint32Array((width + 31) >> 5)
+    this.#memberAt = new Uint16Array(width)
+    const vantages = new Set<number>()
+    for (let i = 0; i < this.#size; i++) {
+      const vantage = this.#hosts.vantageIndex(this.#rows[i]!)
+      this.layout[i] = vantage
+      if (vantage < 0) continue
+      vantages.add(vantage)
+      this.#hasMember[vantage >> 5]! |= 1 << (vantage & 31)
+      this.#memberAt[vantage] = i
+    }
+    this.#isMapped = vantages.size === this.#size
   }
 
   /** Scores for this client those who share the clients; the best of them. */
