@@ -6,7 +6,7 @@
 import type { Change } from '../resolver/directory.ts'
 import type { EtcdKeys } from './etcd-keys.ts'
 import type { Event } from './etcd-messages.ts'
-import { decodeFacts, decodeRecord, type Extras, fromKept, ValueError } from './etcd-values.ts'
+import { decodeFacts, decodeRecord, type Extras, takeExtras, ValueError } from './etcd-values.ts'
 
 /** What one revision brought. */
 export interface Told {
@@ -78,9 +78,10 @@ function readEvent(keys: EtcdKeys, { type, kv }: Event, isMove: boolean, told: T
       if (isMove) told.folded.add(live.bucket)
       else if (isPut) {
         if (kv.version === 1) told.singles.push(live.bucket)
-        const { value, extras } = fromKept(live.kind, decodeRecord(kv.value).record)
+        const { record } = decodeRecord(kv.value)
+        const extras = takeExtras(live.kind, record)
         if (extras !== null) told.extras.set(told.changes.length, extras)
-        told.changes.push({ kind: live.kind, key: live.key, value } as Change)
+        told.changes.push({ kind: live.kind, key: live.key, value: record } as Change)
       } else told.doubt = `etcd's key ${kv.key} was taken away by somebody else`
       return
     case 'head':

@@ -16,8 +16,8 @@ import {
   decodePart,
   decodeRecord,
   type Extras,
-  fromKept,
   type Kept,
+  takeExtras,
   ValueError,
 } from './etcd-values.ts'
 import { StoreError } from './store.ts'
@@ -132,7 +132,7 @@ class Lister {
     const kind = bucket.slice(0, bucket.indexOf('/')) as Kind
     this.#pageRevisions.set(bucket, kv.mod_revision)
     const { records } = readable(kv, decodePage)
-    for (const key in records) this.#put(kind, key, records[key], kv)
+    for (const key in records) this.#put(kind, key, records[key], kv.key, kv.mod_revision)
   }
 
   async #takeBatch({ id, revision }: { id: string; revision: number }): Promise<void> {
@@ -140,7 +140,7 @@ class Lister {
       for (const [kind, key, kept] of entries) {
         if ((this.#pageRevisions.get(bucketOf(kind, key)) ?? 0) > revision) continue
         this.#batchRevisions.set(idOf(kind, key), revision)
-        this.#put(kind, key, kept, { key: this.#keys.batch(id), mod_revision: revision })
+        this.#put(kind, key, kept, this.#keys.batch(id), revision)
       }
     }
   }
@@ -151,17 +151,23 @@ class Lister {
     const { kind, key, bucket } = live
     this.#singles.set(bucket, (this.#singles.get(bucket) ?? 0) + 1)
     if ((this.#batchRevisions.get(idOf(kind, key)) ?? 0) > kv.mod_revision) return
-    this.#put(kind, key, readable(kv, decodeRecord).record, kv)
+    this.#put(kind, key, readable(kv, decodeRecord).record, kv.key, kv.mod_revision)
   }
 
-  #put(kind: Kind, key: string, kept: Kept, from: Pick<KeyValue, 'key' | 'mod_revision'>): void {
-    const { value, extras } = readable({ ...from, value: kept }, (kept) => fromKept(kind, kept))
+  /** Called a million times at a start: it makes nothing that it does not keep. */
+  #put(kind: Kind, key: string, kept: Kept, from: Buffer, revision: number): void {
     const records = this.#directory[kind] as Map<string, unknown>
-    if (value === null) records.delete(key)
-    else records.set(key, value)
+    if (kept === null) records.delete(key)
+    else records.set(key, kept)
+    let extras: Extras | null = null
+    try {
+      extras = takeExtras(kind, kept)
+    } catch (cause) {
+      throw unreadable(from, cause)
+    }
     if (extras !== null) this.#extras.set(idOf(kind, key), extras)
     else if (this.#extras.size > 0) this.#extras.delete(idOf(kind, key))
-    if (from.mod_revision > this.#since) this.#suspects.push({ kind, key })
+    if (revision > this.#since) this.#suspects.push({ kind, key })
   }
 }
 
@@ -195,17 +201,21 @@ export async function* readRange(
 }
 
 /** Reads a value; says of one that can't be read which it is. Throws StoreError. */
-export function readable<V, T>({ key, value }: { key: Buffer; value: V }, read: (value: V) => T): T {
+export function readable<T>({ key, value }: KeyValue, read: (value: Buffer) => T): T {
   try {
     return read(value)
   } catch (cause) {
-    if (!(cause instanceof ValueError)) throw cause
-    throw new StoreError(
-      cause.isNewer ? 'newer-database' : 'corrupt',
-      `etcd's key ${key} can't be read: ${cause.message}. ${
-        cause.isNewer ? 'Update this program.' : 'Put it right, or restore a backup of the store.'
-      }`,
-      { cause },
-    )
+    throw unreadable(key, cause)
   }
+}
+
+/** What an operator can do about a ValueError; any other error is as it was. */
+function unreadable(key: Buffer, cause: unknown): unknown {
+  if (!(cause instanceof ValueError)) return cause
+  const advice = cause.isNewer ? 'Update this program.' : 'Put it right, or restore a backup of the store.'
+  return new StoreError(
+    cause.isNewer ? 'newer-database' : 'corrupt',
+    `etcd's key ${key} can't be read: ${cause.message}. ${advice}`,
+    { cause },
+  )
 }

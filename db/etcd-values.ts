@@ -60,21 +60,22 @@ export function toKept(kind: Kind, value: Change['value'], extras: Extras | unde
   return kept
 }
 
-/** The record, and what of it is unknown here. Throws ValueError. */
-export function fromKept(kind: Kind, kept: Kept): { value: Change['value']; extras: Extras | null } {
-  if (kept === null) return { value: null, extras: null }
+/**
+ * Makes what was kept into the record that it is, in place; gives what of it is unknown here. Throws ValueError.
+ */
+export function takeExtras(kind: Kind, kept: Kept): Extras | null {
+  if (kept === null) return null
   if (kind === 'settings') {
     if (typeof kept !== 'string') throw new ValueError(false, 'a setting is not text')
-    return { value: kept, extras: null }
+    return null
   }
   if (typeof kept !== 'object') throw new ValueError(false, 'it is no record')
   const record = kept as Record<string, unknown>
   const { required, known, bytes } = FIELDS[kind]
   for (const field of required)
     if (record[field] === undefined) throw new ValueError(false, `it lacks ${field}`)
-  const extras = takeUnknown(record, known)
   for (const field of bytes) record[field] = new Uint8Array(Buffer.from(String(record[field]), 'base64'))
-  return { value: record as unknown as Change['value'], extras }
+  return takeUnknown(record, known)
 }
 
 /** Takes them out of the record. */

@@ -18,7 +18,7 @@ import { EtcdLease } from './etcd-lease.ts'
 import { idOf, type Listing, listAll, readable, readBatch } from './etcd-listing.ts'
 import { isAbsent, put, range, under } from './etcd-messages.ts'
 import { EtcdUpkeep } from './etcd-upkeep.ts'
-import { decodeFacts, type Extras, encodeFacts, fromKept, type Kept, toKept } from './etcd-values.ts'
+import { decodeFacts, type Extras, encodeFacts, type Kept, takeExtras, toKept } from './etcd-values.ts'
 import { EtcdWatch } from './etcd-watch.ts'
 import { copyOf } from './memory.ts'
 import { type Cluster, type ClusterListener, type Store, StoreError, type StoreSize } from './store.ts'
@@ -259,9 +259,9 @@ class EtcdStore implements Store, Cluster {
     try {
       for await (const entries of readBatch(this.#connections, this.#keys, id, told.revision)) {
         for (const [kind, key, kept] of entries) {
-          const { value, extras } = fromKept(kind, kept)
+          const extras = takeExtras(kind, kept)
           if (extras !== null) told.extras.set(changes.length, extras)
-          changes.push({ kind, key, value } as Change)
+          changes.push({ kind, key, value: kept } as Change)
         }
       }
       if (changes.length === 0) told.doubt = `the records of the commit ${id} are gone`

@@ -2,6 +2,7 @@
 // what other versions write, records that move to pages, an etcd that is shared or guarded.
 
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type EtcdOptions, openEtcd } from '../../db/etcd.ts'
@@ -280,6 +281,32 @@ t.test(
       /certificates can't be used: .*none\.key/,
     )
     await refused({ tls: { ...tls, ca: ownKey } }, /can't be used|can be reached/)
+  },
+)
+
+t.test(
+  'a full etcd refuses changes, says what to do, and tells all that is there',
+  { skip: noEtcd(), buffered: true },
+  async (t) => {
+    const etcd = await EtcdServers.start({ count: 1, flags: ['--quota-backend-bytes', '4000000'] })
+    t.teardown(() => etcd.close())
+    const open = () => openEtcd({ endpoints: etcd.endpoints, prefix: '/nearcast/', tls: null, user: null })
+    await withCores(open, 1, async (core) => {
+      const large = (n: number) => setting(`large${n}`, String(n).repeat(400_000))
+      const random = randomBytes(3_000_000).toString('base64')
+      await t.rejects(core!.commit([setting('x', '1'), setting('y', random)]), {
+        message: /too large|larger than max/,
+      })
+      let n = 0
+      const full = await (async () => {
+        for (; ; n++) await core!.commit([large(n)])
+      })().catch((error) => error)
+      t.match(full, { code: 'unavailable', message: /It is full: .*quota/ })
+      await t.rejects(core!.commit(settings(200, 's', 'x')), { code: 'unavailable' }, 'behind the gate')
+      const { settings: kept } = await core!.store.load()
+      t.equal(kept.size, n)
+      t.strictSame(sorted(core!.directory), sorted(await core!.store.load()))
+    })
   },
 )
 

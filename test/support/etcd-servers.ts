@@ -67,6 +67,11 @@ export class EtcdServers {
     return `etcd://${this.endpoints.join(',')}`
   }
 
+  /** Of those that run. */
+  get pids(): number[] {
+    return this.#servers.flatMap((server) => server.process?.pid ?? [])
+  }
+
   /** Which one of them leads now. */
   leader(): number {
     const found = this.#servers.findIndex((server, i) => {

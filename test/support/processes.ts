@@ -54,7 +54,7 @@ export async function freePort(): Promise<number> {
 
 /** Starts a core and waits until it is ready; the same options start it again over the same data. */
 export async function startCore(
-  again: { data?: string; dnsPort?: number; httpPort?: number; flags?: string[] } = {},
+  again: { data?: string; dnsPort?: number; httpPort?: number; flags?: string[]; limitMs?: number } = {},
 ): Promise<CoreProcess> {
   const data = again.data ?? temporaryFolder()
   const dnsPort = again.dnsPort ?? (await freePort())
@@ -73,10 +73,11 @@ export async function startCore(
     ...(again.flags ?? []),
   ]
   const child = start(CLI, flags)
-  await until(`the core at ${url} is ready`, async () => {
+  const isReady = async () => {
     if (child.process.exitCode !== null) throw new Error(`the core ended: ${child.output()}`)
     return (await fetch(`${url}/readyz`).catch(() => null))?.ok === true
-  })
+  }
+  await until(`the core at ${url} is ready`, isReady, again.limitMs)
   return { ...child, data, dnsPort, url }
 }
 
