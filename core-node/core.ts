@@ -73,6 +73,7 @@ import { putMember, removeMember, setDrained } from './registry/members.ts'
 import { healthChanges, heardChanges, loadChanges } from './registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from './registry/services.ts'
 import { cookieSecrets, currentCookieSecret, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
+import { stamped } from './registry/stamps.ts'
 import { STATE_HINTS } from './registry/state-hints.ts'
 import { TELLING_ALONE, TELLING_SHARED, type Telling } from './registry/telling.ts'
 import { createToken, revokeToken, type TokenRequest } from './registry/tokens.ts'
@@ -236,6 +237,7 @@ export class Core {
       monotonicMs: () => clock.monotonicMs(),
       onChanges: (changes) => this.#follow(changes),
       isOwn: (change) => this.#measures(change),
+      stamp: (books, changes) => stamped(books, changes, config.name),
       isReadOnly: config.follow,
     })
     this.#proofs = new AddressProofs({
