@@ -173,6 +173,8 @@ export class Core {
   readonly #unclaimed = new Set<string>()
   /** Hosts whose registration was decided and is being stored. */
   readonly #registering = new Set<string>()
+  /** Hosts that are silent, which is being stored. */
+  readonly #givingUp = new Set<string>()
   /** Hosts that were not told yet whether they are reachable. */
   readonly #untold = new Set<string>()
   readonly #places = new PlaceTable()
@@ -254,6 +256,7 @@ export class Core {
       ledger: this.#ledger,
       liveness: this.#liveness,
       homes: this.#homes,
+      isGivenUp: (host) => this.#givingUp.has(host),
       counters: this.counters,
       log: this.#log,
       clock,
@@ -731,13 +734,16 @@ export class Core {
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
     const presenceSinceMs = this.#clock.epochMs()
+    // Until that is stored it is not to be adopted anew.
+    this.#givingUp.add(name)
     const silence = (books: Books): Change[] => {
       const host = books.hosts.get(name)
       if (host?.presence !== 'live' || !this.#judges(host) || this.#registering.has(name)) return []
       if (this.#liveness.expects(name) || this.#liveness.adopts(name)) return []
       return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
     }
-    this.#ledger.inBackground(this.#ledger.writeOrPublish(silence))
+    const isSaid = this.#ledger.writeOrPublish(silence).finally(() => this.#givingUp.delete(name))
+    this.#ledger.inBackground(isSaid)
   }
 
   #judges(host: Host): boolean {
