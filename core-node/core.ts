@@ -73,6 +73,7 @@ import { putMember, removeMember, setDrained } from './registry/members.ts'
 import { healthChanges, heardChanges, loadChanges } from './registry/reports.ts'
 import { putService, removeService, type ServiceRequest } from './registry/services.ts'
 import { cookieSecrets, currentCookieSecret, dueSecrets, ticketKey } from './registry/shared-secrets.ts'
+import { stamped } from './registry/stamps.ts'
 import { STATE_HINTS } from './registry/state-hints.ts'
 import { TELLING_ALONE, TELLING_SHARED, type Telling } from './registry/telling.ts'
 import { createToken, revokeToken, type TokenRequest } from './registry/tokens.ts'
@@ -172,6 +173,8 @@ export class Core {
   readonly #unclaimed = new Set<string>()
   /** Hosts whose registration was decided and is being stored. */
   readonly #registering = new Set<string>()
+  /** Hosts that are silent, which is being stored. */
+  readonly #givingUp = new Set<string>()
   /** Hosts that were not told yet whether they are reachable. */
   readonly #untold = new Set<string>()
   readonly #places = new PlaceTable()
@@ -236,6 +239,7 @@ export class Core {
       monotonicMs: () => clock.monotonicMs(),
       onChanges: (changes) => this.#follow(changes),
       isOwn: (change) => this.#measures(change),
+      stamp: (books, changes) => stamped(books, changes, config.name),
       isReadOnly: config.follow,
     })
     this.#proofs = new AddressProofs({
@@ -252,6 +256,7 @@ export class Core {
       ledger: this.#ledger,
       liveness: this.#liveness,
       homes: this.#homes,
+      isGivenUp: (host) => this.#givingUp.has(host),
       counters: this.counters,
       log: this.#log,
       clock,
@@ -729,13 +734,16 @@ export class Core {
   #giveUp(name: string, why: string): void {
     this.#log.warn({ host: name }, `host is silent: ${why}`)
     const presenceSinceMs = this.#clock.epochMs()
+    // Until that is stored it is not to be adopted anew.
+    this.#givingUp.add(name)
     const silence = (books: Books): Change[] => {
       const host = books.hosts.get(name)
       if (host?.presence !== 'live' || !this.#judges(host) || this.#registering.has(name)) return []
       if (this.#liveness.expects(name) || this.#liveness.adopts(name)) return []
       return [{ kind: 'hosts', key: name, value: { ...host, presence: 'silent', presenceSinceMs } }]
     }
-    this.#ledger.inBackground(this.#ledger.writeOrPublish(silence))
+    const isSaid = this.#ledger.writeOrPublish(silence).finally(() => this.#givingUp.delete(name))
+    this.#ledger.inBackground(isSaid)
   }
 
   #judges(host: Host): boolean {

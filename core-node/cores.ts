@@ -24,6 +24,8 @@ interface CoresOptions {
   readonly ledger: Ledger
   readonly liveness: Liveness
   readonly homes: Homes
+  /** A host was found to be silent, and its record will say so. */
+  readonly isGivenUp: (host: string) => boolean
   readonly counters: Counters
   readonly log: Log
   readonly clock: { epochMs(): number; monotonicMs(): number }
@@ -205,7 +207,7 @@ export class Cores {
 
   /** True: it was adopted just now. */
   #takeOver(host: Host, before: number): boolean {
-    const { self, directory, homes, ledger, liveness, clock } = this.#options
+    const { self, directory, homes, ledger, liveness, clock, isGivenUp } = this.#options
     const isStill = (books: Books) => {
       const now = books.hosts.get(host.name)
       return now !== undefined && homes.isOrphanOfMine(now)
@@ -214,7 +216,7 @@ export class Cores {
       ledger.writeSoon((books) => (isStill(books) ? coreLeaves(books, host.name, clock.epochMs()) : []))
     } else if (!host.agent) {
       ledger.writeSoon((books) => (isStill(books) ? takeHome(books, host.name, host.home, self) : []))
-    } else if (host.presence === 'live' && !liveness.adopts(host.name)) {
+    } else if (host.presence === 'live' && !liveness.adopts(host.name) && !isGivenUp(host.name)) {
       const leaseMs = host.leaseSec * 1000
       const nowMs = clock.monotonicMs()
       const spentMs = nowMs - this.#startedMs < STARTING_MS ? 0 : leaseMs * SPENT_SHARE

@@ -33,6 +33,8 @@ interface LedgerOptions {
   readonly onChanges: (changes: readonly Applied[]) => void
   /** Whether this core is the one that measures what a change tells of; by default of all. */
   readonly isOwn?: (change: Change) => boolean
+  /** Puts its own mark on what is decided here; by default none. */
+  readonly stamp?: (books: Books, changes: readonly Change[]) => readonly Change[]
   /** It writes nothing: it only hears what others commit. */
   readonly isReadOnly?: boolean
 }
@@ -319,7 +321,7 @@ export class Ledger {
     try {
       if (this.#closed) throw new Problem('unavailable', 'this core has stopped')
       const decision = waiting.decide(this.#books)
-      own = decision.changes
+      own = this.#stamp(decision.changes)
       this.#books.draft(own)
       changes.push(...own)
       tell = () => waiting.resolve(decision.result)
@@ -327,6 +329,10 @@ export class Ledger {
       tell = () => waiting.reject(error)
     }
     return { waiting, changes: own, tell, hangsOnCommit: this.#books.isDrafted }
+  }
+
+  #stamp(changes: readonly Change[]): readonly Change[] {
+    return this.#options.stamp?.(this.#books, changes) ?? changes
   }
 
   #refuseWaiting(): void {
@@ -430,7 +436,7 @@ export class Ledger {
 
   #publishOwed(decide: Decide): void {
     if (this.#closed) throw new Problem('unavailable', 'this core has stopped')
-    const changes = decide(this.#books)
+    const changes = this.#stamp(decide(this.#books))
     if (changes.length === 0) return
     this.#owed.push({ decide, changes })
     this.#publishUnstored(changes)
@@ -474,7 +480,7 @@ export class Ledger {
   /** What was to be done, where that still makes sense: a host that said goodbye may be gone by now. */
   #decideAnew(decide: Decide): readonly Change[] {
     try {
-      return decide(this.#books)
+      return this.#stamp(decide(this.#books))
     } catch (error) {
       if (error instanceof Problem) return []
       throw error

@@ -59,6 +59,7 @@ const HOSTS: Columns<Host> = {
   place: 'json',
   credentialHash: 'plain',
   tokenId: 'plain',
+  presenceBy: 'optional',
 }
 
 const MEMBERS: Columns<Member> = {

@@ -131,7 +131,7 @@ export interface Host {
   /** Heartbeats must not be further apart than this, seconds. */
   readonly leaseSec: number
   readonly presence: Presence
-  /** When presence last changed, epoch ms: told to people, never compared between machines. */
+  /** When presence last changed, epoch ms: told to people, never compared between machines finer than hours. */
   readonly presenceSinceMs: number
   readonly coordinate: Coordinate | null
   /** RTTs that it measured to other hosts, by name: a low percentile of the recent ones, ms. Absent: none yet. */
@@ -142,6 +142,8 @@ export interface Host {
   readonly credentialHash: string | null
   /** The token that it joined with; null: open join or administrator. */
   readonly tokenId: string | null
+  /** The core by whose clock presenceSinceMs is. Absent: not known. */
+  readonly presenceBy?: string
 }
 
 /** What a host or a check says of a member. `unknown` is served as `up` is: no check was asked for or none ended yet. */

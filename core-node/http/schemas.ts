@@ -406,6 +406,7 @@ export const HostView = Type.Object({
   leaseSec: Type.Integer(),
   presence: Type.String(),
   presenceSinceMs: Type.Number(),
+  presenceBy: Type.Optional(Type.String({ description: 'The core by whose clock that is' })),
   coordinate: Nullable(Coordinate),
   place: Nullable(Place),
   tokenId: StringOrNull,

@@ -65,6 +65,7 @@ export function viewHost(core: Core, host: Host): HostView {
     leaseSec: host.leaseSec,
     presence: host.presence,
     presenceSinceMs: host.presenceSinceMs,
+    ...(host.presenceBy && { presenceBy: host.presenceBy }),
     coordinate: host.coordinate === null ? null : { ...host.coordinate, vec: [...host.coordinate.vec] },
     place: host.place,
     tokenId: host.tokenId,

@@ -99,6 +99,7 @@ export function putHost(
       : by.placeOf(addresses[0]!),
     credentialHash: kept?.credentialHash ?? by.credentialHash,
     tokenId: tokenOf(caller)?.id ?? kept?.tokenId ?? null,
+    ...(before?.presenceBy && { presenceBy: before.presenceBy }),
   }
   // The port that a connection came from says nothing new of the host: alone it is no reason to write.
   const same = before !== undefined && sameRecord({ ...before, publicPort: 0 }, { ...host, publicPort: 0 })

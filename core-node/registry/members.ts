@@ -179,6 +179,7 @@ function agentlessHost(
     place: by.placeOf(addresses[0]!),
     credentialHash: null,
     tokenId: null,
+    ...(before?.presenceBy && { presenceBy: before.presenceBy }),
   }
   if (before === undefined || !sameRecord(before, host))
     changes.push({ kind: 'hosts', key: hostName, value: host })

@@ -2,8 +2,9 @@
 //
 //   npm run -s bench:quiet -- [--hosts 100000] [--seconds 120] [--cores 3] [--swing 0.1] [--json]
 // Cores in one process over one store in memory, on a clock that the program moves. Quiet is not still: each host
-// beats every ten seconds with a load that swings about its mean by a tenth (--swing), and answers the echo orders that it gets with RTTs up
-// to 10% beside those of its place. They have been there for weeks: they know where they are and whom they measure.
+// beats every ten seconds with a load that swings about its mean by a tenth (--swing), and answers the echo orders
+// that it gets with RTTs up to 10% over those of its place. They have been there for weeks: they know where they
+// are and whom they measure.
 
 import { parseArgs } from 'node:util'
 import { Core } from '../../core-node/core.ts'

@@ -65,6 +65,8 @@ t.test('a host is heard by its home alone; the others hear what changed', async 
   await host.stop()
   await cluster.run(10_000)
   t.same(cluster.live(), all(cluster, []))
+  const stamp = { presence: 'silent', presenceBy: 'a' }
+  for (const name of ['a', 'b', 'c']) t.match(cluster.core(name).directory.hosts.get('h'), stamp)
   await cluster.close()
 })
 

@@ -17,6 +17,7 @@ import { type HttpListener, openHttp } from '../../core-node/http/listener.ts'
 import { pageOf } from '../../core-node/http/page.ts'
 import { readTarget } from '../../core-node/http/target.ts'
 import { Metrics } from '../../core-node/metrics.ts'
+import { SharedMemory } from '../../db/shared-memory.ts'
 import { formatAddress, parsePrefix } from '../../resolver/address.ts'
 import type { DnsFacts, DnsOutcome } from '../../resolver/dns-answer.ts'
 import {
@@ -30,7 +31,7 @@ import {
   SLOT,
 } from '../../resolver/dns-counters.ts'
 import { ProblemDocument } from '../../server-agent/protocol/messages.ts'
-import { ADMIN, type CoreFixture, openCoreFixture, peer } from '../support/core-fixture.ts'
+import { ADMIN, type CoreFixture, openCoreFixture, peer, testConfig } from '../support/core-fixture.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 const REMOTE = '203.0.113.9'
@@ -907,6 +908,7 @@ t.test('readiness follows the core, liveness does not', async (t) => {
   const api = await openApi(context)
   t.teardown(() => api.close())
   t.same((await api.inject('/readyz')).json(), { ready: true, degraded: [] })
+  t.same((await api.inject('/readyz?strict')).json(), { ready: true, degraded: [] })
   core.drain()
   const reply = await api.inject('/readyz')
   t.equal(reply.statusCode, 503)
@@ -914,6 +916,43 @@ t.test('readiness follows the core, liveness does not', async (t) => {
   t.match(reply.headers['retry-after'], /\d/)
   t.equal((await api.inject('/healthz')).statusCode, 200)
 })
+
+t.test(
+  'what is degraded is ready all the same, but for who asks strictly; metrics tell of the cluster',
+  async (t) => {
+    const shared = new SharedMemory()
+    const store = shared.open()
+    const config = testConfig({ name: 'a', store: 'etcd://127.0.0.1:1' })
+    const { core, clock, run, close } = await openCoreFixture({ config, store })
+    t.teardown(close)
+    await run(1000)
+    const metrics = new Metrics(core)
+    const log = { info() {}, warn() {}, error() {} }
+    const context = { core, config, metrics, log, rng: seededRng(1), epochMs: () => clock.epochMs() }
+    const api = await openApi(context)
+    t.teardown(() => api.close())
+    const lines = async () =>
+      (await metrics.render()).split('\n').filter((line) => /^nearcast_cluster_[a-z_]+ /.test(line))
+    t.match(await lines(), [
+      'nearcast_cluster_connected 1',
+      'nearcast_cluster_behind_seconds 0',
+      'nearcast_cluster_lease_held 1',
+      'nearcast_cluster_cores 1',
+    ])
+    store.cut()
+    clock.move(7000)
+    const ready = await api.inject('/readyz')
+    t.equal(ready.statusCode, 200)
+    t.match(ready.json(), { ready: true, degraded: [/store/] })
+    const strict = await api.inject('/readyz?strict')
+    t.equal(strict.statusCode, 503)
+    t.match(strict.json().detail, /store/)
+    t.match(await lines(), ['nearcast_cluster_connected 0', 'nearcast_cluster_behind_seconds 7'])
+    store.heal()
+    await run(1000)
+    t.equal((await api.inject('/readyz?strict')).statusCode, 200)
+  },
+)
 
 t.test('a token that comes in the clear is told once', async (t) => {
   const { context, core, logged } = await openFixture(t)

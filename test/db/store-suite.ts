@@ -54,6 +54,7 @@ export const HOST: Host = {
   place: { lat: 48.85, lon: 2.35, accuracyKm: 10 },
   credentialHash: 'ab'.repeat(32),
   tokenId: 't1',
+  presenceBy: 'core1',
 }
 
 /** A host of which as little is known as the types allow. */
