@@ -18,8 +18,6 @@ const STAGGER_MS = 250
 const ASK_MS = 1500
 /** As many cores as a host wants to know of. */
 const CORES_ASKED = 8
-/** An attribute of cores that answer and hold no leases. */
-const FOLLOWS = 'follow'
 
 const CoresShape = Compile(Type.Object({ members: Type.Array(NearMember) }))
 
@@ -42,7 +40,7 @@ export async function askForCores(
   const asking = ask('core', 'nearest', { k: CORES_ASKED }, CoresShape)
   const { members } = await callCore(url, { ...asking, bearer, timeoutMs, ...(stop && { stop }) })
   return members.flatMap((member) =>
-    member.url === null || member.attributes[FOLLOWS] === 'yes'
+    member.url === null
       ? []
       : [{ name: member.name, url: member.url, ms: member.basis === 'none' ? null : member.ms }],
   )

@@ -20,6 +20,9 @@ const PAUSE_MS = 150
 const SERVICES = 6
 const CALL_MS = 3000
 
+/** What a core says that sent a change to the store and has no answer: it may be made yet. */
+const UNDECIDED = /is not known yet/
+
 const plan = JSON.parse(process.argv[2]!) as WriterPlan
 const rng = seededRng(plan.seed)
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6
@@ -73,8 +76,9 @@ async function send(url: string, method: string, body: object | undefined): Prom
       ...(body && { body: JSON.stringify(body) }),
       signal: AbortSignal.timeout(CALL_MS),
     })
-    await reply.arrayBuffer()
-    return reply.ok ? 'made' : 'refused'
+    const text = await reply.text()
+    if (reply.ok) return 'made'
+    return reply.status === 503 && UNDECIDED.test(text) ? 'unknown' : 'refused'
   } catch (error) {
     const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException
     // Nobody listened: nothing was sent.

@@ -160,13 +160,9 @@ t.test('however many cores hang, the first that answers is found, and the others
   await t.rejects(findCore([silent[0]!], AbortSignal.abort()), /stopped/)
 })
 
-t.test('followers and cores without a URL are not told of, nor is a distance that is a guess', async (t) => {
+t.test('a core without a URL is not told of, nor is a distance that is a guess', async (t) => {
   const [one] = await cluster(t, 1)
-  one!.cores = [
-    member('one', one!.url, { basis: 'none' }),
-    member('two', 'http://127.0.0.1:2/', { attributes: { follow: 'yes' } }),
-    member('three', null),
-  ]
+  one!.cores = [member('one', one!.url, { basis: 'none' }), member('three', null)]
   const { cores } = await findCore([one!.url], new AbortController().signal)
   t.same(cores, [{ name: 'one', url: one!.url, ms: null }])
 })
