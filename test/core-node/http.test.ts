@@ -2,7 +2,7 @@
 // and that nothing which comes in wrong does more than get counted. Sockets where bytes matter, inject elsewhere.
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { copyFileSync, renameSync } from 'node:fs'
+import { copyFileSync, readFileSync, renameSync } from 'node:fs'
 import { Agent, type IncomingHttpHeaders, request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
@@ -901,6 +901,18 @@ t.test('metrics add up, and no label names a client or a service', async (t) => 
       t.ok(text.split('\n').includes(line), line)
     t.notMatch(text, /127\.0\.0\.1|192\.0\.2|mirror/)
   }
+})
+
+t.test('the metrics that the documentation names are there', async (t) => {
+  const { context } = await openFixture(t)
+  const connections = { open: 0, accepted: 0, refused: 0, cut: 0 }
+  context.metrics.watchDns({ ...readCounters(allocateCounters(1)), connections, restarts: 0 })
+  context.metrics.watchQueryLog({ written: 0, dropped: 0 })
+  const text = await context.metrics.render()
+  const page = readFileSync(new URL('../../docs/dns.md', import.meta.url), 'utf8')
+  const named = new Set((page.match(/nearcast_[a-z_]+/g) ?? []).map((name) => name.replace(/_bucket$/, '')))
+  t.ok(named.size > 15)
+  for (const name of named) t.match(text, `# TYPE ${name} `, name)
 })
 
 t.test('readiness follows the core, liveness does not', async (t) => {
