@@ -100,6 +100,7 @@ t.test(
 
     const its = await homeOf(cores, 'dies')
     const [a, b] = cores.filter((core) => core !== its) as [CoreProcess, CoreProcess]
+    const killedMs = performance.now()
     etcd.kill(etcd.leader())
     its.process.kill('SIGKILL')
     dies.process.kill('SIGKILL')
@@ -115,6 +116,7 @@ t.test(
       }
     })()
     await until('the dead one is out', answers([a, b], ['127.0.0.21', '127.0.0.23']), 30_000)
+    t.comment(`out ${Math.round(performance.now() - killedMs)} ms after it died with its home`)
     isOver = true
     await asking
     t.same(failed, [], 'while nobody else ever left')
