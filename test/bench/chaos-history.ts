@@ -66,7 +66,7 @@ export interface Ending {
   readonly healedMs: number
   /** How long after that all cores held the same; null: they never did. */
   readonly equalAfterMs: number | null
-  /** Where they differ, for people. */
+  /** Where they differed last, for people. */
   readonly differences: readonly string[]
   /** What the directory holds of each written key. */
   readonly held: Readonly<Record<string, string>>

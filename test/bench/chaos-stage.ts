@@ -221,7 +221,10 @@ async function end(play: ChaosCast, admin: string, stopWriting: () => Promise<vo
   const read = (): Promise<string[]> =>
     Promise.all(cast.cores.map((core) => readDump(play.urlOf(core), admin).catch((error) => String(error))))
   let dumps = await read()
+  // What differed last tells why it took so long.
+  let differing: string[] = []
   while (new Set(dumps).size > 1 && nowMs() - healedMs < AGREE_WITHIN_MS) {
+    differing = differences(cast.cores, dumps)
     await sleep(AGREE_EVERY_MS)
     dumps = await read()
   }
@@ -231,7 +234,7 @@ async function end(play: ChaosCast, admin: string, stopWriting: () => Promise<vo
   return {
     healedMs,
     equalAfterMs,
-    differences: isEqual ? [] : differences(cast.cores, dumps),
+    differences: differing,
     held: heldOf(dumps[0]!, DRAINED_SERVICE),
   }
 }
