@@ -170,3 +170,32 @@ t.test(
     await until('the dead is out everywhere', answers([...cores, follower], ['127.0.0.21']))
   },
 )
+
+t.test('a core that is told to stop hands its hosts over before it ends', { skip }, async (t) => {
+  const cluster = await startCluster(t)
+  const { cores } = cluster
+  await agentAt(cluster, cores[2]!, 'one', '127.0.0.21')
+  await until('it is answered with everywhere', answers(cores, ['127.0.0.21']))
+  const its = await homeOf(cores, 'one')
+  const others = cores.filter((core) => core !== its)
+  const startMs = performance.now()
+  its.process.kill('SIGTERM')
+  const failed: string[] = []
+  let isOver = false
+  const asking = (async () => {
+    while (!isOver) {
+      const got = await resolve(others[0]!)
+      if (got?.join() !== '127.0.0.21') failed.push(String(got))
+    }
+  })()
+  await its.ended
+  t.comment(`ended after ${Math.round(performance.now() - startMs)} ms`)
+  t.equal(its.process.exitCode, 0, its.output())
+  t.not(await homeOf(cores, 'one', others[0]!), its, 'its host had moved by then')
+  const left = async () =>
+    (await askDns(others[1]!, `${NAMES[cores.indexOf(its)]}.core.any.test`))?.length === 0
+  await until('it is no core any more', left)
+  isOver = true
+  await asking
+  t.same(failed, [])
+})
