@@ -1,7 +1,8 @@
 // The cold start of a core from etcd: how soon one is ready that shares a large installation, what that takes of etcd's
 // disk, and what a change costs there.
 //
-//   npm run -s bench:cold -- [--localities 1000000] [--members 100000] [--changes 20000] [--seed 1] [--json]
+//   npm run -s bench:cold -- [--localities 1000000] [--members 100000] [--changes 20000] [--dns-workers N]
+//       [--seed 1] [--json]
 //
 // Starts three etcd servers and a core as real processes on this machine, with etcd's defaults for all sizes. Fills
 // the store as `nearcast store copy` does, starts a core on it as it then is, waits until the records have moved to
@@ -94,11 +95,13 @@ async function secondsOf(work: () => Promise<unknown>): Promise<number> {
 
 class Cold {
   readonly #etcd: EtcdServers
+  readonly #coreFlags: readonly string[]
   readonly #keys = new EtcdKeys(PREFIX)
   readonly rows: Row[] = []
 
-  constructor(etcd: EtcdServers) {
+  constructor(etcd: EtcdServers, coreFlags: readonly string[]) {
     this.#etcd = etcd
+    this.#coreFlags = coreFlags
   }
 
   open(): Promise<Store> {
@@ -124,7 +127,7 @@ class Cold {
 
   async start(when: string): Promise<void> {
     const begin = performance.now()
-    const flags = ['--store', this.#etcd.url, '--name', 'cold', '--follow', 'on']
+    const flags = ['--store', this.#etcd.url, '--name', 'cold', '--follow', 'on', ...this.#coreFlags]
     const core = await startCore({ flags, limitMs: START_LIMIT_MS })
     this.note(`core ready ${when}`, (performance.now() - begin) / 1000, 's')
     this.note(`processor time of that ${when}`, processorSec(core.process.pid!), 's')
@@ -188,6 +191,7 @@ const { values } = parseArgs({
     members: { type: 'string' },
     changes: { type: 'string' },
     seed: { type: 'string' },
+    'dns-workers': { type: 'string' },
     json: { type: 'boolean' },
   },
 })
@@ -200,7 +204,8 @@ if (missing !== false) throw new Error(missing)
 const rng = seededRng(readCount('seed', values.seed, 1, 0))
 const etcd = await EtcdServers.start()
 try {
-  const cold = new Cold(etcd)
+  const workers = values['dns-workers']
+  const cold = new Cold(etcd, workers === undefined ? [] : ['--dns-workers', workers])
   const world = drawWorld(localities, members, rng)
   await cold.fill(world.changes)
   world.changes.length = 0

@@ -10,7 +10,8 @@ import { temporaryFolder } from './temporary-folder.ts'
 
 /** false: etcd is here; else why not, for `skip`. */
 export function noEtcd(): string | false {
-  return spawnSync('etcd', ['--version']).status === 0 ? false : 'the program etcd is not installed'
+  const { status } = spawnSync('setpriv', ['etcd', '--version'])
+  return status === 0 ? false : 'the programs etcd and setpriv are not both installed'
 }
 
 export interface EtcdOptions {
