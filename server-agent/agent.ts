@@ -377,7 +377,10 @@ export class Agent extends EventEmitter<AgentEvents> {
     const unknown = [...this.#members.values()].filter(({ told }) => told === null)
     if (performance.now() - this.#membersTriedMs > MEMBER_RETRY_MS) await this.#putMembers(unknown)
     const members = changesOf(this.#members.values())
-    if (members.length === 0 && failures === 0 && (await this.#pulse())) return
+    if (members.length === 0 && failures === 0 && (await this.#pulse())) {
+      this.#mayMove = false
+      return
+    }
     const timeoutMs = this.#heartbeatMs / (failures === 0 ? 2 : 1)
     const results = this.#results.splice(0, RESULTS_PER_BEAT)
     let reply: BeatReply
@@ -393,6 +396,7 @@ export class Agent extends EventEmitter<AgentEvents> {
     }
     if (reply.status === 'unknown') {
       this.#registered = false
+      await this.#joinAt(this.#session.cores.current)
       return
     }
     for (const { service, name, ...news } of members) {

@@ -174,10 +174,12 @@ export class ChaosCast {
       'listen-peer-urls': at(node, 2380),
       'initial-advertise-peer-urls': at(node, 2380),
       'initial-cluster': cluster,
+      // Who was cut off and comes back does not depose the leader; the default since 3.5.
+      'pre-vote': 'true',
       'log-level': 'error',
       logger: 'zap',
     }
-    return ['etcd', ...flagsOf(flags)]
+    return ['etcd', ...Object.entries(flags).map(([name, value]) => `--${name}=${value}`)]
   }
 
   #core(node: string): string[] {

@@ -5,7 +5,7 @@
 
 import type { Answer, History, Life, Write } from './chaos-history.ts'
 import { isUp } from './chaos-history.ts'
-import { cutOffSpans, isWithin, overlapMs, strandedSpans, unwellSpans } from './chaos-reach.ts'
+import { cutOffSpans, failoverSpans, isWithin, overlapMs, strandedSpans, unwellSpans } from './chaos-reach.ts'
 
 export type Rule =
   | 'a write that was acknowledged is there'
@@ -28,6 +28,8 @@ export interface Limits {
   readonly deadMs: number
   /** ... or, where its home died within a lease of it, for so long. */
   readonly deadWithHomeMs: number
+  /** ... and longer where a server of the store was lost meanwhile: an election, or a call that is given up. */
+  readonly failoverMs: number
   /** A live, reachable one may be missing for so long. */
   readonly outMs: number
   /** All cores are equal so long after healing. */
@@ -35,7 +37,13 @@ export interface Limits {
 }
 
 export const LEASE_MS = 8000
-export const PROMISED: Limits = { deadMs: 10_000, deadWithHomeMs: 20_000, outMs: LEASE_MS, equalMs: 5000 }
+export const PROMISED: Limits = {
+  deadMs: 10_000,
+  deadWithHomeMs: 20_000,
+  failoverMs: 3000,
+  outMs: LEASE_MS,
+  equalMs: 5000,
+}
 /** What a core that was away has to hear of when it is back, before its answers count as whole. */
 const CATCH_UP_MS = 5000
 
@@ -100,6 +108,7 @@ interface Death {
 
 function checkDead(history: History, limits: Limits): Violation[] {
   const cutOff = new Map(history.cores.map((core) => [core, cutOffSpans(history, core)]))
+  const failovers = failoverSpans(history, limits.failoverMs)
   const worst = new Map<string, Violation>()
   for (const death of deathsOf(history)) {
     const homes = homesBefore(history, death)
@@ -111,11 +120,10 @@ function checkDead(history: History, limits: Limits): Violation[] {
       if (answer.askedMs <= death.diedMs + limitMs || answer.askedMs >= death.backMs) continue
       const span = { fromMs: death.diedMs, toMs: answer.askedMs }
       // Who is cut off can't hear of it, and a home that is cut off can't tell.
-      const cutMs = Math.max(
-        ...[answer.core, ...homes].map((core) => overlapMs(cutOff.get(core) ?? [], span)),
-      )
+      const cutsMs = [answer.core, ...homes].map((core) => overlapMs(cutOff.get(core) ?? [], span))
+      const cutMs = Math.max(...cutsMs) + overlapMs(failovers, span)
       if (span.toMs - span.fromMs <= limitMs + cutMs) continue
-      const evidence = `${answer.core} names ${death.agent} (${answer.via}, ${answer.question}) ${seconds(span.toMs - span.fromMs)} s after it died at ${death.diedMs.toFixed(0)} ms; its home was ${homes.join(' or ')}; ${limitMs / 1000} s are allowed and ${seconds(cutMs)} s of cuts`
+      const evidence = `${answer.core} names ${death.agent} (${answer.via}, ${answer.question}) ${seconds(span.toMs - span.fromMs)} s after it died at ${death.diedMs.toFixed(0)} ms; its home was ${homes.join(' or ')}; ${limitMs / 1000} s are allowed and ${seconds(cutMs)} s of cuts and of elections`
       // The last such answer tells how long it went on.
       worst.set(`${answer.core} ${death.agent} ${death.diedMs}`, {
         rule: 'a dead member is named no more',

@@ -62,6 +62,24 @@ export function strandedSpans(history: History, agent: string): Span[] {
   )
 }
 
+/**
+ * When writes may wait though the store has its majority: after one of its servers was lost to somebody, until
+ * another leads, or until who used that one has noticed and goes to another.
+ */
+export function failoverSpans({ lives, cuts, etcds }: History, lastsMs: number): Span[] {
+  const lostMs = [
+    ...lives.filter(({ node }) => etcds.includes(node)).map(({ endedMs }) => endedMs),
+    ...cuts.filter(({ a, b }) => etcds.includes(a) || etcds.includes(b)).map(({ fromMs }) => fromMs),
+  ].filter((atMs) => atMs !== null)
+  const spans: { fromMs: number; toMs: number }[] = []
+  for (const fromMs of lostMs.toSorted((a, b) => a - b)) {
+    const last = spans.at(-1)
+    if (last !== undefined && last.toMs >= fromMs) last.toMs = fromMs + lastsMs
+    else spans.push({ fromMs, toMs: fromMs + lastsMs })
+  }
+  return spans
+}
+
 /** How much of a span is in any of the others, ms. */
 export function overlapMs(spans: readonly Span[], { fromMs, toMs }: Span): number {
   const lengths = spans.map((span) => Math.max(0, Math.min(span.toMs, toMs) - Math.max(span.fromMs, fromMs)))

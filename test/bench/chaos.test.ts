@@ -83,6 +83,9 @@ t.test('a member that is named longer than 10 s after its death is found', async
     ['core1', 'core3'],
     'a core that was cut off has the time of the cut besides',
   )
+  const lost = livesWith(life('a', -1000, 20_000), life('etcd1', -1000, 27_500), life('etcd1', 40_000))
+  t.same(rulesOf(dies(32_000, { lives: lost })), [], 'a server of the store that is lost meanwhile delays it')
+  t.equal(rulesOf(dies(34_000, { lives: lost })).length, 3, 'by no more than 3 s')
   const back = livesWith(life('a', -1000, 20_000), life('a', 26_000))
   t.same(rulesOf(dies(60_000, { lives: back })).slice(0, 1), [
     'a live member is not out for more than a lease',

@@ -294,18 +294,21 @@ t.test('a core that asks its hosts to move goes on hearing them until another ha
 
 t.test('a core that does not know the host any more takes it anew, and it stays there', async (t) => {
   const cores = await cluster(t, 2)
-  const [one] = cores as [FakeCore, FakeCore]
-  const agent = newAgent(t, cores)
+  const [one, two] = cores as [FakeCore, FakeCore]
+  const both = two.cores
+  two.cores = [member('two', two.url)]
+  const agent = newAgent(t, [two])
   await agent.start()
-  await until('it is heard', () => one.beats.length > 0)
+  two.cores = both
+  await until('it is heard', () => two.beats.length > 0)
   let unknown = 1
-  one.override = ({ path }, response) => {
+  two.override = ({ path }, response) => {
     if (path !== '/v1/heartbeats' || unknown-- <= 0) return false
     response.end(JSON.stringify({ beats: [{ host: 'a', status: 'unknown', orders: [] }] }))
     return true
   }
-  await until('it registered again', () => puts(one).length === 2)
-  t.same(homesOf(cores), ['one'])
+  await until('it registered again', () => puts(two).length === 2)
+  t.equal(puts(one).length, 0, 'though one that it could hear of is nearer')
 })
 
 t.test('a restarted agent finds a core though the configured one is gone', async (t) => {
