@@ -32,6 +32,9 @@ export interface Peer {
 const TTL_SEC = 30
 /** Knot takes 0.4 GB for so many subnets of 1,000 names: all /10. */
 const KNOT_SUBNET_BITS = 10
+/** PowerDNS goes by a distance of its own, not by the great circle's: whom it names may be so much farther than the nearest. */
+const PDNS_FARTHER = 1.3
+const PDNS_FARTHER_KM = 200
 
 export const PEERS: readonly Peer[] = [
   {
@@ -151,10 +154,14 @@ zone:
 }
 
 function preparePdns(folder: string, world: DnsWorld, port: number): Launch {
-  const records = new Map<string, { location: { latitude: number; longitude: number } }>()
+  const records = new Map<
+    string,
+    { location: { latitude: number; longitude: number; accuracy_radius: number } }
+  >()
+  // Without a radius it takes a place for none.
   const recordOf = ({ lat, lon }: { readonly lat: number; readonly lon: number }) => {
     const key = `${lat} ${lon}`
-    const known = records.get(key) ?? { location: { latitude: lat, longitude: lon } }
+    const known = records.get(key) ?? { location: { latitude: lat, longitude: lon, accuracy_radius: 25 } }
     records.set(key, known)
     return known
   }
@@ -191,12 +198,21 @@ socket-dir=${folder}
 loglevel=3
 `,
   )
+  const placeOf = placesOf(world)
   return {
     command: 'pdns_server',
     args: ['--daemon=no', '--guardian=no', `--config-dir=${folder}`],
-    // Its own distance is not the great circle's: that it names a member is all that is asked.
-    isRight: ({ service }, addresses) =>
-      addresses.length === 1 && addressesOf(service).includes(addresses[0]!),
+    isRight: (question, addresses) => {
+      const place = placeOf(question)
+      const km = new Map(
+        world.services[question.service]!.hosts.map((i) => {
+          const host = world.hosts[i]!
+          return [host.address, greatCircleKm(place, host)]
+        }),
+      )
+      const found = addresses.length === 1 ? km.get(addresses[0]!) : undefined
+      return found !== undefined && found <= PDNS_FARTHER * Math.min(...km.values()) + PDNS_FARTHER_KM
+    },
   }
 }
 

@@ -116,7 +116,7 @@ async function measure(
       servers.push(server)
       await checkAnswers(server, world, CHECKED, rng)
     }
-    const measured = await runRounds(wish, servers, queries)
+    const measured = await runRounds(wish, servers, queries, QUESTIONS)
     return new Map(measured.map((each) => [each.server.name, figuresOf(each)]))
   } finally {
     await Promise.all(servers.map((server) => server.close()))
