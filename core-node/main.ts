@@ -116,7 +116,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     closers.push(() => http.close())
     privileges.drop()
 
-    giveBackMemory()
+    void dns.ready.then(giveBackMemory)
     const timer = setInterval(() => core.tick(), TICK_MS)
     closers.push(() => clearInterval(timer))
     // Said first, answered to the end: who balances between cores, and every host, has time to look elsewhere.

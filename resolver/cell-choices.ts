@@ -10,11 +10,12 @@ import { MARGIN, marksOf } from './candidates.ts'
 import { CONSIDERED_MEMBERS } from './dns-records.ts'
 import { middleOf } from './map-model.ts'
 import { NearChoice } from './near-choice.ts'
+import { TIE_SHARE } from './select.ts'
 import type { ServingService } from './serving.ts'
 import type { Tables } from './tables.ts'
 
-/** So many cells of a service are kept, 2 kB each. */
-const MOST_CELLS = 8192
+/** So many cells of a service are kept, 1 kB each: all that the Internet's maps know places in. */
+const MOST_CELLS = 32_768
 
 export class CellChoices {
   readonly #tables: Tables
@@ -59,10 +60,17 @@ export class CellChoices {
     const count = ask.limit + MARGIN
     const members = index.near(spot, count, wanted)
     if (members.length !== count) return null
-    const rtts = members.map(({ host }) => this.#tables.hosts.mapMsAt(cell, host))
+    const { hosts } = this.#tables
+    const weighed = members.map((member) => ({ member, ms: hosts.mapMsAt(cell, member.host) }))
+    weighed.sort((a, b) => a.ms - b.ms)
+    const sharedMs = weighed[0]!.ms + service.tieMs
     // Whoever of the equals is chosen, somebody is farther than its equals: more members could change nothing.
-    const isEnough = Math.max(...rtts) > Math.min(...rtts) + 2 * service.tieMs
-    return isEnough ? NearChoice.among(members, service, this.#tables.hosts, family) : null
+    if (!(weighed.at(-1)!.ms > sharedMs + service.tieMs)) return null
+    const withinMs = sharedMs + Math.max(service.tieMs, sharedMs * TIE_SHARE)
+    // Who is farther than all that may be named is of no use; but where there is one more, it matters who asks.
+    const limitMs = Math.max(withinMs, weighed[Math.max(2, service.maxAddrs) - 1]!.ms)
+    const contenders = weighed.filter(({ ms }) => ms <= limitMs).map(({ member }) => member)
+    return NearChoice.among(contenders, service, hosts, family)
   }
 }
 

@@ -32,8 +32,9 @@ const MOST_NUMBER = 2 ** (32 - NUMBER_SHIFT) - 1
 const SET_BITS = 19
 const ENTRY_WORDS = 3
 const SET_WORDS = 2 * ENTRY_WORDS
-/** The first word of an IPv4 key; no IPv6 network has it. The second is the number of the /24. */
+/** The first word of an IPv4 key; no IPv6 network has it. The second is the number of the /24, with the age of all. */
 const IPV4_KEY = 0xffff_ffff
+const AGES = 256
 
 /**
  * Of IPv4, what holds for no more than a /16 changes only by what changes within it. What is wider may change by
@@ -55,8 +56,9 @@ export class ClientCells {
   readonly #sets = new Uint32Array(SET_WORDS << SET_BITS)
   #ipv4Changes = 1
   readonly #wideAsOf = new Uint32Array(1 << PART_BITS)
-  /** Part of all IPv6 keys, so that with a change all of them are others. */
+  /** Part of all IPv6 keys, so that with a change all of them are others; and of all IPv4 keys the like. */
   #ipv6Changes = 0
+  #age = 0
 
   constructor(tables: Tables) {
     this.#tables = tables
@@ -70,7 +72,7 @@ export class ClientCells {
 
   #find4(client: Address): boolean {
     const part = (client[12]! << 8) | client[13]!
-    const network = (part << 8) | client[14]!
+    const network = this.#keyOf((part << 8) | client[14]!)
     let known = this.#get(IPV4_KEY, network)
     if (known === 0 || ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes)) {
       known = this.#look(client, IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS)
@@ -131,6 +133,10 @@ export class ClientCells {
     return sets[at + 3] === high && sets[at + 4] === low ? sets[at + 5]! : 0
   }
 
+  #keyOf(network: number): number {
+    return ((this.#age << 24) | network) >>> 0
+  }
+
   /** The first of a set is the one that came last. */
   #put(high: number, low: number, known: number): void {
     const sets = this.#sets
@@ -143,34 +149,40 @@ export class ClientCells {
 
   /** Something changed for the addresses of a prefix, and how far it reaches around them; null: for all. */
   #forget(prefix: Prefix | null): void {
-    if (prefix === null || prefix.bits < IPV4_OFFSET_BITS || familyOf(prefix.address) === 6) {
+    if (prefix === null) {
+      this.#forgetAll()
+      return
+    }
+    if (prefix.bits < IPV4_OFFSET_BITS || familyOf(prefix.address) === 6) {
       this.#ipv6Changes = (this.#ipv6Changes + 1) & 0xffff
       // Round about: what was kept as many changes ago would count again.
-      if (prefix === null || this.#ipv6Changes === 0) this.#forgetAll()
+      if (this.#ipv6Changes === 0) this.#sets.fill(0)
       return
     }
     this.#ipv4Changes = (this.#ipv4Changes + 1) >>> 0
     const { address, bits } = prefix
     const parts = 1 << Math.max(0, PART_BITS - (bits - IPV4_OFFSET_BITS))
     const first = (address[12]! << 8) | address[13]!
-    if (parts > MOST_PARTS || this.#ipv4Changes === 0) this.#forgetAll()
+    if (parts > MOST_PARTS) this.#forgetAll()
     else for (let part = first; part < first + parts; part++) this.#forgetPart(part)
   }
 
   #forgetPart(part: number): void {
     const sets = this.#sets
     const first = part << 8
-    for (let low = first; low < first + NETWORKS_OF_PART; low++) {
+    for (let network = first; network < first + NETWORKS_OF_PART; network++) {
+      const low = this.#keyOf(network)
       const at = setAt(IPV4_KEY, low)
       if (sets[at] === IPV4_KEY && sets[at + 1] === low) sets[at + 2] = 0
       if (sets[at + 3] === IPV4_KEY && sets[at + 4] === low) sets[at + 5] = 0
     }
   }
 
+  /** By the keys, which are others from now on: to clear them takes milliseconds. */
   #forgetAll(): void {
-    this.#sets.fill(0)
-    this.#wideAsOf.fill(0)
-    this.#ipv4Changes = 1
+    this.#age = (this.#age + 1) % AGES
+    this.#ipv6Changes = (this.#ipv6Changes + 1) & 0xffff
+    if (this.#age === 0 || this.#ipv6Changes === 0) this.#sets.fill(0)
   }
 }
 

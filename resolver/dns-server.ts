@@ -65,6 +65,8 @@ export interface DnsServer {
   readonly stats: DnsStats
   /** Threads that answer UDP; 0: this one does. */
   readonly workers: number
+  /** All of these answer, or the end came first: until then this thread answers in their place. */
+  readonly ready: Promise<void>
   /** Ends at once: open TCP connections are cut. Idempotent. */
   close(): Promise<void>
 }
@@ -100,11 +102,19 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
     countDuration(own, via, sharedNowMs() - nowMs, 1)
     return reply
   }
+  const onUnsent = () => countFault(own, 'unsent')
   const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
   const workers =
     workerCount === 0
       ? null
-      : openWorkers(options as Required<DnsServerOptions>, { limits, accounts, counters, onError })
+      : openWorkers(options as Required<DnsServerOptions>, {
+          limits,
+          accounts,
+          counters,
+          answer,
+          onUnsent,
+          onError,
+        })
   const stats: DnsStats = {
     ...readCounters(counters),
     connections: connections.stats,
@@ -114,7 +124,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   }
   const openUdp = workers
     ? async (host: string, port: number) => workers.listen(host, port)
-    : ownUdp(options, answer, () => countFault(own, 'unsent'), onError)
+    : ownUdp(options, answer, onUnsent, onError)
 
   const opened: Sockets[] = []
   const close = async () => {
@@ -129,12 +139,12 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
       opened.push(sockets)
       addresses.push({ host, port: sockets.port })
     }
-    await workers?.start()
+    workers?.start()
   } catch (error) {
     await close()
     throw error
   }
-  return { addresses, stats, workers: workerCount, close }
+  return { addresses, stats, workers: workerCount, ready: workers?.ready ?? Promise.resolve(), close }
 }
 
 type OpenUdp = (host: string, port: number) => Promise<UdpServer>
@@ -167,6 +177,8 @@ function openWorkers(
     readonly limits: RateLimits
     readonly accounts: SharedArrayBuffer
     readonly counters: SharedArrayBuffer
+    readonly answer: PacketHandler
+    readonly onUnsent: () => void
     readonly onError: (error: Error) => void
   },
 ): DnsWorkers {
@@ -186,6 +198,8 @@ function openWorkers(
     setup,
     context,
     counters: shared.counters,
+    answer: shared.answer,
+    onUnsent: shared.onUnsent,
     onError: shared.onError,
   })
 }

@@ -1,13 +1,14 @@
 // The threads that answer DNS over UDP, as the core's thread keeps them: their sockets, their mail, their lives.
 //
 // Invariant: sockets are opened here, once, and outlive the threads that serve them: a worker that dies is
-// started anew and fed anew, and others serve its sockets meanwhile. Each worker is posted the same mail in the
-// same order. What a worker is fed while changes go on comes out as the directory is: records are values.
+// started anew and fed anew, and others serve its sockets meanwhile; where there are none, this thread does (see
+// dns-stand-in.ts). Each worker is posted the same mail in the same order. What a worker is fed while changes go on
+// comes out as the directory is: records are values.
 
 import { setImmediate as turn } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Change } from './directory.ts'
-import type { DnsContext } from './dns-answer.ts'
+import type { DnsContext, PacketHandler } from './dns-answer.ts'
 import type { CountedDemand } from './dns-demand.ts'
 import {
   type DnsSample,
@@ -17,6 +18,7 @@ import {
   type WorkerSetup,
   type WorkerStart,
 } from './dns-mail.ts'
+import { StandIn } from './dns-stand-in.ts'
 import type { UdpServer } from './dns-udp.ts'
 import { closeMmsgSocket, type MmsgSocket, openMmsgSocket } from './mmsg.ts'
 import type { PlaceMemory } from './place-reader.ts'
@@ -83,11 +85,11 @@ export class DnsWorkers {
   #secrets: readonly Uint8Array[] | null = null
   #isClosed = false
   #restarts = 0
-  /** Who waits for all to be ready; null: they were, or nobody does yet. */
-  #starting: { resolve: () => void; reject: (error: Error) => void } | null = null
+  readonly #standIn: StandIn
   #isStarted = false
+  readonly #ready = Promise.withResolvers<void>()
 
-  /** Starts and feeds the threads; they answer after start(). Rows 1.. of the counters are theirs. */
+  /** Starts and feeds the threads; all is answered after start(). Rows 1.. of the counters are theirs. */
   constructor(
     options: WorkersOptions,
     shared: {
@@ -95,6 +97,9 @@ export class DnsWorkers {
       /** The core's own: zones' serials and cookies are read there. */
       readonly context: DnsContext
       readonly counters: SharedArrayBuffer
+      /** Answers in this thread, and counts. */
+      readonly answer: PacketHandler
+      readonly onUnsent: () => void
       readonly onSample: (sample: DnsSample) => void
       readonly onError: (error: Error) => void
     },
@@ -103,6 +108,7 @@ export class DnsWorkers {
     this.#setup = shared.setup
     this.#context = shared.context
     this.#counters = shared.counters
+    this.#standIn = new StandIn(shared.answer, shared.onUnsent)
     this.#onSample = shared.onSample
     this.#onError = shared.onError
     this.#slots = Array.from({ length: options.count }, (_, i) => ({
@@ -142,13 +148,16 @@ export class DnsWorkers {
     return { port: alone.port, close }
   }
 
-  /** Hands the sockets out; ends when all workers answer. Throws when one can't. */
-  start(): Promise<void> {
+  /** All workers answer, or the end came first. */
+  get ready(): Promise<void> {
+    return this.#ready.promise
+  }
+
+  /** From now on the sockets are served, by whoever is there. */
+  start(): void {
     this.#isStarted = true
-    return new Promise((resolve, reject) => {
-      this.#starting = { resolve, reject }
-      for (const slot of this.#slots) this.#admit(slot)
-    })
+    for (const slot of this.#slots) this.#admit(slot)
+    this.#handOut()
   }
 
   /** Answers what waits in the sockets, then ends. Idempotent. */
@@ -157,8 +166,10 @@ export class DnsWorkers {
     this.#isClosed = true
     this.#unsubscribe()
     this.#places.end()
+    this.#standIn.end()
     await Promise.all(this.#slots.map(({ running }) => running && end(running)))
     for (const { sockets } of this.#slots) for (const socket of sockets.splice(0)) closeMmsgSocket(socket)
+    this.#ready.resolve()
   }
 
   #release(socket: MmsgSocket): void {
@@ -206,7 +217,6 @@ export class DnsWorkers {
     running.port.close()
     slot.running = null
     if (this.#isClosed) return
-    this.#starting?.reject(new Error(`the DNS worker ${slot.row} can't start`))
     this.#restarts++
     this.#onError(new Error(`the DNS worker ${slot.row} died; it is started anew`))
     this.#handOut()
@@ -225,6 +235,8 @@ export class DnsWorkers {
   /** Each worker that answers has its own sockets, and those of one that does not go to the next that does. */
   #handOut(): void {
     const answering = this.#slots.filter(({ running }) => running?.isReady)
+    if (answering.length > 0) this.#standIn.end()
+    else if (this.#isStarted) this.#standIn.begin(() => this.#slots.flatMap(({ sockets }) => sockets))
     for (const slot of answering) {
       const sockets = this.#slots
         .filter((other) => other === slot || (!answering.includes(other) && this.#heirOf(other) === slot))
@@ -280,9 +292,7 @@ export class DnsWorkers {
     } else {
       running.isReady = true
       this.#handOut()
-      if (!this.#slots.every((slot) => slot.running?.isReady)) return
-      this.#starting?.resolve()
-      this.#starting = null
+      if (this.#slots.every((slot) => slot.running?.isReady)) this.#ready.resolve()
     }
   }
 }

@@ -15,6 +15,8 @@ import type { ServingMember, ServingService } from './serving.ts'
 
 /** No service without an index has more members. */
 const MOST_MEMBERS = 512
+/** So few are weighed sooner than looked for among all vantages. */
+const FEW_MEMBERS = 12
 
 /** For the choice at hand. */
 const msOf = new Float64Array(MOST_MEMBERS)
@@ -240,19 +242,21 @@ export class NearChoice {
 
   #findVantages(): void {
     this.#drawn = this.#hosts.mapDrawn
+    for (let i = 0; i < this.#size; i++) this.layout[i] = this.#hosts.vantageIndex(this.#rows[i]!)
+    const vantages = this.layout.subarray(0, this.#size)
+    this.#isMapped =
+      this.#size > FEW_MEMBERS && !vantages.includes(-1) && new Set(vantages).size === this.#size
+    if (this.#isMapped) this.#mapVantages(vantages)
+  }
+
+  #mapVantages(vantages: Int32Array): void {
     const { width } = this.#hosts.mapCells
     this.#hasMember = new Uint32Array((width + 31) >> 5)
     this.#memberAt = new Uint16Array(width)
-    const vantages = new Set<number>()
-    for (let i = 0; i < this.#size; i++) {
-      const vantage = this.#hosts.vantageIndex(this.#rows[i]!)
-      this.layout[i] = vantage
-      if (vantage < 0) continue
-      vantages.add(vantage)
+    for (const [i, vantage] of vantages.entries()) {
       this.#hasMember[vantage >> 5]! |= 1 << (vantage & 31)
       this.#memberAt[vantage] = i
     }
-    this.#isMapped = vantages.size === this.#size
   }
 
   /** Scores for this client those who share the clients; the best of them. */

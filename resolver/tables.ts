@@ -109,6 +109,8 @@ export class Tables {
   /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
   readonly #pooledPrefixes = new PrefixTable()
   readonly #pooledFacts = new Map<number, number>()
+  /** Prefixes of which nothing is pooled any more since the last apply began, by their text. */
+  readonly #unpooled = new Map<string, Prefix>()
   readonly #relatives: Relatives
 
   /** `places`: where imported places are read, if not in a table of its own. */
@@ -164,6 +166,8 @@ export class Tables {
       this.#serial++
     }
     this.#relatives.refresh()
+    for (const prefix of this.#unpooled.values()) this.#clientsMoved(prefix)
+    this.#unpooled.clear()
   }
 
   /** Sets what places addresses on the map; null: nothing does. Hosts without a place of their own get theirs anew. */
@@ -416,7 +420,7 @@ export class Tables {
 
   #setPlaces(region: string, packed: Uint8Array | null): void {
     this.places.setPage(region, packed)
-    this.#clientsMoved(null)
+    this.#clientsMoved(parsePrefix(region))
     this.#relatives.regroup(region)
   }
 
@@ -427,16 +431,17 @@ export class Tables {
     this.#localities[row] = this.#compileLocality(prefix, record)
     if (part) {
       this.#pooledPrefixes.set(prefix, row)
-      this.#clientsMoved(prefix)
+      // Mostly the same prefix has another word than before: then nothing is found elsewhere than it was.
+      if (!this.#unpooled.delete(record.prefix)) this.#clientsMoved(prefix)
       this.#pooledFacts.set(row, part.factRow)
     }
     return row
   }
 
   #removePooled(row: number): void {
-    const { prefix, evidenceHosts } = this.#localities[row]!
+    const { prefix, record, evidenceHosts } = this.#localities[row]!
     if (this.#pooledFacts.delete(row)) {
-      this.#clientsMoved(prefix)
+      this.#unpooled.set(record.prefix, prefix)
       // Another network's word may stand there by now.
       if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
     }

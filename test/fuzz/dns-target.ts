@@ -34,4 +34,5 @@ process.on('message', () => {
   process.send!({ udp: { ...udp }, tcp: { ...tcp }, errors, longestStallMs })
 })
 process.on('disconnect', () => process.exit(0))
+await server.ready
 process.send!(server.addresses[0]!.port)

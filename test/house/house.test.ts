@@ -44,7 +44,7 @@ const MAY_USE: Readonly<Record<Exclude<Room, 'test'>, readonly string[]>> = {
 
 /** The files of resolver/ that touch the machine: sockets, threads and a clock. All others are pure. */
 const RESOLVER_SHELLS = [
-  ...['addresses', 'clock', 'server', 'tcp', 'udp', 'worker', 'workers'].map(
+  ...['addresses', 'clock', 'server', 'stand-in', 'tcp', 'udp', 'worker', 'workers'].map(
     (name) => `resolver/dns-${name}.ts`,
   ),
   'resolver/mmsg.ts',

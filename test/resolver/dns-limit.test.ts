@@ -381,6 +381,7 @@ t.test('threads that share a port share the accounts', { skip: !hasMmsg() }, asy
     workers: workersOf(DIRECTORY, { count: 2 }),
   })
   t.teardown(() => server.close())
+  await server.ready
   const { port } = server.addresses[0]!
   // The system hands each port's packets to one of the threads.
   const clients = Array.from({ length: 20 }, () => createSocket('udp4'))

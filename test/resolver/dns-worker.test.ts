@@ -53,6 +53,7 @@ async function serve(
     ...options,
   })
   t.teardown(() => server.close())
+  await server.ready
   return { server, port: server.addresses[0]!.port, feed, errors }
 }
 
@@ -97,6 +98,28 @@ t.test('workers say what the core’s own thread says, each packet counted once'
   t.equal(total(server.stats.udp), clients.length * queries.length)
   t.match(server.stats.udp, { nxdomain: 6, refused: 6 })
   t.equal(total(server.stats.tcp), 0)
+})
+
+t.test('while no worker is there the core’s own thread answers, and counts', async (t) => {
+  const errors: Error[] = []
+  const server = await openDns({
+    listen: LOOPBACK,
+    context,
+    // A thread that ends as soon as it began, again and again.
+    workers: workersOf(new TestFeed(DIRECTORY, context.tables), { entry: new URL('data:text/javascript,') }),
+    onError: (error) => errors.push(error),
+  })
+  const client = await openClient(t)
+  const query = queryBytes('mirror.any.test', 'A', [subnet('100.64.2.0', 24)])
+  for (let i = 1; i <= 20; i++) {
+    const { bytes } = await askFrom(client, server.addresses[0]!.port, query)
+    t.same(Buffer.from(bytes), Buffer.from(answerDns(context, query, asker('127.0.0.1')).reply!))
+    t.equal(server.stats.udp.answered, i)
+  }
+  while (errors.length === 0) await sleep(10)
+  t.match(errors[0], { message: /died/ })
+  await server.close()
+  await server.ready
 })
 
 t.test('dig is answered, over UDP by a worker and over TCP by the core’s thread', async (t) => {
