@@ -144,9 +144,10 @@ t.test('one etcd', { skip: noEtcd(), buffered: true }, async (t) => {
     const prefix = newPrefix()
     const core = await Follower.open(opener([relay.endpoint], prefix))
     await withCores(opener([direct!], prefix), 1, async (other) => {
-      relay.breakOff('mine', 'answer', 'refuse')
+      relay.breakOff('mine', 'by-hand')
       const committed = core.commit([setting('n', 'mine')])
       await other!.until('it was made', () => other!.told.length > 0)
+      relay.mode = 'refuse'
       await other!.commit([setting('n', 'theirs'), setting('m', 'theirs')])
       const [{ Status }] = JSON.parse(etcd.ctl(['endpoint', 'status', '--write-out=json']))
       etcd.ctl(['compact', String(Status.header.revision)])

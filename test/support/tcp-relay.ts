@@ -6,13 +6,15 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 /** - `refuse`: connections end at once. - `swallow`: they stay, and nothing passes either way. */
 export type RelayMode = 'open' | 'refuse' | 'swallow'
 
-/** Where a connection is broken off: before the question arrives, or at the first byte of what comes back after it. */
-export type BreakPoint = 'question' | 'answer'
+/**
+ * Where a connection is broken off: before the question arrives; at the first byte of what comes back after it; or
+ * by whoever set the trap, for from the question on nothing comes back.
+ */
+export type BreakPoint = 'question' | 'answer' | 'by-hand'
 
 interface Trap {
   readonly text: string
   readonly at: BreakPoint
-  readonly then: RelayMode
 }
 
 export class TcpRelay {
@@ -39,12 +41,13 @@ export class TcpRelay {
 
   set mode(mode: RelayMode) {
     this.#mode = mode
+    this.#trap = null
     if (mode === 'refuse') for (const pair of this.#pairs) this.#break(pair)
   }
 
-  /** Breaks off the connection on which `text` is asked, once; what comes after meets `then`. */
-  breakOff(text: string, at: BreakPoint, then: RelayMode = 'open'): void {
-    this.#trap = { text, at, then }
+  /** Breaks off the connection on which `text` is asked, once. */
+  breakOff(text: string, at: BreakPoint): void {
+    this.#trap = { text, at }
   }
 
   /** Whether what breakOff waits for has not come yet. */
@@ -66,11 +69,11 @@ export class TcpRelay {
       const to = pair[1 - i]!
       from.on('data', (bytes) => {
         if (i === 0) isAsked ||= this.#trap !== null && bytes.includes(this.#trap.text)
-        if (isAsked && this.#trap !== null && (i === 1 || this.#trap.at === 'question')) {
-          const { then } = this.#trap
+        const at = isAsked ? this.#trap?.at : undefined
+        if (i === 1 && at === 'by-hand') return
+        if (this.#trap !== null && (at === 'question' || (i === 1 && at === 'answer'))) {
           this.#trap = null
           this.#break(pair)
-          this.mode = then
         } else if (this.#mode !== 'swallow') to.write(bytes)
       })
       from.on('error', () => this.#break(pair))
