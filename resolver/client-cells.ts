@@ -32,9 +32,15 @@ const MOST_NUMBER = 2 ** (32 - NUMBER_SHIFT) - 1
 const SET_BITS = 19
 const ENTRY_WORDS = 3
 const SET_WORDS = 2 * ENTRY_WORDS
-/** The first word of an IPv4 key; no IPv6 network has it. The second is the number of the /24, with the age of all. */
+/** The first word of an IPv4 key; the second is the number of the /24, with the age of all. */
 const IPV4_KEY = 0xffff_ffff
 const AGES = 256
+/**
+ * First words of the IPv6 networks that are kept, 100::/8 and up to multicast: no one above is a client, though anyone
+ * may name it as one; and beside IPv4's own place in IPv6 a scope may end where IPv4 begins, whose changes are told apart.
+ */
+const IPV6_FROM = 0x0100_0000
+const IPV6_UNTIL = 0xff00_0000
 
 /**
  * Of IPv4, what holds for no more than a /16 changes only by what changes within it. What is wider may change by
@@ -44,7 +50,7 @@ const PART_BITS = 16
 const NETWORKS_OF_PART = 256
 /** A change of so many parts at once is no longer looked for entry by entry. */
 const MOST_PARTS = 64
-/** Wider scopes of IPv6 end where IPv4 begins, whose changes are told apart: seldom, and not kept. */
+/** The same of IPv6 scopes that are wider: seldom, and not kept. */
 const LEAST_IPV6_SCOPE = 9
 
 export class ClientCells {
@@ -87,6 +93,7 @@ export class ClientCells {
 
   #find6(client: Address): boolean {
     const high = ((client[0]! << 24) | (client[1]! << 16) | (client[2]! << 8) | client[3]!) >>> 0
+    if (high < IPV6_FROM || high >= IPV6_UNTIL) return false
     const low = ((this.#ipv6Changes << 16) | (client[4]! << 8) | client[5]!) >>> 0
     let known = this.#get(high, low)
     if (known === 0) {

@@ -191,12 +191,21 @@ export class DnsWorkers {
       signals,
       port: port2,
     }
-    const worker = new Worker(this.#options.entry, {
-      name: `dns-${slot.row}`,
-      workerData: { start, data: this.#options.data() },
-      transferList: [port2],
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
-    })
+    let worker: Worker
+    try {
+      worker = new Worker(this.#options.entry, {
+        name: `dns-${slot.row}`,
+        workerData: { start, data: this.#options.data() },
+        transferList: [port2],
+        resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+      })
+    } catch (error) {
+      // The system has no thread to give, or no memory for it: it may have later.
+      port.close()
+      this.#onError(error as Error)
+      this.#startLater(slot, RESTART_EVERY_MS)
+      return
+    }
     const running: Running = {
       worker,
       port,
@@ -220,10 +229,15 @@ export class DnsWorkers {
     this.#restarts++
     this.#onError(new Error(`the DNS worker ${slot.row} died; it is started anew`))
     this.#handOut()
-    const sinceMs = performance.now() - running.startedMs
+    this.#startLater(slot, RESTART_EVERY_MS - (performance.now() - running.startedMs))
+  }
+
+  /** Who waits for all of them waits no longer. */
+  #startLater(slot: Slot, afterMs: number): void {
+    this.#starting?.reject(new Error(`the DNS worker ${slot.row} can't start`))
     const restart = setTimeout(() => {
       if (!this.#isClosed) this.#start(slot)
-    }, RESTART_EVERY_MS - sinceMs)
+    }, afterMs)
     restart.unref()
   }
 

@@ -347,13 +347,18 @@ export class PacketBatch {
     this.#replies++
   }
 
-  /** Sends all replies; how many the system would not take. */
+  /** Sends all replies, and waits for room for WAIT_MS at most; how many the system would not take. */
   send(socket: MmsgSocket): number {
     let refused = 0
     for (let next = 0; next < this.#replies; ) {
       const sent = this.#system.sendmmsg(socket.fd, this.#sent[next]!, this.#replies - next, 0)
+      const errno = sent < 0 ? this.#system.errno() : 0
       if (sent > 0) next += sent
-      else if (sent === 0 || this.#system.errno() !== EINTR) {
+      else if (errno === EAGAIN) {
+        // There was no room for as long as may be waited: to wait for each would hold up all who ask.
+        refused += this.#replies - next
+        break
+      } else if (errno !== EINTR) {
         // It stops at the one that it does not take.
         next++
         refused++

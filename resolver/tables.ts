@@ -134,7 +134,8 @@ export class Tables {
 
   /** Grows with each change that can alter how far any member is from any client, or who a client is. */
   get distanceSerial(): number {
-    return this.#distanceSerial
+    // Of rows that were given up long enough, a member's going may be what has distances reckoned anew.
+    return this.#distanceSerial + this.hosts.modelSerial
   }
 
   /**

@@ -19,12 +19,18 @@ import type { Terminal } from './terminal.ts'
 export async function runCore(config: Config, terminal: Terminal): Promise<void> {
   const log = pino({ level: config.logLevel, base: { core: config.name } }, pino.destination(2))
   const running = await openCore(config, log)
+  stayWithoutReader()
   terminal.print(welcome(config))
   // Without a log to open anew, the signal is what it always is: the terminal is gone.
   if (config.queryLog !== null) process.on('SIGHUP', () => running.reopenLogs())
   const signal = await stopSignal()
   log.info({ signal }, 'stopping')
   await running.close()
+}
+
+/** Whoever read the welcome or the query log may go: a command has nothing more to do then, a core has. */
+function stayWithoutReader(): void {
+  process.stdout.removeAllListeners('error').on('error', () => {})
 }
 
 function stopSignal(): Promise<string> {

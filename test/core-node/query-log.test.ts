@@ -209,3 +209,20 @@ t.test('SIGHUP has a running core go on in a new file', async (t) => {
   await askDns(core, 'core.any.test')
   await until('a line in the new file', hasLine(file))
 })
+
+t.test('a reader of standard output that goes takes no core with it', async (t) => {
+  const core = await startCore({ flags: ['--query-log', '-', '--query-log-sample', '1'] })
+  t.teardown(async () => {
+    core.process.kill('SIGTERM')
+    await core.ended
+  })
+  await askDns(core, 'core.any.test')
+  await until('a line', () => core.output().includes('core.any.test'))
+  core.process.stdout!.destroy()
+  await until('lines are lost', async () => {
+    await askDns(core, 'core.any.test')
+    return core.output().includes('lines of the query log are lost')
+  })
+  t.same(await askDns(core, 'core.any.test'), ['127.0.0.1'])
+  t.equal(core.process.exitCode, null)
+})

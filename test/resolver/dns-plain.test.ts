@@ -4,13 +4,14 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { parseAddress } from '../../resolver/address.ts'
+import { parseAddress, parsePrefix } from '../../resolver/address.ts'
 import { answerDns, type DnsContext } from '../../resolver/dns-answer.ts'
 import { NOT_PLAIN, PlainAnswers } from '../../resolver/dns-plain.ts'
+import { type PlaceEntry, placeChanges } from '../../resolver/place-page.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { asker, context, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
 import { dnsWorld } from '../support/dns-world.ts'
-import { host, member, service } from '../support/records.ts'
+import { host, locality, member, service } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 const ROOM = 1232
@@ -211,6 +212,92 @@ t.test(
     t.end()
   },
 )
+
+const placeAt = (lat: number, lon: number) => ({ lat, lon, accuracyKm: 10 })
+const factAt = (lat: number, lon: number) => ({
+  place: placeAt(lat, lon),
+  asn: null,
+  country: null,
+  source: 'test',
+})
+
+/** Two members far apart, clients on the map, and whether both paths say the same to one of these. */
+function mapped(entries: readonly PlaceEntry[]) {
+  const tables = new Tables()
+  tables.apply([
+    host('ams', ['2001:db8::10'], { place: placeAt(52, 5) }),
+    host('tok', ['2001:db8::20'], { place: placeAt(35, 139) }),
+    service('web', { maxAddrs: 1 }),
+    ...['ams', 'tok'].map((name) => member('web', name)),
+    ...placeChanges(new Map(), entries),
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const isAlike = (client: string) => {
+    const packet = queryBytes('web.any.test', 'AAAA', [subnet(client, client.includes(':') ? 48 : 24)])
+    const { fast, ordinary } = both(plain, using, packet, '198.51.100.1')
+    return fast !== null && isSame(fast, ordinary)
+  }
+  return { tables, isAlike }
+}
+
+t.test('an IPv6 client whose address no one has is not taken for an IPv4 network that is known', (t) => {
+  const { tables, isAlike } = mapped([{ prefix: parsePrefix('5.6.7.0/24')!, fact: factAt(51, 4) }])
+  t.ok(isAlike('5.6.7.0'))
+  for (let moves = 0; moves < 10; moves++) {
+    tables.apply([host('six', [`2001:db8:6::${moves + 1}`])])
+    t.ok(isAlike('5.6.7.0'))
+    t.ok(isAlike('ffff:ffff:607::'), `after ${moves} moves`)
+  }
+  t.end()
+})
+
+t.test('how wide an answer holds beside the place of IPv4 in IPv6 follows the last IPv4 host', (t) => {
+  const { tables, isAlike } = mapped([{ prefix: parsePrefix('::/8')!, fact: factAt(51, 4) }])
+  tables.apply([host('old', ['192.0.2.10'])])
+  t.ok(isAlike('64:ff9b:1::'))
+  tables.apply([host('old', [])])
+  t.ok(isAlike('64:ff9b:1::'))
+  t.end()
+})
+
+t.test('what was decided is decided anew when members that go have distances reckoned anew', (t) => {
+  const settled = (i: number, x: number) =>
+    host(`h${i}`, [`192.0.2.${i}`], {
+      coordinate: { vec: [x, 0, 0, 0, 0, 0, 0, 0], heightMs: 1, adjustmentMs: 0, error: 0.1 },
+    })
+  const guests = Array.from({ length: 1500 }, (_, i) => member('other', `m${i}`, { host: `nowhere-${i}` }))
+  const tables = new Tables()
+  tables.apply([
+    ...Array.from({ length: 14 }, (_, i) => settled(i, 10 * i)),
+    service('web', { maxAddrs: 1, tieMs: 0 }),
+    ...[10, 11, 12, 13].map((i) => member('web', `h${i}`)),
+    locality('100.64.1.0/24', { h0: 100, h1: 92, h2: 80, h3: 71 }),
+    ...guests,
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const packet = queryBytes('web.any.test', 'A', [subnet('100.64.1.0', 24)])
+  const seen = new Set<string>()
+  const isAlike = () => {
+    const { fast, ordinary } = both(plain, using, packet, '198.51.100.1')
+    seen.add(Buffer.from(ordinary!).toString('hex'))
+    return isSame(fast!, ordinary)
+  }
+  isAlike()
+  // Too few moves to be told at once.
+  tables.apply([
+    ...[500, 400, 300, 100].map((x, i) => settled(10 + i, x)),
+    ...[300, 310, 330, 330].map((x, i) => settled(i, x)),
+  ])
+  const alike = guests.map(({ key }) => {
+    tables.apply([{ kind: 'members', key, value: null }])
+    return isAlike()
+  })
+  t.equal(alike.indexOf(false), -1)
+  t.equal(seen.size, 2, 'the answer changed under way')
+  t.end()
+})
 
 t.test('where a reply has no room nothing is placed', (t) => {
   const plain = new PlainAnswers(context)

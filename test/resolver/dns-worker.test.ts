@@ -282,6 +282,44 @@ t.test('a worker that dies is started anew, and another answers for it meanwhile
   t.equal(server.stats.udp.answered, 4 * clients.length)
 })
 
+t.test('where there is no thread for a successor, it is tried again and nothing else ends', async (t) => {
+  const entry = new URL('../support/dns-mortal-thread.ts', import.meta.url)
+  let starts = 0
+  const data = () => {
+    if (++starts === 2) throw new Error('no thread is to be had')
+  }
+  const { server, port, errors } = await serve(t, { entry, data, count: 1 })
+  const ask = (client: string) =>
+    exchange(queryBytes('mirror.any.test', 'A', [subnet(client, 24)]), port, { limitMs: 100 })
+  await ask('100.66.6.0')
+  let seen: Awaited<ReturnType<typeof ask>> = null
+  for (let tries = 0; seen === null && tries < 100; tries++) seen = await ask('100.64.1.0')
+  t.same(seen?.answers, ['A 192.0.2.10'])
+  t.equal(starts, 3)
+  t.equal(server.stats.restarts, 1)
+  t.match(
+    errors.map(({ message }) => message),
+    [/the DNS worker 1 died/, 'no thread is to be had'],
+  )
+})
+
+t.test('where there is no thread at all the server does not open, and leaves none behind', async (t) => {
+  const errors: Error[] = []
+  let starts = 0
+  const data = () => {
+    if (++starts > 1) throw new Error('no thread is to be had')
+    return { geo: 'none', geography: null }
+  }
+  const opening = openDns({
+    listen: LOOPBACK,
+    context: contextOf(DIRECTORY),
+    workers: workersOf(DIRECTORY, { data }),
+    onError: (error) => errors.push(error),
+  })
+  await t.rejects(opening, /the DNS worker 2 can't start/)
+  t.match(errors, [{ message: 'no thread is to be had' }])
+})
+
 t.test(
   'proven demand is told, each client and service once a report, and a sample of all packets',
   async (t) => {
