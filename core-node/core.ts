@@ -115,6 +115,7 @@ interface CoreParts {
   readonly geography: Geography | null
   /** Its echo answers other hosts and proves their addresses. */
   readonly echo: EchoSocket
+  /** The system's. */
   readonly clock: Clock
   /** Numbers in [0, 1). */
   readonly rng: () => number
@@ -287,6 +288,11 @@ export class Core {
     // Known hosts are served from the first query on; who is not heard within one lease is asked about, and what
     // was not proven is tried again: whose heartbeats go on does not register anew.
     for (const host of directory.hosts.values()) this.#expect(host)
+  }
+
+  /** Time as this core takes it: all else in this process takes it from here. */
+  get clock(): Clock {
+    return this.#clock
   }
 
   /** Checks the MACs of echoes to this core; null: it only follows, and answers none. */

@@ -103,6 +103,8 @@ export class Ledger {
   /** By id. */
   readonly #unstored = new Map<string, Unstored>()
   #owed: Owed[] = []
+  /** Records of what is owed in the group that is being decided. */
+  readonly #paying = new Set<string>()
   #pending: Pending | null = null
   #keeping: Promise<void> | null = null
   #trouble: string | null = null
@@ -136,6 +138,8 @@ export class Ledger {
     this.#cutOff = reason
     if (reason !== null) return
     this.#pausedUntilMs = Number.NEGATIVE_INFINITY
+    // What failed while it was out of reach says nothing any more; where nobody writes, no commit would show that.
+    if (!this.#pending?.isStuck) this.#trouble = null
     this.#payOwed()
   }
 
@@ -163,7 +167,8 @@ export class Ledger {
    * the store takes nothing it is published all the same, and decided anew when it can be stored.
    */
   async writeOrPublish(decide: Decide): Promise<void> {
-    if (this.#trouble !== null || this.#cutOff !== null) this.#publishOwed(decide)
+    const isAway = this.#trouble !== null || this.#cutOff !== null
+    if (isAway && !this.#options.isReadOnly) this.#publishOwed(decide)
     else await this.#enqueue((books) => ({ changes: decide(books), result: undefined }), true)
   }
 
@@ -234,7 +239,8 @@ export class Ledger {
   /** What is to be stored of a record that was published. */
   #measuredOf(books: Books, change: Pick<Change, 'kind' | 'key'>): Change[] {
     const entry = this.#unstored.get(idOf(change))
-    if (entry === undefined) return []
+    // What is owed of it is decided in this very group, with what was measured.
+    if (entry === undefined || this.#paying.has(idOf(change))) return []
     const now = books.refreshed(change)
     if (isSame(now.value, entry.stored)) return []
     return [this.#isOwn(now) ? now : ({ ...now, value: entry.stored } as Change)]
@@ -281,7 +287,8 @@ export class Ledger {
   /** Decides and commits a group, anew where another core was first; one that spoils it for the others is left to itself. */
   async #settle(group: readonly Waiting[]): Promise<void> {
     for (let tries = 1; ; tries++) {
-      const owed = this.#owed
+      // More may come to be owed while these are committed.
+      const owed = this.#owed.length
       const changes: Change[] = []
       const back = this.#draftOwed(changes)
       const decided = group.map((waiting) => this.#decide(waiting, changes))
@@ -289,7 +296,7 @@ export class Ledger {
       const wasStuck = this.#pending?.isStuck === true
       this.#pending = null
       if (failure === null) {
-        this.#owed = this.#owed.slice(owed.length)
+        this.#owed = this.#owed.slice(owed)
         this.#publish(back, changes)
         for (const { tell } of decided) tell()
         return
@@ -360,6 +367,7 @@ export class Ledger {
     } catch (cause) {
       if (cause instanceof StoreError && cause.code === 'conflict') {
         counters.add('store.conflicts')
+        this.#trouble = null
         return 'conflict'
       }
       counters.add('store.failed')
@@ -461,7 +469,9 @@ export class Ledger {
    */
   #draftOwed(changes: Change[]): Change[] {
     const back = new Map<string, Change>()
+    this.#paying.clear()
     for (const change of this.#owed.flatMap((owed) => owed.changes)) {
+      this.#paying.add(idOf(change))
       const entry = this.#unstored.get(idOf(change))
       if (entry === undefined) continue
       const { stored } = entry

@@ -32,7 +32,7 @@ import type { Config } from './settings/config.ts'
 import { storeEndpoints } from './settings/config-values.ts'
 import { openSharedStore } from './shared-store.ts'
 import { giveBackMemory } from './spare-memory.ts'
-import { type Clock, SteadyClock } from './steady-clock.ts'
+import type { Clock } from './steady-clock.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations', import.meta.url))
 /** Leases end to a quarter of a second; a gap between two ticks tells that this process was stalled. */
@@ -80,9 +80,10 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
     )
     closers.push(() => echo.close())
 
-    const clock = new SteadyClock({ epochMs: () => Date.now(), monotonicMs: () => performance.now() })
+    const system = { epochMs: () => Date.now(), monotonicMs: () => performance.now() }
     const rng = Math.random
-    const core = await Core.open({ config, store, geography, echo, clock, rng, log })
+    const core = await Core.open({ config, store, geography, echo, clock: system, rng, log })
+    const { clock } = core
     echoKey = core.echoKey
     running = core
     closers.push(() => core.close())

@@ -311,6 +311,10 @@ t.test('a follower answers as the others do, and writes nothing', async (t) => {
   t.ok(await cluster.areEqualWithin(5000))
   t.match(follower.core.readiness(), { ready: true, degraded: [] })
   t.same(follower.core.status().cluster?.cores, ['a', 'b', 'c'])
+  follower.store.cut()
+  const goodbye = follower.core.removeHost({ kind: 'host', host: 'h' }, 'h')
+  t.equal(await outcome(goodbye), 'unavailable', 'nor to its own memory, where it is cut off')
+  t.ok(follower.core.directory.hosts.has('h'))
   await cluster.close()
 })
 

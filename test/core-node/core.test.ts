@@ -4,8 +4,10 @@
 import { createSocket } from 'node:dgram'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { pino } from 'pino'
 import t from 'tap'
 import { AddressProofs } from '../../core-node/address-proofs.ts'
+import { openCore } from '../../core-node/main.ts'
 import { Problem } from '../../core-node/problem.ts'
 import { hashSecret } from '../../core-node/registry/credentials.ts'
 import { openMemory } from '../../db/memory.ts'
@@ -617,4 +619,16 @@ t.test('a client is probed by what it answered before', async (t) => {
     ['icmp', 'dns', 'tcp'],
   ])
   await fixture.close()
+})
+
+t.test('a core whose machine’s clock jumped by years says so', async (t) => {
+  const running = await openCore(testConfig(), pino({ level: 'silent' }))
+  const now = Date.now
+  t.teardown(() => {
+    Date.now = now
+    return running.close()
+  })
+  t.same(running.core.readiness().degraded, [])
+  Date.now = () => now() + 2000 * 86_400_000
+  t.match(running.core.readiness().degraded, [/clock jumped by 2000 days/])
 })

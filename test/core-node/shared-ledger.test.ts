@@ -238,6 +238,55 @@ t.test('a stuck commit that fails in the end leaves what it owed to be decided a
   t.match(shared.directory.hosts.get('h'), { presence: 'silent' })
 })
 
+t.test('what comes to be owed while a commit is under way outlives that commit', async (t) => {
+  const shared = new SharedMemory()
+  const { ledger, directory, gate } = await openLedger(shared, 'a')
+  const hosts = [ofHost(aHost('orphan', { home: 'b' })), ofHost(aHost('own', { home: 'a' }))]
+  await ledger.write(() => ({ changes: hosts, result: null }))
+  let release!: () => void
+  gate.hold = new Promise((resolve) => {
+    release = resolve
+  })
+  const write = ledger.write(() => ({ changes: [set('x', '1')], result: null }))
+  await later()
+  ledger.setCutOff('the watch is silent')
+  await ledger.writeOrPublish(giveUp('orphan', 'b'))
+  await ledger.writeOrPublish((books) =>
+    books.hosts.has('own') ? [{ kind: 'hosts', key: 'own', value: null }] : [],
+  )
+  t.match(directory.hosts.get('orphan'), { presence: 'silent' })
+  gate.hold = null
+  release()
+  await write
+  await ledger.keepMeasured()
+  t.match(shared.directory.hosts.get('orphan'), { presence: 'silent' })
+  t.notOk(shared.directory.hosts.has('own'))
+  t.equal(ledger.unstored, 0)
+})
+
+t.test('what is measured in the group that pays what is owed takes none of it back', async (t) => {
+  const shared = new SharedMemory()
+  const { ledger, clock } = await openLedger(shared, 'a')
+  await ledger.write(() => ({ changes: [ofHost(aHost('h', { home: 'b' }))], result: null }))
+  ledger.setCutOff('the watch is silent')
+  await ledger.writeOrPublish(giveUp('h', 'b'))
+  clock.ms += 1000
+  await ledger.keepMeasured()
+  t.match(shared.directory.hosts.get('h'), { presence: 'silent' })
+  t.equal(ledger.unstored, 0)
+})
+
+t.test('a commit that failed is no trouble any more when the store is in reach again', async (t) => {
+  const shared = new SharedMemory()
+  const { ledger, store } = await openLedger(shared, 'a')
+  store.cut()
+  t.equal(await outcome(ledger.write(() => ({ changes: [set('x', '1')], result: null }))), '!unavailable')
+  t.match(ledger.trouble, /takes no changes/)
+  store.heal()
+  await later()
+  t.equal(ledger.trouble, null, 'though nobody has written since')
+})
+
 t.test('evidence of two homes on one prefix becomes one record, whoever is first', async (t) => {
   const shared = new SharedMemory()
   const [a, b] = [await openLedger(shared, 'a'), await openLedger(shared, 'b')]
