@@ -232,9 +232,7 @@ export class DnsWorkers {
     this.#startLater(slot, RESTART_EVERY_MS - (performance.now() - running.startedMs))
   }
 
-  /** Who waits for all of them waits no longer. */
   #startLater(slot: Slot, afterMs: number): void {
-    this.#starting?.reject(new Error(`the DNS worker ${slot.row} can't start`))
     const restart = setTimeout(() => {
       if (!this.#isClosed) this.#start(slot)
     }, afterMs)
