@@ -15,7 +15,6 @@ import {
   VERDICT,
 } from '../../resolver/dns-limit.ts'
 import { openDns } from '../../resolver/dns-server.ts'
-import { hasMmsg } from '../../resolver/mmsg.ts'
 import {
   ask,
   asker,
@@ -26,7 +25,7 @@ import {
   read,
   subnet,
 } from '../support/dns-fixture.ts'
-import { workersOf } from '../support/dns-workers.ts'
+import { noWorkers, workersOf } from '../support/dns-workers.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 /** Any moment of a clock that has run for a while. */
@@ -374,7 +373,7 @@ t.test('the server limits by default what amplifies and what fails, and counts i
   t.equal(limited.drop, udp['dropped-limited'])
 })
 
-t.test('threads that share a port share the accounts', { skip: !hasMmsg() }, async (t) => {
+t.test('threads that share a port share the accounts', { skip: noWorkers() }, async (t) => {
   const server = await openDns({
     listen: [{ host: '127.0.0.1', port: 0 }],
     context: using,
