@@ -1,5 +1,5 @@
-// Runs inside a network namespace of its own: asks a DNS worker in the names of many neighbours that are not there, until
-// the replies that wait for them leave its socket no room, and prints what became of the packets: JSON.
+// Runs inside a network namespace of its own: asks a DNS worker in the name of a neighbour that is not there, until the
+// replies that wait for it leave its socket no room, and prints what became of the packets: JSON.
 
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -26,8 +26,9 @@ ip('link', 'set', 'lo', 'up')
 ip('link', 'add', 'v0', 'type', 'veth', 'peer', 'name', 'v1')
 ip('addr', 'add', `${OWN.join('.')}/24`, 'dev', 'v0')
 for (const link of ['v0', 'v1']) ip('link', 'set', link, 'up')
-// One neighbour stands for as many as it takes.
+// One neighbour stands for as many as it takes, and is looked for until the end.
 writeFileSync('/proc/sys/net/ipv4/neigh/v0/unres_qlen_bytes', String(64 << 20))
+writeFileSync('/proc/sys/net/ipv4/neigh/v0/mcast_solicit', '100')
 
 const listen = [{ host: OWN.join('.'), port: PORT }]
 const server = await openDns({ listen, context, workers: workersOf(DIRECTORY, { count: 1 }) })
