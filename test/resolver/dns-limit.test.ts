@@ -391,6 +391,7 @@ t.test('threads that share a port share the accounts', { skip: noWorkers() }, as
   const { udp, limited } = server.stats
   while (udp.nxdomain + limited.slip + limited.drop < 400)
     await new Promise((resolve) => setTimeout(resolve, 5))
-  const most = 100 * (1 + (performance.now() - startMs) / 1000) + 1
+  // Threads that debit at the same moment may lose a debit; two that shared nothing would send twice as many.
+  const most = 1.5 * 100 * (1 + (performance.now() - startMs) / 1000)
   t.ok(udp.nxdomain >= 100 && udp.nxdomain <= most, `${udp.nxdomain} of at most ${most.toFixed(0)}`)
 })
