@@ -2,7 +2,8 @@
 //
 // A memo of what candidates finds for them, as long as the service and the map stay as they are. Only for cells whose
 // candidates are the same for all clients: where select would look for more of them for one client than for another,
-// or ask by whom it is asked, nothing is kept but that it is so. Looking up allocates nothing.
+// or ask by whom it is asked, nothing is kept but that it is so. How much all services keep is their owner's to bound.
+// Looking up allocates nothing.
 
 import type { Family } from './address.ts'
 import { ANY_ASK } from './ask.ts'
@@ -14,20 +15,20 @@ import { TIE_SHARE } from './select.ts'
 import type { ServingService } from './serving.ts'
 import type { Tables } from './tables.ts'
 
-/** So many cells of a service are kept, 1 kB each: all that the Internet's maps know places in. */
-const MOST_CELLS = 32_768
-
 export class CellChoices {
   readonly #tables: Tables
   readonly #serving: ServingService
+  readonly #onKept: () => void
   /** By cell and family; null: for select. */
   readonly #choices = new Map<number, NearChoice | null>()
   #modelSerial = -1
   #mapSerial = -1
 
-  constructor(tables: Tables, serving: ServingService) {
+  /** `onKept`: told before one more is kept. */
+  constructor(tables: Tables, serving: ServingService, onKept: () => void) {
     this.#tables = tables
     this.#serving = serving
+    this.#onKept = onKept
   }
 
   /** null: select must choose. */
@@ -38,11 +39,15 @@ export class CellChoices {
     const key = 2 * cell + (family === 4 ? 0 : 1)
     let choice = this.#choices.get(key)
     if (choice === undefined) {
-      if (this.#choices.size === MOST_CELLS) this.#choices.clear()
+      this.#onKept()
       choice = this.#lookAround(cell, family)
       this.#choices.set(key, choice)
     }
     return choice
+  }
+
+  forget(): void {
+    this.#choices.clear()
   }
 
   #begin(modelSerial: number, mapSerial: number): void {

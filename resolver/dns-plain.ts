@@ -41,6 +41,12 @@ const POINTER_TO_QUESTION = 0xc000 | HEADER_BYTES
 const RESPONSE_AUTHORITATIVE = 0x84
 const DNSSEC_OK = 0x8000
 
+/**
+ * So many cells of large services are kept, all services together, 1 kB each: one service's take all that the Internet's
+ * maps know places in.
+ */
+const MOST_CELLS = 32_768
+
 /** A service as plain questions ask for it, by any of its names. */
 interface Plain {
   readonly serving: TabledService
@@ -89,6 +95,8 @@ export class PlainAnswers {
   #slots = 0
   readonly #cells: ClientCells
   readonly #memo = new AnswerMemo()
+  /** Cells of large services that were kept since all were forgotten. */
+  #cellsKept = 0
 
   /** The decision at hand: addresses come from a layout, or from a place in the memo. */
   #near: NearChoice | null = null
@@ -203,7 +211,14 @@ export class PlainAnswers {
     plain.serial = serving.serial
     plain.near4 = NearChoice.of(serving, hosts, 4)
     plain.near6 = NearChoice.of(serving, hosts, 6)
-    plain.byCell = serving.index === null ? null : new CellChoices(this.#context.tables, serving)
+    plain.byCell =
+      serving.index === null ? null : new CellChoices(this.#context.tables, serving, () => this.#noteCell())
+  }
+
+  #noteCell(): void {
+    if (++this.#cellsKept <= MOST_CELLS) return
+    this.#cellsKept = 1
+    for (const { byCell } of this.#plains.values()) byCell?.forget()
   }
 
   #remember({ name, plain }: Named, family: Family, client: Address): boolean {

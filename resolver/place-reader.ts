@@ -3,8 +3,8 @@
 // There are two tables of the same prefixes: one is read, the other written; after each page they change roles and
 // the page is written a second time (after left-right: Ramalhete, Correia 2015, with a count of turns in the place
 // of readers' marks). Invariant: a reader waits for nobody, and finds each page whole, as it was before or after a
-// change: what it read while the roles changed it reads again. Where memory grows, readers are told of the new,
-// and what they have stands still.
+// change: what it read while the roles changed it reads again. A row means the same fact for as long as `turn` stays
+// what it is, and a little longer. Where memory grows, readers are told of the new, and what they have stands still.
 
 import type { Address } from './address.ts'
 import type { PlaceFact } from './place-page.ts'
@@ -14,6 +14,8 @@ import { findIn, newMatch, type PrefixMatch, type PrefixTableMemory } from './pr
 export interface Places {
   /** Prefixes that imports told of. */
   readonly size: number
+  /** Another number once a page changed of which whoever reads here was perhaps not told yet: rows found before may be others'. */
+  readonly turn: number
   find(address: Address, into?: PrefixMatch): PrefixMatch
   fact(row: number): PlaceFact | null
   asnOf(row: number): number
@@ -70,6 +72,10 @@ export class PlaceReader implements Places {
 
   get size(): number {
     return this.#memory === null ? 0 : Atomics.load(this.#memory.header, SIZE)
+  }
+
+  get turn(): number {
+    return this.#memory === null ? 0 : Atomics.load(this.#memory.header, TURN)
   }
 
   find(address: Address, into: PrefixMatch = newMatch()): PrefixMatch {

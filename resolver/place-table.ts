@@ -49,6 +49,11 @@ export class PlaceTable implements Places {
     return this.#header[SIZE]!
   }
 
+  /** Whoever reads here is told of each change before anything else happens. */
+  get turn(): number {
+    return 0
+  }
+
   /** Prefixes in the lookup table. */
   get compiledSize(): number {
     return this.#shown.size
@@ -131,9 +136,13 @@ export class PlaceTable implements Places {
       change(shown)
     } else {
       // What readers have stands still from now on, as it was before this change: they are told of the new.
+      if (facts.asns === this.#facts.memory.asns) this.#facts.moveOn()
       this.#sides = [hidden, hidden.clone()]
+      const turn = this.#header[TURN]!
       this.#header = newHeader()
       this.#header[SIZE] = size
+      // The next at which the first side is read.
+      this.#header[TURN] = (turn | 1) + 1
       for (const listener of this.#listeners) listener(this.#memory)
     }
   }
@@ -265,6 +274,11 @@ class FactTable {
     countries[row] = country === null ? 0 : (country.charCodeAt(0) << 8) | country.charCodeAt(1)
     sources[row] = number
     return row
+  }
+
+  /** Goes on in other memory as it is, and the one until now stands still. */
+  moveOn(): void {
+    this.#memory = allocateFacts(this.#memory.asns.length, this.#memory.sourceNames, this.#memory)
   }
 
   release(rows: Int32Array): void {

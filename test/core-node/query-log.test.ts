@@ -127,7 +127,7 @@ t.test('or copy it and truncate it under way', async (t) => {
 
 t.test(
   'a file that takes nothing costs lines, and nothing else',
-  { skip: !existsSync('/dev/full') },
+  { skip: existsSync('/dev/full') ? false : 'there is no /dev/full' },
   async (t) => {
     const troubles: Error[] = []
     const log = await QueryLog.open({ file: '/dev/full', onTrouble: (error) => troubles.push(error) })

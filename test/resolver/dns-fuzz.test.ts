@@ -5,13 +5,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { hasMmsg } from '../../resolver/mmsg.ts'
 import { judgeReply } from '../fuzz/dns-judge.ts'
 import { readPackets } from '../fuzz/dns-packets.ts'
 import type { Report } from '../fuzz/dns-report.ts'
 import { type Plan, runDirect, runSockets } from '../fuzz/dns-run.ts'
 import { answerHere } from '../fuzz/dns-world.ts'
 import { queryBytes, subnet } from '../support/dns-fixture.ts'
+import { noWorkers } from '../support/dns-workers.ts'
 
 const PLAN: Plan = { seed: 11, corpus: [], count: 20_000, seconds: 0 }
 /** Four ways, 20,000 in all. */
@@ -35,7 +35,7 @@ t.test('over UDP, every packet is counted once, and its reply is right', async (
   isClean(t, await runSockets(SOCKETS, 'udp', { limited: false, workers: 0 }))
 })
 
-t.test('threads count every packet once, and reply as one does', { skip: !hasMmsg() }, async (t) => {
+t.test('threads count every packet once, and reply as one does', { skip: noWorkers() }, async (t) => {
   isClean(t, await runSockets(SOCKETS, 'udp', { limited: false, workers: 2 }))
 })
 
@@ -44,7 +44,7 @@ t.test('over TCP, every packet is counted once, and its reply is right', async (
 })
 
 t.test('where responses are limited, every packet is counted once', async (t) => {
-  isClean(t, await runSockets(SOCKETS, 'udp', { limited: true, workers: hasMmsg() ? 2 : 0 }))
+  isClean(t, await runSockets(SOCKETS, 'udp', { limited: true, workers: noWorkers() ? 0 : 2 }))
 })
 
 t.test('a reply that is wrong is found', async (t) => {

@@ -15,7 +15,6 @@ import {
   VERDICT,
 } from '../../resolver/dns-limit.ts'
 import { openDns } from '../../resolver/dns-server.ts'
-import { hasMmsg } from '../../resolver/mmsg.ts'
 import {
   ask,
   asker,
@@ -26,7 +25,7 @@ import {
   read,
   subnet,
 } from '../support/dns-fixture.ts'
-import { workersOf } from '../support/dns-workers.ts'
+import { noWorkers, workersOf } from '../support/dns-workers.ts'
 import { seededRng } from '../support/seeded-rng.ts'
 
 /** Any moment of a clock that has run for a while. */
@@ -374,7 +373,7 @@ t.test('the server limits by default what amplifies and what fails, and counts i
   t.equal(limited.drop, udp['dropped-limited'])
 })
 
-t.test('threads that share a port share the accounts', { skip: !hasMmsg() }, async (t) => {
+t.test('threads that share a port share the accounts', { skip: noWorkers() }, async (t) => {
   const server = await openDns({
     listen: [{ host: '127.0.0.1', port: 0 }],
     context: using,
@@ -392,6 +391,7 @@ t.test('threads that share a port share the accounts', { skip: !hasMmsg() }, asy
   const { udp, limited } = server.stats
   while (udp.nxdomain + limited.slip + limited.drop < 400)
     await new Promise((resolve) => setTimeout(resolve, 5))
-  const most = 100 * (1 + (performance.now() - startMs) / 1000) + 1
+  // Threads that debit at the same moment may lose a debit; two that shared nothing would send twice as many.
+  const most = 1.5 * 100 * (1 + (performance.now() - startMs) / 1000)
   t.ok(udp.nxdomain >= 100 && udp.nxdomain <= most, `${udp.nxdomain} of at most ${most.toFixed(0)}`)
 })

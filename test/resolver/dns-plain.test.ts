@@ -5,9 +5,12 @@ import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
+import type { PlacePage } from '../../resolver/directory.ts'
 import { answerDns, type DnsContext } from '../../resolver/dns-answer.ts'
 import { NOT_PLAIN, PlainAnswers } from '../../resolver/dns-plain.ts'
 import { type PlaceEntry, placeChanges } from '../../resolver/place-page.ts'
+import { PlaceReader } from '../../resolver/place-reader.ts'
+import { PlaceTable } from '../../resolver/place-table.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { asker, context, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
 import { dnsWorld } from '../support/dns-world.ts'
@@ -296,6 +299,59 @@ t.test('what was decided is decided anew when members that go have distances rec
   })
   t.equal(alike.indexOf(false), -1)
   t.equal(seen.size, 2, 'the answer changed under way')
+  t.end()
+})
+
+t.test('no client is taken for where a page of which a thread was not told yet has others', (t) => {
+  const REGIONS = 12
+  const FACTS = 1000
+  // As in a thread: places are read where another writes them, and changes come later.
+  const written = new PlaceTable()
+  const reader = new PlaceReader()
+  const mail: (() => void)[] = []
+  const shared = written.share((memory) => mail.push(() => reader.follow(memory)))
+  reader.follow(shared.memory)
+  const tables = new Tables(reader)
+  const write = (region: number, near: readonly [number, number], shift: number) => {
+    const entries = Array.from({ length: FACTS }, (_, i) => ({
+      prefix: parsePrefix(`${20 + region}.${i >> 7}.${i & 127}.0/24`)!,
+      fact: factAt(near[0] + i / 1000, near[1] + shift / 1000),
+    }))
+    const { key, value } = placeChanges(new Map(), entries)[0]!
+    written.setPage(key, (value as PlacePage).packed)
+    mail.push(() => tables.apply([{ kind: 'places', key, value: null }]))
+  }
+  const deliver = () => {
+    for (const read of mail.splice(0)) read()
+  }
+  tables.apply([
+    host('ams', ['192.0.2.10'], { place: placeAt(52, 5) }),
+    host('tok', ['203.0.113.10'], { place: placeAt(35, 139) }),
+    service('web', { maxAddrs: 1 }),
+    ...['ams', 'tok'].map((name) => member('web', name)),
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const packet = queryBytes('web.any.test', 'A', [subnet('20.0.5.0', 24)])
+  let byMap = 0
+  const isAlike = () => {
+    const { fast, ordinary } = both(plain, using, packet, '198.51.100.1')
+    if (plain.facts.basis === 'geo') byMap++
+    return fast !== null && isSame(fast, ordinary)
+  }
+  const near = (region: number) => (region === 0 ? ([51, 4] as const) : ([34, 138] as const))
+  let wrong = 0
+  for (let shift = 0; shift < 8; shift++) {
+    deliver()
+    if (!isAlike()) wrong++
+    for (let region = 0; region < REGIONS; region++) {
+      write(region, near(region), shift)
+      if (!isAlike()) wrong++
+    }
+  }
+  t.equal(wrong, 0)
+  t.equal(byMap, 7 * (1 + REGIONS), 'once there are pages, by the map')
+  shared.end()
   t.end()
 })
 

@@ -11,7 +11,6 @@ import type { Change } from '../../resolver/directory.ts'
 import { answerDns } from '../../resolver/dns-answer.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../../resolver/dns-server.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
-import { hasMmsg } from '../../resolver/mmsg.ts'
 import { placeChanges } from '../../resolver/place-page.ts'
 import {
   asker,
@@ -23,12 +22,15 @@ import {
   read,
   subnet,
 } from '../support/dns-fixture.ts'
-import { TestFeed, workersOf } from '../support/dns-workers.ts'
+import { noWorkers, TestFeed, workersOf } from '../support/dns-workers.ts'
 import { noNamespace, runInside } from '../support/namespace.ts'
 import { host } from '../support/records.ts'
 
 const LOOPBACK = [{ host: '127.0.0.1', port: 0 }]
-if (!hasMmsg()) t.bailout('no recvmmsg here')
+/** Elsewhere the core's own thread answers, as its own tests have it. */
+const HERE = { skip: noWorkers() }
+/** ... and in a network of their own. */
+const INSIDE = { skip: noWorkers() || noNamespace() }
 
 interface Serving {
   readonly server: DnsServer
@@ -74,7 +76,7 @@ async function askFrom(socket: Socket, port: number, query: Uint8Array): Promise
 
 const total = (counts: Readonly<Record<string, number>>) => Object.values(counts).reduce((a, b) => a + b, 0)
 
-t.test('workers say what the core’s own thread says, each packet counted once', async (t) => {
+t.test('workers say what the core’s own thread says, each packet counted once', HERE, async (t) => {
   const { server, port } = await serve(t)
   t.equal(server.workers, 2)
   const queries = [
@@ -100,7 +102,7 @@ t.test('workers say what the core’s own thread says, each packet counted once'
   t.equal(total(server.stats.tcp), 0)
 })
 
-t.test('while no worker is there the core’s own thread answers, and counts', async (t) => {
+t.test('while no worker is there the core’s own thread answers, and counts', HERE, async (t) => {
   const errors: Error[] = []
   const server = await openDns({
     listen: LOOPBACK,
@@ -122,7 +124,7 @@ t.test('while no worker is there the core’s own thread answers, and counts', a
   await server.ready
 })
 
-t.test('dig is answered, over UDP by a worker and over TCP by the core’s thread', async (t) => {
+t.test('dig is answered, over UDP by a worker and over TCP by the core’s thread', HERE, async (t) => {
   const { server, port } = await serve(t)
   const dig = (...args: string[]) =>
     promisify(execFile)('dig', ['@127.0.0.1', '-p', `${port}`, '+subnet=100.64.1.0/24', ...args])
@@ -132,7 +134,7 @@ t.test('dig is answered, over UDP by a worker and over TCP by the core’s threa
   t.match(server.stats, { udp: { answered: 1 }, tcp: { answered: 1 } })
 })
 
-t.test('what was published is in the next answer of every worker', async (t) => {
+t.test('what was published is in the next answer of every worker', HERE, async (t) => {
   const { port, feed } = await serve(t)
   const clients = await Promise.all(Array.from({ length: 8 }, () => openClient(t)))
   const query = queryBytes('mirror.any.test', 'A', [subnet('100.64.1.0', 24)])
@@ -147,7 +149,7 @@ t.test('what was published is in the next answer of every worker', async (t) => 
   }
 })
 
-t.test('serials and cookies are those of the core, as they change', async (t) => {
+t.test('serials and cookies are those of the core, as they change', HERE, async (t) => {
   let serial = 7
   let secrets: Uint8Array[] | null = [Buffer.alloc(16, 1)]
   const using = contextOf(DIRECTORY)
@@ -176,18 +178,22 @@ t.test('serials and cookies are those of the core, as they change', async (t) =>
   t.same(await seen(), [9, 0])
 })
 
-t.test('replies leave from the address that was asked', { skip: noNamespace() }, async (t) => {
+t.test('replies leave from the address that was asked', INSIDE, async (t) => {
   const seen = (await runInside('dns-addresses-inside.ts', 'workers')) as Record<string, string>
   t.equal(Object.keys(seen).length, 10)
   for (const [asked, from] of Object.entries(seen))
     t.equal(from, asked.endsWith('TCP') ? 'answered' : asked, asked)
 })
 
-t.test('a query from source port 0 is dropped and counted', { skip: noNamespace() }, async (t) => {
+t.test('a query from source port 0 is dropped and counted', INSIDE, async (t) => {
   t.same(await runInside('dns-port-zero-inside.ts'), { sent: true, answered: true, dropped: 1, counted: 1 })
 })
 
-t.test('imported places that change under load are in the answers, each page as a whole', async (t) => {
+t.test('replies for which there is no room cost as much as one wait, not one each', INSIDE, async (t) => {
+  t.same(await runInside('dns-clogged-inside.ts'), { sent: 6400, answered: 6400, isClogged: true })
+})
+
+t.test('imported places that change under load are in the answers, each page as a whole', HERE, async (t) => {
   const { port, feed } = await serve(t)
   const at = (lat: number, lon: number) => ({ lat, lon, accuracyKm: 10 })
   feed.publish(
@@ -233,7 +239,7 @@ t.test('imported places that change under load are in the answers, each page as 
   )
 })
 
-t.test('what waits in the sockets is answered before the end', async (t) => {
+t.test('what waits in the sockets is answered before the end', HERE, async (t) => {
   const { server, port } = await serve(t)
   const client = await openClient(t)
   client.setRecvBufferSize(4 << 20)
@@ -256,7 +262,7 @@ t.test('what waits in the sockets is answered before the end', async (t) => {
   await server.close()
 })
 
-t.test('a worker that dies is started anew, and another answers for it meanwhile', async (t) => {
+t.test('a worker that dies is started anew, and another answers for it meanwhile', HERE, async (t) => {
   const entry = new URL('../support/dns-mortal-thread.ts', import.meta.url)
   const { server, port, feed, errors } = await serve(t, { entry })
   const clients = await Promise.all(Array.from({ length: 8 }, () => openClient(t)))
@@ -282,26 +288,30 @@ t.test('a worker that dies is started anew, and another answers for it meanwhile
   t.equal(server.stats.udp.answered, 4 * clients.length)
 })
 
-t.test('where there is no thread for a successor, it is tried again and nothing else ends', async (t) => {
-  const entry = new URL('../support/dns-mortal-thread.ts', import.meta.url)
-  let starts = 0
-  const data = () => {
-    if (++starts === 2) throw new Error('no thread is to be had')
-  }
-  const { server, port, errors } = await serve(t, { entry, data, count: 1 })
-  const ask = (client: string) =>
-    exchange(queryBytes('mirror.any.test', 'A', [subnet(client, 24)]), port, { limitMs: 100 })
-  await ask('100.66.6.0')
-  while (starts < 3) await sleep(10)
-  t.same((await ask('100.64.1.0'))?.answers, ['A 192.0.2.10'])
-  t.equal(server.stats.restarts, 1)
-  t.match(
-    errors.map(({ message }) => message),
-    [/the DNS worker 1 died/, 'no thread is to be had'],
-  )
-})
+t.test(
+  'where there is no thread for a successor, it is tried again and nothing else ends',
+  HERE,
+  async (t) => {
+    const entry = new URL('../support/dns-mortal-thread.ts', import.meta.url)
+    let starts = 0
+    const data = () => {
+      if (++starts === 2) throw new Error('no thread is to be had')
+    }
+    const { server, port, errors } = await serve(t, { entry, data, count: 1 })
+    const ask = (client: string) =>
+      exchange(queryBytes('mirror.any.test', 'A', [subnet(client, 24)]), port, { limitMs: 100 })
+    await ask('100.66.6.0')
+    while (starts < 3) await sleep(10)
+    t.same((await ask('100.64.1.0'))?.answers, ['A 192.0.2.10'])
+    t.equal(server.stats.restarts, 1)
+    t.match(
+      errors.map(({ message }) => message),
+      [/the DNS worker 1 died/, 'no thread is to be had'],
+    )
+  },
+)
 
-t.test('where there is no thread at all the core’s own answers, and ends in time', async (t) => {
+t.test('where there is no thread at all the core’s own answers, and ends in time', HERE, async (t) => {
   const errors: Error[] = []
   const data = () => {
     throw new Error('no thread is to be had')
@@ -320,6 +330,7 @@ t.test('where there is no thread at all the core’s own answers, and ends in ti
 
 t.test(
   'proven demand is told, each client and service once a report, and a sample of all packets',
+  HERE,
   async (t) => {
     const told: string[] = []
     const samples: string[] = []

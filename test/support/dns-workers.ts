@@ -2,9 +2,15 @@
 
 import { applyChanges, type Change, emptyDirectory } from '../../resolver/directory.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
+import { hasMmsg } from '../../resolver/mmsg.ts'
 import type { PlaceMemory } from '../../resolver/place-reader.ts'
 import { PlaceTable, type SharedPlaces } from '../../resolver/place-table.ts'
 import type { Tables } from '../../resolver/tables.ts'
+
+/** false: workers can answer UDP here; else why not, for `skip`. */
+export function noWorkers(): string | false {
+  return hasMmsg() ? false : 'the system has no recvmmsg, or koffi no binary for it'
+}
 
 /** A directory as a core has it: what is published is in the tables first, then told. */
 export class TestFeed {
