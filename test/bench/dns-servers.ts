@@ -28,7 +28,8 @@ export interface DnsServerProcess {
   close(): Promise<void>
 }
 
-const CLI = fileURLToPath(new URL('../../core-node/cli.ts', import.meta.url))
+/** As users start it. It goes on in the same process. */
+const NEARCAST = fileURLToPath(new URL('../../core-node/bin/nearcast.js', import.meta.url))
 const START_LIMIT_MS = 120_000
 const ASK_EVERY_MS = 20
 /** Debian keeps servers where only root's PATH leads. */
@@ -65,7 +66,7 @@ export async function startNearcast(
   await fillDnsStore(data, world, rng)
   const [port, http] = [await freePort(), await freePort()]
   const listen = ['--dns', `127.0.0.1:${port}`, '--http', `127.0.0.1:${http}`]
-  const args = [CLI, 'core', '--data', data, ...listen, '--dns-workers', '1', '--log-level', 'warn']
+  const args = [NEARCAST, 'core', '--data', data, ...listen, '--dns-workers', '1', '--log-level', 'warn']
   const launch = { command: process.execPath, args, isRight: nearestByApi(world, data, http) }
   const server = await start('nearcast', 'the whole core', launch, world, port, cpu)
   // It answers DNS a moment before HTTP, by which its answers are checked.

@@ -710,3 +710,25 @@ t.test('every command in the help and the hints is one that there is', async (t)
   }
   t.match(help.out, DEFAULT_CORE)
 })
+
+t.test(
+  'a core’s memory is on large pages where the system has them, beside what the operator set',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const listen = ['--dns', '127.0.0.1:0', '--http', '127.0.0.1:0', '--advertise', '127.0.0.1']
+    const args = [BIN, 'core', '--data', join(t.testdir(), 'data'), '--geo', 'none', ...listen]
+    const child = spawn(process.execPath, args, {
+      env: { PATH: process.env.PATH ?? '', GLIBC_TUNABLES: 'glibc.malloc.arena_max=8' },
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    const ended = once(child, 'close')
+    // It says welcome once it answers: as the process that was started, begun again.
+    const [welcome] = await once(child.stdout.setEncoding('utf8'), 'data')
+    t.match(welcome, /core1/)
+    // glibc has put a zero byte behind each that it read.
+    const environment = readFileSync(`/proc/${child.pid}/environ`, 'utf8').replaceAll(':', '\0')
+    t.match(environment, 'GLIBC_TUNABLES=glibc.malloc.arena_max=8\0glibc.malloc.hugetlb=1\0')
+    child.kill('SIGTERM')
+    t.same(await ended, [0, null])
+  },
+)
