@@ -298,6 +298,8 @@ export class Ledger {
       const back = this.#draftOwed(changes)
       const decided = group.map((waiting) => this.#decide(waiting, changes))
       const failure = await this.#commit(changes, decided)
+      // What others did may be as long in coming as an answer: it holds nobody up either.
+      const isKnown = failure !== 'conflict' || (await this.#catchUp())
       const wasStuck = this.#pending?.isStuck === true
       this.#pending = null
       if (wasStuck) {
@@ -312,7 +314,6 @@ export class Ledger {
         return
       }
       this.#books.withdraw()
-      const isKnown = failure !== 'conflict' || (await this.#catchUp())
       if (failure === 'conflict' && isKnown && tries < TRIES) continue
       if (failure !== 'unavailable' && isKnown && group.length > 1) {
         for (const waiting of group) await this.#settle([waiting])
@@ -394,8 +395,9 @@ export class Ledger {
     }
   }
 
-  /** Hears what other cores committed meanwhile; false: that can't be had now. */
+  /** Hears what other cores committed meanwhile, the draft being gone; false: that can't be had now. */
   async #catchUp(): Promise<boolean> {
+    this.#books.withdraw()
     try {
       await this.#options.store.cluster?.caughtUp()
       return true

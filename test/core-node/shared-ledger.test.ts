@@ -330,6 +330,34 @@ for (const isMade of [true, false]) {
   }
 }
 
+t.test('who waits for what other cores did holds nobody up: the dead are out all the same', async (t) => {
+  const shared = new SharedMemory()
+  const [a, b] = [await openLedger(shared, 'a'), await openLedger(shared, 'b')]
+  await a.ledger.write(() => ({ changes: [ofHost(aHost('h', { home: 'a' }))], result: null }))
+  await later()
+  let hear!: () => void
+  a.store.cluster.caughtUp = () =>
+    new Promise((resolve) => {
+      hear = resolve
+    })
+  const theirs = b.ledger.write(() => ({ changes: [set('x', 'b')], result: null }))
+  const mine = outcome(a.ledger.write(() => ({ changes: [set('x', 'a')], result: 'kept' })))
+  await theirs
+  await later()
+  const dies = a.ledger.writeOrPublish(giveUp('h', 'a'))
+  a.clock.ms += 2000
+  a.ledger.tick()
+  t.equal(await mine, '!unavailable')
+  await dies
+  t.match(a.directory.hosts.get('h'), { presence: 'silent' })
+  hear()
+  await later()
+  await a.ledger.keepMeasured()
+  await later()
+  t.match(shared.directory.hosts.get('h'), { presence: 'silent' })
+  t.equal(shared.directory.settings.get('x'), 'b')
+})
+
 t.test('however long a core is cut off, it owes no more decisions than there are records', async (t) => {
   const shared = new SharedMemory()
   const { ledger } = await openLedger(shared, 'a')
