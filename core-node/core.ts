@@ -424,9 +424,15 @@ export class Core {
 
   /** The host says goodbye: its members are gone from answers when this resolves. */
   removeHost(caller: Caller, name: string): Promise<void> {
-    return this.#ledger.writeOrPublish(
-      (books) => removeHost(books, caller, name, this.#clock.epochMs()).changes,
-    )
+    const remove = (books: Books) => removeHost(books, caller, name, this.#clock.epochMs())
+    // A goodbye that is lost with this core is found out by its lease; what an administrator says is said once.
+    if (caller.kind !== 'host') return this.#ledger.write(remove)
+    const home = this.directory.hosts.get(name)?.home
+    return this.#ledger.writeOrPublish((books) => {
+      // Kept late, it is no goodbye to a home that the host went to since.
+      const hasMoved = home !== undefined && (books.hosts.get(name)?.home ?? home) !== home
+      return hasMoved ? [] : remove(books).changes
+    })
   }
 
   /** A member joins; the addresses of its host are tried before the reply, so that it says what will be answered. */
@@ -468,7 +474,9 @@ export class Core {
     }
     const news = (books: Pick<Books, 'hosts' | 'members'>) =>
       heard.flatMap(({ beat, host }) =>
-        host === null ? [] : heardChanges(books, host.name, beat, this.#clock.epochMs()),
+        host === null || !this.#isHomeOf(books, host.name)
+          ? []
+          : heardChanges(books, host.name, beat, this.#clock.epochMs()),
       )
     if (isAnyBack || news(this.directory).length > 0) await this.#ledger.writeOrPublish(news)
     return {
@@ -760,8 +768,17 @@ export class Core {
     const { measured, health } = this.#measuring.hearResults(host, results, nowMs, this.#clock.epochMs())
     this.#publishMeasured(measured)
     if (health.length > 0) {
-      this.#ledger.inBackground(this.#ledger.writeOrPublish((books) => healthChanges(books, health)))
+      const ownHealth = (books: Books) =>
+        health.filter(({ member }) => this.#isHomeOf(books, books.members.get(member)?.host ?? ''))
+      const told = this.#ledger.writeOrPublish((books) => healthChanges(books, ownHealth(books)))
+      this.#ledger.inBackground(told)
     }
+  }
+
+  /** What is decided anew after a while may be another home's to say by then: it knows better. */
+  #isHomeOf(books: Pick<Books, 'hosts'>, name: string): boolean {
+    const host = books.hosts.get(name)
+    return host !== undefined && this.#homes.isOwn(host)
   }
 
   #samples(caller: Caller, request: MeasurementRequest, from: Peer): Sample[] {

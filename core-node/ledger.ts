@@ -93,6 +93,8 @@ const WRITES_AT_ONCE = 256
 const MEASURED_AT_ONCE = 200
 /** A group that other cores keep from being stored is decided anew so often, and then each of its writes by itself. */
 const TRIES = 5
+/** So many decisions may be owed before it is looked whether all of them still count. */
+const OWED_MIN = 1000
 
 export class Ledger {
   readonly #options: LedgerOptions
@@ -103,6 +105,7 @@ export class Ledger {
   /** By id. */
   readonly #unstored = new Map<string, Unstored>()
   #owed: Owed[] = []
+  #trimOwedAt = OWED_MIN
   /** Records of what is owed in the group that is being decided. */
   readonly #paying = new Set<string>()
   #pending: Pending | null = null
@@ -253,6 +256,8 @@ export class Ledger {
     if (this.#options.monotonicMs() - pending.sinceMs < STUCK_MS) return
     pending.isStuck = true
     this.#trouble = 'the store does not answer'
+    // What comes to be owed from now on is decided on what is published.
+    this.#books.withdraw()
     const unknown = new Problem('unavailable', `${this.#trouble}: whether it took this is not known yet`)
     for (const { waiting, changes } of pending.decided) {
       if (!waiting.owed) waiting.reject(unknown)
@@ -288,24 +293,29 @@ export class Ledger {
   async #settle(group: readonly Waiting[]): Promise<void> {
     for (let tries = 1; ; tries++) {
       // More may come to be owed while these are committed.
-      const owed = this.#owed.length
+      const owed = new Set(this.#owed)
       const changes: Change[] = []
       const back = this.#draftOwed(changes)
       const decided = group.map((waiting) => this.#decide(waiting, changes))
       const failure = await this.#commit(changes, decided)
+      // What others did may be as long in coming as an answer: it holds nobody up either.
+      const isKnown = failure !== 'conflict' || (await this.#catchUp())
       const wasStuck = this.#pending?.isStuck === true
       this.#pending = null
+      if (wasStuck) {
+        if (failure === null) this.#hearStuck(back, changes, owed)
+        else this.#oweStuck(decided, owed)
+        return
+      }
       if (failure === null) {
-        this.#owed = this.#owed.slice(owed)
+        this.#owed = this.#owed.filter((one) => !owed.has(one))
         this.#publish(back, changes)
         for (const { tell } of decided) tell()
         return
       }
       this.#books.withdraw()
-      if (wasStuck) this.#oweStuck(decided)
-      const isKnown = failure !== 'conflict' || (await this.#catchUp())
-      if (failure === 'conflict' && isKnown && !wasStuck && tries < TRIES) continue
-      if (failure !== 'unavailable' && isKnown && !wasStuck && group.length > 1) {
+      if (failure === 'conflict' && isKnown && tries < TRIES) continue
+      if (failure !== 'unavailable' && isKnown && group.length > 1) {
         for (const waiting of group) await this.#settle([waiting])
       } else this.#refuse(decided, failure)
       return
@@ -385,8 +395,9 @@ export class Ledger {
     }
   }
 
-  /** Hears what other cores committed meanwhile; false: that can't be had now. */
+  /** Hears what other cores committed meanwhile, the draft being gone; false: that can't be had now. */
   async #catchUp(): Promise<boolean> {
+    this.#books.withdraw()
     try {
       await this.#options.store.cluster?.caughtUp()
       return true
@@ -447,6 +458,7 @@ export class Ledger {
     const changes = this.#stamp(decide(this.#books))
     if (changes.length === 0) return
     this.#owed.push({ decide, changes })
+    if (this.#owed.length >= this.#trimOwedAt) this.#trimOwed()
     this.#publishUnstored(changes)
   }
 
@@ -455,12 +467,37 @@ export class Ledger {
     this.#tell(() => this.#books.publish(changes))
   }
 
-  /** What a commit that failed after all had published already. */
-  #oweStuck(decided: readonly Decided[]): void {
-    for (const { waiting, changes } of decided) {
-      if (!waiting.owed || changes.length === 0) continue
-      this.#owed.push({ decide: (books) => waiting.decide(books).changes, changes })
-    }
+  /** Of decisions on the same records only the last say what is published: however long it takes, they are no more than records. */
+  #trimOwed(): void {
+    const said = new Set<string>()
+    const last = this.#owed.toReversed().filter(({ changes }) => {
+      const isSaidLater = changes.every((change) => said.has(idOf(change)))
+      for (const change of changes) said.add(idOf(change))
+      return !isSaidLater
+    })
+    this.#owed = last.reverse()
+    this.#trimOwedAt = Math.max(OWED_MIN, 2 * this.#owed.length)
+  }
+
+  /** What a stuck commit left when it was made after all, heard as another core's would be; what came since is still owed. */
+  #hearStuck(back: readonly Change[], changes: readonly Change[], paid: ReadonlySet<Owed>): void {
+    this.#owed = this.#owed.filter((one) => !paid.has(one))
+    const unchanged = back.flatMap((change) => {
+      const entry = this.#unstored.get(idOf(change))
+      return entry === undefined ? [] : [{ ...change, value: entry.stored } as Change]
+    })
+    this.hear([...unchanged, ...changes])
+  }
+
+  /** What a commit that failed after all had published already: after what was owed `before` it, and before what came since. */
+  #oweStuck(decided: readonly Decided[], before: ReadonlySet<Owed>): void {
+    const stuck = decided
+      .filter(({ waiting, changes }) => waiting.owed && changes.length > 0)
+      .map(({ waiting, changes }): Owed => {
+        return { decide: (books) => waiting.decide(books).changes, changes }
+      })
+    const since = this.#owed.filter((one) => !before.has(one))
+    this.#owed = [...this.#owed.filter((one) => before.has(one)), ...stuck, ...since]
   }
 
   /**

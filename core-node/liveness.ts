@@ -186,6 +186,7 @@ export class Liveness {
    */
   tick(nowMs: number, rng: () => number): LivenessFact[] {
     this.#forgive(nowMs)
+    const wasSuspicious = this.suspicion !== null
     const unheard = [...this.#trusted.unheard, ...this.#open.unheard, ...this.#orphans.unheard]
     const facts = this.#askOverdue(nowMs, rng)
     const doomed: Lease[] = []
@@ -200,7 +201,20 @@ export class Liveness {
       facts.push(...this.#judge(kind, some, nowMs))
     }
     const orphans = doomed.filter(({ isOrphan }) => isOrphan)
-    return [...facts, ...this.#giveUp(orphans, nowMs)]
+    return [...facts, ...this.#judgeOrphans(orphans, wasSuspicious, nowMs)]
+  }
+
+  /** Who does not hear its own hosts reaches no orphans either; when it does again, they are asked about anew. */
+  #judgeOrphans(doomed: readonly Lease[], wasSuspicious: boolean, nowMs: number): LivenessFact[] {
+    if (this.suspicion !== null) {
+      return this.#giveUp(
+        doomed.filter((lease) => this.#isConfirmed(lease, nowMs)),
+        nowMs,
+      )
+    }
+    if (!wasSuspicious) return this.#giveUp(doomed, nowMs)
+    this.#startAnew(this.#orphans, nowMs)
+    return []
   }
 
   #forgive(nowMs: number): void {

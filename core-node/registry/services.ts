@@ -132,9 +132,21 @@ export function putService(
   const before = books.services.get(name)
   const same = before !== undefined && sameRecord(before, service)
   return {
-    changes: same ? [] : [{ kind: 'services', key: name, value: service }],
+    changes: same
+      ? []
+      : [{ kind: 'services', key: name, value: service }, ...aliasesTaken(books, before, service)],
     result: { service, created: before === undefined },
   }
+}
+
+/**
+ * Where it takes new aliases, the built-in service is put as it is: of two cores that give the same alias away at one
+ * moment, one decides anew. (A name is a record's own; where it is another's alias too, the name counts.)
+ */
+function aliasesTaken(books: Books, before: Service | undefined, service: Service): Change[] {
+  const core = books.services.get(CORE_SERVICE)
+  const isNew = service.aliases.some((alias) => !before?.aliases.includes(alias))
+  return core !== undefined && isNew ? [{ kind: 'services', key: CORE_SERVICE, value: core }] : []
 }
 
 /** A service by its request, defaults filled in. */

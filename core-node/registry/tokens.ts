@@ -3,7 +3,7 @@
 // Pure, as caller.ts says. Of a secret only its hash comes here.
 
 import { type Static, Type } from 'typebox'
-import { CORE_SERVICE, type Token } from '../../resolver/directory.ts'
+import { type Change, CORE_SERVICE, type Token } from '../../resolver/directory.ts'
 import { LABEL_PATTERN } from '../../server-agent/protocol/messages.ts'
 import { Problem } from '../problem.ts'
 import type { Books } from './books.ts'
@@ -60,11 +60,14 @@ export function revokeToken(books: Books, caller: Caller, id: string): Decision<
   requireAdmin(caller)
   const token = books.tokens.get(id)
   if (token === undefined) throw new Problem('not-found', `there is no token '${id}'`)
+  const changes: Change[] = [{ kind: 'tokens', key: id, value: null }]
   if (token.scope.admin) {
-    const admins = [...books.tokens.values()].filter((other) => other.scope.admin)
-    if (admins.length === 1) {
+    const [other] = [...books.tokens.values()].filter(({ id: one, scope }) => scope.admin && one !== id)
+    if (other === undefined) {
       throw new Problem('conflict', 'this is the last admin token; create another before you revoke it')
     }
+    // Put as it is: whoever revokes that one at this moment, at another core, decides anew.
+    changes.push({ kind: 'tokens', key: other.id, value: other })
   }
-  return { changes: [{ kind: 'tokens', key: id, value: null }], result: undefined }
+  return { changes, result: undefined }
 }

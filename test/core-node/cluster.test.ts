@@ -183,6 +183,7 @@ t.test(
     store.cut()
     const c = cluster.core('c')
     t.equal(await outcome(c.putService(ADMIN, 'other', {})), 'unavailable')
+    t.equal(await outcome(c.removeHost(ADMIN, 'alive')), 'unavailable')
     t.match(c.readiness(), { ready: true, degraded: [/store/] })
     await dies.stop()
     moves.mayMove = false
@@ -208,6 +209,68 @@ t.test(
       c.tables.service('core')!.members.map(({ state }) => state),
       ['live', 'live', 'live'],
     )
+    await cluster.close()
+  },
+)
+
+t.test(
+  'what a cut-off core heard of a host counts no more where that has another home by then',
+  async (t) => {
+    const cluster = await three()
+    const host = await cluster.host('h', 'a', web('m'))
+    const health = (name: string) => cluster.core(name).directory.members.get('web/m')?.health
+    host.health = 'up'
+    await host.beat()
+    await turns()
+    cluster.cores.get('a')!.store.cut()
+    host.health = 'down'
+    await host.beat()
+    t.equal(health('a'), 'down', 'it answers so')
+    host.health = 'up'
+    await host.register('b')
+    await host.beat()
+    // From now on all is as it said.
+    host.health = null
+    cluster.cores.get('a')!.store.heal()
+    await cluster.run(3000)
+    t.same(['a', 'b', 'c'].map(health), ['up', 'up', 'up'])
+    t.ok(await cluster.areEqualWithin(5000))
+    await cluster.close()
+  },
+)
+
+t.test('a goodbye to a core that is cut off is none to the home that the host went to since', async (t) => {
+  const cluster = await three()
+  const host = await cluster.host('h', 'a', web('m'))
+  cluster.cores.get('a')!.store.cut()
+  await cluster.core('a').removeHost({ kind: 'host', host: 'h' }, 'h')
+  t.same(cluster.live(), { a: [], b: ['m'], c: ['m'] })
+  await host.register('b')
+  cluster.cores.get('a')!.store.heal()
+  await cluster.run(1000)
+  t.same(cluster.live(), all(cluster, ['m']))
+  await cluster.close()
+})
+
+t.test(
+  'of two cores that give one name away, or take the last two admin tokens, one is refused',
+  async (t) => {
+    const cluster = await three()
+    const [a, b] = [cluster.core('a'), cluster.core('b')]
+    const named = await Promise.all([
+      outcome(a.putService(ADMIN, 'one', { aliases: ['same'] })),
+      outcome(b.putService(ADMIN, 'two', { aliases: ['same'] })),
+    ])
+    t.equal(named.filter((it) => it === 'conflict').length, 1)
+    await turns()
+    const [first, ...last] = [...a.directory.tokens.keys()]
+    await a.revokeToken(ADMIN, first!)
+    await turns()
+    const revoked = [a.revokeToken(ADMIN, last[0]!), b.revokeToken(ADMIN, last[1]!)]
+    t.same((await Promise.all(revoked.map(outcome))).sort(), ['conflict', 'done'])
+    await turns()
+    t.same([a.directory.tokens.size, b.directory.tokens.size], [1, 1])
+    t.ok(await cluster.areEqualWithin(5000))
     await cluster.close()
   },
 )

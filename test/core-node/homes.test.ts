@@ -68,6 +68,29 @@ t.test('a home that is back, or another, ends the judging', async (t) => {
   t.same([...homes.orphans()], [])
 })
 
+t.test('a core that suspects its own network gives up no orphans, and asks anew when it is back', (t) => {
+  const liveness = new Liveness('a', 0)
+  const own = ['h0', 'h1', 'h2', 'h3']
+  for (const name of own) liveness.hear(name, 8000, 0, true)
+  liveness.adopt('orphan', 8000, 0, true)
+  let nowMs = 0
+  const run = (ms: number, isBack: boolean) => {
+    const facts: LivenessFact[] = []
+    for (const end = nowMs + ms; nowMs < end; ) {
+      nowMs += 250
+      if (isBack) for (const name of own) liveness.hear(name, 8000, nowMs, true)
+      facts.push(...liveness.tick(nowMs, () => 0.5))
+    }
+    return facts.filter(({ host }) => host === 'orphan').map(({ kind }) => kind)
+  }
+  t.same(run(20_000, false), ['ask'])
+  t.match(liveness.suspicion, /suspects its own network/)
+  t.same(run(7000, true), ['ask'])
+  t.equal(liveness.suspicion, null)
+  t.same(run(1250, true), ['silent'], 'nobody reached it then either')
+  t.end()
+})
+
 t.test('orphans stay as long as anyone reaches them, however many are gone at once', async (t) => {
   const liveness = new Liveness('a', 0)
   const rng = seededRng(3)

@@ -287,6 +287,96 @@ t.test('a commit that failed is no trouble any more when the store is in reach a
   t.equal(ledger.trouble, null, 'though nobody has written since')
 })
 
+for (const isMade of [true, false]) {
+  const what = isMade ? 'made in the end' : 'refused in the end'
+  for (const last of ['up', 'down'] as const) {
+    t.test(`what is said last while a commit is stuck counts: ${last}, and it is ${what}`, async (t) => {
+      const shared = new SharedMemory()
+      const { ledger, directory, gate, clock } = await openLedger(shared, 'a')
+      const before = [ofHost(aHost('h', { home: 'a' })), member('m', { health: 'up' })]
+      await ledger.write(() => ({ changes: before, result: null }))
+      const kept = shared.directory.members.get('web/m')!
+      const say = (health: Member['health']) => (books: Books) => {
+        const now = books.members.get('web/m')!
+        return now.health === health ? [] : [ofMember({ ...now, health })]
+      }
+      const end = { make: () => {}, fail: (_: Error) => {} }
+      gate.hold = new Promise((resolve, reject) => {
+        end.make = resolve
+        end.fail = reject
+      })
+      const down = ledger.writeOrPublish(say('down'))
+      await later(5)
+      clock.ms += 2000
+      ledger.tick()
+      await down
+      t.match(directory.members.get('web/m'), { health: 'down' })
+      await ledger.writeOrPublish(say('up'))
+      t.match(directory.members.get('web/m'), { health: 'up' })
+      if (last === 'down') await ledger.writeOrPublish(say('down'))
+      t.match(directory.members.get('web/m'), { health: last })
+      gate.hold = null
+      if (!isMade) shared.directory.members.set('web/m', kept)
+      if (isMade) end.make()
+      else end.fail(new StoreError('unavailable', 'it was not made'))
+      await later()
+      clock.ms += 1000
+      await ledger.keepMeasured()
+      await later()
+      t.match(directory.members.get('web/m'), { health: last })
+      t.match(shared.directory.members.get('web/m'), { health: last })
+      t.equal(ledger.unstored, 0)
+    })
+  }
+}
+
+t.test('who waits for what other cores did holds nobody up: the dead are out all the same', async (t) => {
+  const shared = new SharedMemory()
+  const [a, b] = [await openLedger(shared, 'a'), await openLedger(shared, 'b')]
+  await a.ledger.write(() => ({ changes: [ofHost(aHost('h', { home: 'a' }))], result: null }))
+  await later()
+  let hear!: () => void
+  a.store.cluster.caughtUp = () =>
+    new Promise((resolve) => {
+      hear = resolve
+    })
+  const theirs = b.ledger.write(() => ({ changes: [set('x', 'b')], result: null }))
+  const mine = outcome(a.ledger.write(() => ({ changes: [set('x', 'a')], result: 'kept' })))
+  await theirs
+  await later()
+  const dies = a.ledger.writeOrPublish(giveUp('h', 'a'))
+  a.clock.ms += 2000
+  a.ledger.tick()
+  t.equal(await mine, '!unavailable')
+  await dies
+  t.match(a.directory.hosts.get('h'), { presence: 'silent' })
+  hear()
+  await later()
+  await a.ledger.keepMeasured()
+  await later()
+  t.match(shared.directory.hosts.get('h'), { presence: 'silent' })
+  t.equal(shared.directory.settings.get('x'), 'b')
+})
+
+t.test('however long a core is cut off, it owes no more decisions than there are records', async (t) => {
+  const shared = new SharedMemory()
+  const { ledger } = await openLedger(shared, 'a')
+  const members = ['m', 'n'].map((name) => member(name))
+  await ledger.write(() => ({ changes: [ofHost(aHost('h', { home: 'a' })), ...members], result: null }))
+  ledger.setCutOff('etcd is gone')
+  for (let i = 1; i <= 5001; i++) {
+    await ledger.writeOrPublish((books) => {
+      const now = books.members.get(i % 3 === 0 ? 'web/m' : 'web/n')!
+      return [ofMember({ ...now, weight: i })]
+    })
+  }
+  t.ok(Number.parseInt(ledger.trouble!, 10) <= 1000, ledger.trouble!)
+  ledger.setCutOff(null)
+  await later()
+  t.match(shared.directory.members.get('web/m'), { weight: 5001 })
+  t.match(shared.directory.members.get('web/n'), { weight: 5000 })
+})
+
 t.test('evidence of two homes on one prefix becomes one record, whoever is first', async (t) => {
   const shared = new SharedMemory()
   const [a, b] = [await openLedger(shared, 'a'), await openLedger(shared, 'b')]

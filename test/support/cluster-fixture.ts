@@ -6,6 +6,7 @@ import type { Core } from '../../core-node/core.ts'
 import { Problem } from '../../core-node/problem.ts'
 import { dumpOf } from '../../core-node/registry/dump.ts'
 import { SharedMemory, type SharedMemoryStore } from '../../db/shared-memory.ts'
+import type { Health } from '../../resolver/directory.ts'
 import { type EchoSocket, openEcho } from '../../server-agent/protocol/echo-socket.ts'
 import type { JoiningMember } from '../../server-agent/protocol/messages.ts'
 import { ADMIN, type CoreFixture, FakeClock, openCoreFixture, peer, testConfig } from './core-fixture.ts'
@@ -123,6 +124,8 @@ export class TestHost {
   #untilBeatMs = 2000
   home = ''
   load: number | null = null
+  /** Of all its members; null: it says nothing of it. */
+  health: Health | null = null
   /** It may go to another core when it is not known at its own. */
   mayMove = true
   isDead = false
@@ -167,7 +170,12 @@ export class TestHost {
   async beat(): Promise<boolean> {
     if (!this.#cluster.cores.has(this.home)) return false
     const core = this.#cluster.core(this.home)
-    const members = this.#members.map(({ service, name = this.name }) => ({ service, name, load: this.load }))
+    const members = this.#members.map(({ service, name = this.name }) => ({
+      service,
+      name,
+      load: this.load,
+      ...(this.health && { health: this.health }),
+    }))
     const { beats } = await core.heartbeat({
       beats: [{ host: this.name, credential: this.#credential!, members }],
     })
