@@ -203,6 +203,15 @@ class DnsWorker {
         return worker.#serials[at] ?? 0
       },
     }))
+    // One for all, since each query with a cookie asks for it.
+    const cookies = {
+      get secrets() {
+        return worker.#secrets!
+      },
+      get nowSec() {
+        return Math.floor(Date.now() / 1000)
+      },
+    }
     return {
       tables: this.#tables,
       rng: Math.random,
@@ -210,8 +219,7 @@ class DnsWorker {
       nsid: this.#setup.nsid,
       version: this.#setup.version,
       get cookies() {
-        const secrets = worker.#secrets
-        return secrets && { secrets, nowSec: Math.floor(Date.now() / 1000) }
+        return worker.#secrets === null ? null : cookies
       },
       zones: [first!, ...others],
     }
