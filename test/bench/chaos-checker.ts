@@ -117,7 +117,8 @@ function checkDead(history: History, limits: Limits): Violation[] {
       : limits.deadMs
     for (const answer of history.answers) {
       if (answer.core === null || !answer.named?.includes(death.agent)) continue
-      if (answer.askedMs <= death.diedMs + limitMs || answer.askedMs >= death.backMs) continue
+      // Made at any moment between the two: sent again, a question may be answered by a core that started since.
+      if (answer.askedMs <= death.diedMs + limitMs || answer.atMs >= death.backMs) continue
       const span = { fromMs: death.diedMs, toMs: answer.askedMs }
       // Who is cut off can't hear of it, and a home that is cut off can't tell.
       const cutsMs = [answer.core, ...homes].map((core) => overlapMs(cutOff.get(core) ?? [], span))

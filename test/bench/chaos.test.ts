@@ -95,6 +95,13 @@ t.test('a member that is named longer than 10 s after its death is found', async
     [],
     'who is back may be named',
   )
+  const slow = { ...views('core1', () => AGENTS)[36]!, askedMs: 35_000, atMs: 38_500 }
+  const backLater = livesWith(life('a', -1000, 20_000), life('a', 38_000))
+  t.same(
+    rulesOf(dies(30_000, { lives: backLater, answers: [slow] })),
+    [],
+    'by an answer that took so long, too',
+  )
 })
 
 t.test('a live member that is left out for longer than a lease is found, once', async (t) => {
