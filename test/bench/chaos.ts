@@ -2,6 +2,8 @@
 // everything happens that a seed draws, while clients ask and writers write; then the judge looks at what was
 // promised. `--rolling` does nothing but restart each core in turn, and then nothing at all may fail.
 
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { formatTable } from '../../core-node/cli/table.ts'
 import { readCount, readNumber } from './accuracy-arguments.ts'
@@ -14,7 +16,7 @@ const USAGE = `npm run -s chaos -- [--seed 1] [--runs 1] [--minutes 3] [--rollin
   --seed N     what happens is drawn from it; with --runs, the first of them
   --minutes M  how long it goes on; then all is mended
   --rolling    restarts each core in turn, and nothing else
-  --logs DIR   what each program said last is kept there`
+  --logs DIR   the history, and what each program said last, are kept there`
 
 /** A core that is restarted is started again so soon; the next one goes so long after. */
 const ROLLING_DOWN_MS = 1000
@@ -68,6 +70,7 @@ async function playOne(options: Options, seed: number, say: (line: string) => vo
   const forMs = rolling ? cores * (ROLLING_DOWN_MS + ROLLING_SETTLE_MS) + LEASE_MS : options.minutes * 60_000
   const steps = rolling ? rollingPlan(cast, ROLLING_DOWN_MS, ROLLING_SETTLE_MS) : drawPlan(cast, seed, forMs)
   const history = await playChaos({ cast, steps, forMs, seed, logs }, say)
+  if (logs !== null) writeFileSync(join(logs, 'history.json'), JSON.stringify(history))
   const violations = check(history, rolling ? ROLLING_LIMITS : PROMISED)
   const log = history.log.map(({ atMs, what }) => `${atMs.toFixed(0)} ${what}`)
   return { seed, violations, measures: measure(history), ...(violations.length > 0 && { log }) }
