@@ -228,12 +228,13 @@ function checkAnswered(history: History): Violation[] {
 // ---- agreement
 
 function checkEqual({ ending }: History, { equalMs }: Limits): Violation[] {
-  const { equalAfterMs, differences, healedMs } = ending
-  if (equalAfterMs !== null && equalAfterMs <= equalMs) return []
+  const { equalAfterMs, wholeAfterMs, differences, healedMs } = ending
+  if (equalAfterMs !== null && equalAfterMs <= equalMs && wholeAfterMs !== null) return []
+  const what = differences.slice(0, 10).join('; ')
   const evidence =
-    equalAfterMs === null
-      ? `they never did: ${differences.slice(0, 10).join('; ')}`
-      : `it took ${seconds(equalAfterMs)} s: ${differences.slice(0, 10).join('; ')}`
+    equalAfterMs === null || wholeAfterMs === null
+      ? `they never did: ${what}`
+      : `it took ${seconds(equalAfterMs)} s: ${what}`
   return [{ rule: 'all cores agree after healing', atMs: healedMs, evidence }]
 }
 

@@ -20,6 +20,23 @@ export async function readDump(core: string, token: string): Promise<string> {
   return JSON.stringify(dump)
 }
 
+/**
+ * Which records cores have agreed on: each counts from when it was seen equal at all of them, since while hosts measure each
+ * other some RTT is always on its way. Whether they all are at one moment is another question.
+ */
+export class Agreement {
+  readonly #agreed = new Set<string>()
+
+  /** Takes what all cores hold now. True: every record has been seen equal. */
+  look(dumps: readonly string[]): boolean {
+    const all = dumps.map(recordsOf)
+    const keys = [...new Set(all.flatMap((records) => [...records.keys()]))]
+    for (const key of keys)
+      if (new Set(all.map((records) => records.get(key))).size === 1) this.#agreed.add(key)
+    return keys.every((key) => this.#agreed.has(key))
+  }
+}
+
 /** Which records differ between the first core and each other, a line each. */
 export function differences(cores: readonly string[], dumps: readonly string[]): string[] {
   const [first, ...others] = dumps.map(recordsOf)

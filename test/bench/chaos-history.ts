@@ -64,8 +64,10 @@ export interface Write {
 export interface Ending {
   /** Everything runs, and nothing is cut, from then on. */
   readonly healedMs: number
-  /** How long after that all cores held the same; null: they never did. */
+  /** How long after that every record had been seen equal at all cores; null: it never was. */
   readonly equalAfterMs: number | null
+  /** How long after that all records were, at one moment; null: they never were. */
+  readonly wholeAfterMs: number | null
   /** Where they differed last, for people. */
   readonly differences: readonly string[]
   /** What the directory holds of each written key. */

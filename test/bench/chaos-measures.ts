@@ -13,6 +13,7 @@ export interface Measures {
   /** Changes of home, and how long the cores took to agree in the end, ms. */
   readonly moves: number
   readonly equalAfterMs: number | null
+  readonly wholeAfterMs: number | null
 }
 
 export function measure(history: History): Measures {
@@ -55,5 +56,6 @@ export function measure(history: History): Measures {
       return before !== undefined && before.core !== core
     }).length,
     equalAfterMs: ending.equalAfterMs,
+    wholeAfterMs: ending.wholeAfterMs,
   }
 }

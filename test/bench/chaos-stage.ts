@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ChaosCast, DRAINED_SERVICE, makeFolders, SERVICE, ZONE } from './chaos-cast.ts'
 import type { ClientPlan } from './chaos-client.ts'
-import { differences, heldOf, readDump } from './chaos-dump.ts'
+import { Agreement, differences, heldOf, readDump } from './chaos-dump.ts'
 import type { Answer, Cut, Ending, History, Write } from './chaos-history.ts'
 import { ChaosNetwork } from './chaos-network.ts'
 import type { Cast, Fault, Step } from './chaos-plan.ts'
@@ -36,7 +36,7 @@ const AT_ONCE = 5
 /** From when all agents have joined until the plan begins: they measure each other most in their first seconds. */
 const SETTLE_MS = 10_000
 /** How long after healing the cores are given to agree, at the most. */
-const AGREE_WITHIN_MS = 30_000
+const AGREE_WITHIN_MS = 60_000
 const AGREE_EVERY_MS = 250
 
 const run = JSON.parse(process.argv[2]!) as Run
@@ -220,20 +220,25 @@ async function end(play: ChaosCast, admin: string, stopWriting: () => Promise<vo
   say('everything is mended')
   const read = (): Promise<string[]> =>
     Promise.all(cast.cores.map((core) => readDump(play.urlOf(core), admin).catch((error) => String(error))))
-  let dumps = await read()
-  // What differed last tells why it took so long.
+  const agreement = new Agreement()
+  const sinceMs = (): number => nowMs() - healedMs
+  let equalAfterMs: number | null = null
   let differing: string[] = []
-  while (new Set(dumps).size > 1 && nowMs() - healedMs < AGREE_WITHIN_MS) {
+  let dumps: string[]
+  for (;;) {
+    dumps = await read()
+    if (equalAfterMs === null && agreement.look(dumps)) equalAfterMs = sinceMs()
+    if (new Set(dumps).size === 1 || sinceMs() > AGREE_WITHIN_MS) break
+    // What differed last tells why it took so long.
     differing = differences(cast.cores, dumps)
     await sleep(AGREE_EVERY_MS)
-    dumps = await read()
   }
-  const isEqual = new Set(dumps).size === 1
-  const equalAfterMs = isEqual ? nowMs() - healedMs : null
-  say(isEqual ? 'all cores hold the same' : 'the cores do not hold the same')
+  const isWhole = new Set(dumps).size === 1
+  say(isWhole ? 'all cores hold the same' : 'the cores do not hold the same')
   return {
     healedMs,
     equalAfterMs,
+    wholeAfterMs: isWhole ? sinceMs() : null,
     differences: differing,
     held: heldOf(dumps[0]!, DRAINED_SERVICE),
   }

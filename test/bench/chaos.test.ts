@@ -3,7 +3,7 @@
 
 import t from 'tap'
 import { check, PROMISED } from './chaos-checker.ts'
-import { differences, heldOf } from './chaos-dump.ts'
+import { Agreement, differences, heldOf } from './chaos-dump.ts'
 import type { Answer, History, Life, Write } from './chaos-history.ts'
 import { measure } from './chaos-measures.ts'
 import { type Cast, drawPlan, rollingPlan, type Step } from './chaos-plan.ts'
@@ -43,7 +43,7 @@ function historyOf(more: Partial<History> = {}): History {
     answers: CORES.flatMap((core) => views(core, () => AGENTS)),
     writes: [],
     log: [],
-    ending: { healedMs: END_MS, equalAfterMs: 200, differences: [], held: {} },
+    ending: { healedMs: END_MS, equalAfterMs: 200, wholeAfterMs: 300, differences: [], held: {} },
     ...more,
   }
 }
@@ -194,6 +194,16 @@ t.test('cores that do not agree in time are found, with what differs', async (t)
   t.match(check(historyOf({ ending: { ...ending, equalAfterMs: null } }), PROMISED), [
     { rule, evidence: /never did: hosts\/a/ },
   ])
+  t.match(check(historyOf({ ending: { ...ending, wholeAfterMs: null } }), PROMISED), [{ rule }])
+  const hold = (a: number, b: number): string => JSON.stringify({ hosts: { a, b } })
+  const agreement = new Agreement()
+  t.notOk(agreement.look([hold(1, 1), hold(1, 2)]))
+  t.notOk(
+    agreement.look([hold(2, 3), hold(1, 2)]),
+    'one that differs since is agreed on, one that always did is not',
+  )
+  t.ok(agreement.look([hold(3, 2), hold(1, 2)]))
+  t.notOk(new Agreement().look([hold(1, 1), JSON.stringify({ hosts: { a: 1 } })]), 'one that a core lacks')
 })
 
 t.test(
