@@ -33,8 +33,9 @@ export interface Measured {
   readonly atRate: Round[]
 }
 
-/** Loads that are not counted: until the file of questions was gone through, but no more than these. */
-const MOST_WARM_LOADS = 5
+/** Loads that are not counted: until the file of questions was gone through so often, but no more than these. */
+const WARM_TURNS = 5
+const MOST_WARM_LOADS = 6
 
 /** Loads the servers in turn with a file of so many questions, `rounds` times each: first as hard as they take it, then at a steady rate. */
 export async function runRounds(
@@ -54,7 +55,7 @@ export async function runRounds(
   for (const { server } of measured) {
     // Not counted: what runs in a JIT is compiled meanwhile, and who keeps what it was asked once has been asked it.
     let answers = 0
-    for (let i = 0; i < MOST_WARM_LOADS && answers < questions; i++)
+    for (let i = 0; i < MOST_WARM_LOADS && answers < WARM_TURNS * questions; i++)
       answers += (await run(server, null)).answers
   }
   for (let round = 0; round < rounds; round++) {
