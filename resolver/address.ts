@@ -168,6 +168,11 @@ export function isInAny(prefixes: readonly Prefix[], address: Address): boolean 
   return prefixes.some((prefix) => contains(prefix, address))
 }
 
+/** Four bytes from `at` on as one word, with a sign: `>>> 0` takes it away. */
+export function wordAt(address: Address, at: number): number {
+  return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
+}
+
 export function sameAddress(a: Address, b: Address): boolean {
   for (let i = 0; i < ADDRESS_BYTES; i++) if (a[i] !== b[i]) return false
   return true

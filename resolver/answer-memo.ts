@@ -4,7 +4,7 @@
 // members: select decides, and what it decided is kept here for that very address as long as neither the service nor
 // any distance changed. Fixed memory: each has two places where it may be kept, and others have them too. Looking up allocates nothing.
 
-import { type Address, type Family, familyOf } from './address.ts'
+import { type Address, type Family, familyOf, wordAt } from './address.ts'
 import type { Basis } from './directory.ts'
 
 /** Places. */
@@ -60,10 +60,10 @@ export class AnswerMemo {
       this.#serviceSerials[at] === serviceSerial &&
       this.#distanceSerials[at] === distanceSerial &&
       words[from + SLOT] === slotWord(slot, family) &&
-      words[from + KEY] === word(client, 0) &&
-      words[from + KEY + 1] === word(client, 4) &&
-      words[from + KEY + 2] === word(client, 8) &&
-      words[from + KEY + 3] === word(client, 12)
+      words[from + KEY] === wordAt(client, 0) &&
+      words[from + KEY + 1] === wordAt(client, 4) &&
+      words[from + KEY + 2] === wordAt(client, 8) &&
+      words[from + KEY + 3] === wordAt(client, 12)
     )
   }
 
@@ -78,14 +78,14 @@ export class AnswerMemo {
   ): number {
     const at = this.#placeToGive(placeOf(client, slot, family), distanceSerial)
     const from = STRIDE * at
-    for (let i = 0; i < 4; i++) this.words[from + KEY + i] = word(client, 4 * i)
+    for (let i = 0; i < 4; i++) this.words[from + KEY + i] = wordAt(client, 4 * i)
     this.words[from + SLOT] = slotWord(slot, family)
     this.words[from + SCOPE] = decided.scopeBits
     this.words[from + TTL] = decided.ttlSec
     this.words[from + COUNT] = decided.addresses.length
     this.words[from + RANK] = decided.rank
     for (const [i, address] of decided.addresses.entries())
-      for (let n = 0; n < 4; n++) this.words[from + ADDRESSES + 4 * i + n] = word(address, 4 * n)
+      for (let n = 0; n < 4; n++) this.words[from + ADDRESSES + 4 * i + n] = wordAt(address, 4 * n)
     this.#bases[at] = decided.basis
     this.#serviceSerials[at] = serviceSerial
     this.#distanceSerials[at] = distanceSerial
@@ -133,10 +133,6 @@ function slotWord(slot: number, family: Family): number {
 function placeOf(client: Address, slot: number, family: Family): number {
   let hash = slotWord(slot, family)
   for (let at = familyOf(client) === 4 ? 12 : 0; at < 16; at += 4)
-    hash = Math.imul(hash ^ word(client, at), 0x9e3779b1) ^ (hash >>> 15)
+    hash = Math.imul(hash ^ wordAt(client, at), 0x9e3779b1) ^ (hash >>> 15)
   return Math.imul(hash ^ (hash >>> 13), 0x85ebca6b) >>> (32 - BITS)
-}
-
-function word(address: Address, at: number): number {
-  return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
 }

@@ -12,6 +12,7 @@ import {
   IPV4_OFFSET_BITS,
   IPV6_LOCALITY_BITS,
   type Prefix,
+  wordAt,
 } from './address.ts'
 import { networkBits } from './kin.ts'
 import { locate } from './locate.ts'
@@ -103,7 +104,7 @@ export class ClientCells {
   }
 
   #find6(client: Address): boolean {
-    const high = ((client[0]! << 24) | (client[1]! << 16) | (client[2]! << 8) | client[3]!) >>> 0
+    const high = wordAt(client, 0) >>> 0
     if (high < IPV6_FROM || high >= IPV6_UNTIL) return false
     const low = ((this.#ipv6Changes << 16) | (client[4]! << 8) | client[5]!) >>> 0
     let known = this.#get(high, low)

@@ -4,7 +4,7 @@
 // it counts only where the asker is proven (TCP, a cookie of ours) or is a resolver that the operator listed; whom such
 // an asker names by Client Subnet is believed, but has not come itself. Noting allocates nothing for what was noted before.
 
-import { type Address, familyOf, isInAny, type Prefix } from './address.ts'
+import { type Address, familyOf, isInAny, type Prefix, wordAt } from './address.ts'
 import type { DnsFacts } from './dns-answer.ts'
 
 /** What one client prefix asked one service for, so many times since it was told last. */
@@ -78,9 +78,7 @@ export class DemandCounts {
   /** The entry of a key, made where there is none; -1: there is no more room. */
   #find(client: Address, key: number): number {
     const isIpv4 = familyOf(client) === 4
-    const high = isIpv4
-      ? IPV4_KEY
-      : ((client[0]! << 24) | (client[1]! << 16) | (client[2]! << 8) | client[3]!) >>> 0
+    const high = isIpv4 ? IPV4_KEY : wordAt(client, 0) >>> 0
     const low = isIpv4
       ? (client[12]! << 16) | (client[13]! << 8) | client[14]!
       : (client[4]! << 8) | client[5]!

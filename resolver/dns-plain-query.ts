@@ -6,6 +6,7 @@
 
 import { type Address, addressFromBytes } from './address.ts'
 import { CLASS, HEADER_BYTES, OPTION, TYPE } from './dns-wire.ts'
+import { FNV_BASIS, fnvStep } from './hash.ts'
 
 const MAX_LABEL_BYTES = 63
 const MAX_NAME_BYTES = 255
@@ -22,10 +23,6 @@ const MOST_COOKIE_BYTES = 40
 export const LOWER = Uint8Array.from({ length: 256 }, (_, byte) =>
   byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte,
 )
-
-/** FNV-1a. */
-const FNV_BASIS = 0x811c9dc5
-const FNV_PRIME = 0x01000193
 
 export class PlainQuery {
   /** Where the question begins and (behind its class) ends. */
@@ -80,13 +77,12 @@ export class PlainQuery {
     for (;;) {
       if (at >= end) return false
       const length = packet[at]!
-      hash = Math.imul(hash ^ length, FNV_PRIME)
+      hash = fnvStep(hash, length)
       at++
       if (length === 0) break
       if (length > MAX_LABEL_BYTES || at + length > end || at + length - this.nameAt >= MAX_NAME_BYTES)
         return false
-      for (const labelEnd = at + length; at < labelEnd; at++)
-        hash = Math.imul(hash ^ LOWER[packet[at]!]!, FNV_PRIME)
+      for (const labelEnd = at + length; at < labelEnd; at++) hash = fnvStep(hash, LOWER[packet[at]!]!)
     }
     if (at + QUESTION_BYTES > end) return false
     this.nameHash = hash >>> 0

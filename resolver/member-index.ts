@@ -9,7 +9,7 @@
 import type { Rng } from './ask.ts'
 import { DIMENSIONS, sumOfMs } from './coordinate.ts'
 import type { Coordinate, Place, Predicate } from './directory.ts'
-import { EARTH_KM, fibreKm, leastKm } from './geo.ts'
+import { EARTH_KM, fibreKm, leastKm, spherePoint } from './geo.ts'
 import type { HostTable } from './host-table.ts'
 import { IdSet } from './id-set.ts'
 import { PointTree } from './point-tree.ts'
@@ -324,12 +324,8 @@ function keyOf(name: string, value: string): string {
   return `${name}\n${value}`
 }
 
-function globeOf({ lat, lon }: Place): number[] {
-  const [latitude, longitude] = [(lat * Math.PI) / 180, (lon * Math.PI) / 180]
-  const flat = GLOBE_RADIUS * Math.cos(latitude)
+function globeOf(place: Place): number[] {
   const point = new Array<number>(DIMENSIONS).fill(0)
-  point[0] = flat * Math.cos(longitude)
-  point[1] = flat * Math.sin(longitude)
-  point[2] = GLOBE_RADIUS * Math.sin(latitude)
+  for (const [axis, value] of spherePoint(place).entries()) point[axis] = GLOBE_RADIUS * value
   return point
 }

@@ -5,7 +5,14 @@
 // (a test asks both a hundred thousand times), or says that it can't; select is what it is explained by. Covers
 // services whose members are weighed one and all and of whom nobody turns clients away.
 
-import { type Address, type Family, familyOf, IPV4_LOCALITY_BITS, IPV6_LOCALITY_BITS } from './address.ts'
+import {
+  type Address,
+  type Family,
+  familyOf,
+  IPV4_LOCALITY_BITS,
+  IPV6_LOCALITY_BITS,
+  wordAt,
+} from './address.ts'
 import { MS_PER_UNIT } from './cell-rows.ts'
 import type { Service } from './directory.ts'
 import { hashClient, rendezvousScore } from './hash.ts'
@@ -289,8 +296,4 @@ export class NearChoice {
       isTaken[next] = 1
     }
   }
-}
-
-function wordAt(address: Address, at: number): number {
-  return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
 }

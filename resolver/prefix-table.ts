@@ -6,7 +6,7 @@
 // word of ::1 must not place half the world. A change costs some microseconds (and the prefixes that lie
 // inside the changed one), however large the table is.
 
-import { type Address, familyOf, IPV4_OFFSET_BITS, type Prefix } from './address.ts'
+import { type Address, familyOf, IPV4_OFFSET_BITS, type Prefix, wordAt } from './address.ts'
 import {
   type Allocate,
   findPrefix,
@@ -139,7 +139,7 @@ function isIpv4({ address, bits }: Prefix): boolean {
 }
 
 function word(address: Address, at: number): number {
-  return ((address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!) >>> 0
+  return wordAt(address, at) >>> 0
 }
 
 /** How many leading bits the first words of an IPv6 address share with ::ffff:0:0/96: less than 96. */
