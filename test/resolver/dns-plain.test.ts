@@ -12,7 +12,7 @@ import { type PlaceEntry, placeChanges } from '../../resolver/place-page.ts'
 import { PlaceReader } from '../../resolver/place-reader.ts'
 import { PlaceTable } from '../../resolver/place-table.ts'
 import { Tables } from '../../resolver/tables.ts'
-import { asker, context, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
+import { asker, context, contextOf, queryBytes, read, subnet } from '../support/dns-fixture.ts'
 import { dnsWorld } from '../support/dns-world.ts'
 import { host, locality, member, service } from '../support/records.ts'
 import { seededRng } from '../support/seeded-rng.ts'
@@ -114,6 +114,37 @@ t.test(
       break
     }
     t.ok(geo > 1000, `${geo} by the map`)
+    t.end()
+  },
+)
+
+t.test(
+  'members just as far as each other share the clients on both paths, though nothing else is a tie',
+  (t) => {
+    const fact = { place: { lat: 50, lon: 8, accuracyKm: 10 }, asn: null, country: null, source: 'test' }
+    const place = { lat: 48, lon: 2, accuracyKm: 10 }
+    const using = contextOf([
+      service('even', { tieMs: 0, maxAddrs: 1 }),
+      ...['a', 'b'].flatMap((name, i) => [
+        host(name, [`198.18.0.${i + 1}`], { place }),
+        member('even', name),
+      ]),
+      ...placeChanges(new Map(), [{ prefix: parsePrefix('24.0.0.0/8')!, fact }]),
+    ])
+    const plain = new PlainAnswers(using)
+    const named = new Set<string>()
+    for (let i = 0; i < 40; i++) {
+      const seen = both(
+        plain,
+        using,
+        queryBytes('even.any.test', 'A', [subnet(`24.7.${i}.0`, 24)]),
+        '192.0.2.1',
+      )
+      t.same(Buffer.from(seen.fast!), Buffer.from(seen.ordinary!))
+      t.equal(plain.facts.basis, 'geo')
+      named.add(read(seen.fast!).answers.join())
+    }
+    t.same([...named].sort(), ['A 198.18.0.1', 'A 198.18.0.2'])
     t.end()
   },
 )
