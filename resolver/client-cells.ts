@@ -3,7 +3,8 @@
 //
 // A memo of locate, never truth: an entry counts as long as nothing changed in its part of the address space, of which
 // the tables tell. Of whom more is known, or who has a host in the own network, is only noted that it is so. Fixed
-// memory: each has two places where it may be kept. find allocates nothing unless it must ask locate.
+// memory: each has a few places where it may be kept, side by side, since memory is what looking up waits for. find
+// allocates nothing unless it must ask locate.
 
 import {
   type Address,
@@ -29,12 +30,17 @@ const NUMBER_SHIFT = 8
 const KIND = { place: 1, cell: 2, other: 3 } as const
 const MOST_NUMBER = 2 ** (32 - NUMBER_SHIFT) - 1
 
-/** Sets of two entries: room for a million networks, which is all that are announced. An entry: two words of key, and what is known. */
-const SET_BITS = 19
-const ENTRY_WORDS = 3
-const SET_WORDS = 2 * ENTRY_WORDS
-/** The first word of an IPv4 key; the second is the number of the /24, with the age of all. */
-const IPV4_KEY = 0xffff_ffff
+/**
+ * IPv4: sets of four entries, a million in all, as many as there are announced networks. An entry is two words: the number
+ * of the /24 with the age of all, and what is known.
+ */
+const SET4_BITS = 18
+const ENTRY4_WORDS = 2
+const SET4_WORDS = 4 * ENTRY4_WORDS
+/** IPv6: sets of two entries, each two words of key and what is known. */
+const SET6_BITS = 17
+const ENTRY6_WORDS = 3
+const SET6_WORDS = 2 * ENTRY6_WORDS
 const AGES = 256
 /**
  * First words of the IPv6 networks that are kept, 100::/8 and up to multicast: no one above is a client, though anyone
@@ -60,7 +66,8 @@ export class ClientCells {
   scopeBits = 0
 
   readonly #tables: Tables
-  readonly #sets = new Uint32Array(SET_WORDS << SET_BITS)
+  readonly #sets4 = new Uint32Array(SET4_WORDS << SET4_BITS)
+  readonly #sets6 = new Uint32Array(SET6_WORDS << SET6_BITS)
   #ipv4Changes = 1
   readonly #wideAsOf = new Uint32Array(1 << PART_BITS)
   /** Part of all IPv6 keys, so that with a change all of them are others; and of all IPv4 keys the like. */
@@ -90,15 +97,15 @@ export class ClientCells {
 
   #find4(client: Address): boolean {
     const part = (client[12]! << 8) | client[13]!
-    const network = this.#keyOf((part << 8) | client[14]!)
-    let known = this.#get(IPV4_KEY, network)
+    const key = this.#keyOf((part << 8) | client[14]!)
+    let known = this.#get4(key)
     if (known === 0 || ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes)) {
       known = this.#look(client, IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS)
       if ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes) {
         this.#forgetPart(part)
         this.#wideAsOf[part] = this.#ipv4Changes
       }
-      this.#put(IPV4_KEY, network, known)
+      this.#put4(key, known)
     }
     return this.#take(known, IPV4_OFFSET_BITS)
   }
@@ -107,11 +114,11 @@ export class ClientCells {
     const high = wordAt(client, 0) >>> 0
     if (high < IPV6_FROM || high >= IPV6_UNTIL) return false
     const low = ((this.#ipv6Changes << 16) | (client[4]! << 8) | client[5]!) >>> 0
-    let known = this.#get(high, low)
+    let known = this.#get6(high, low)
     if (known === 0) {
       known = this.#look(client, IPV6_LOCALITY_BITS, 0)
       if ((known & SCOPE_MASK) < LEAST_IPV6_SCOPE) known = KIND.other << KIND_SHIFT
-      this.#put(high, low, known)
+      this.#put6(high, low, known)
     }
     return this.#take(known, 0)
   }
@@ -145,22 +152,42 @@ export class ClientCells {
 
   // The memo's own.
 
-  #get(high: number, low: number): number {
-    const sets = this.#sets
-    const at = setAt(high, low)
-    if (sets[at] === high && sets[at + 1] === low) return sets[at + 2]!
-    return sets[at + 3] === high && sets[at + 4] === low ? sets[at + 5]! : 0
-  }
-
   #keyOf(network: number): number {
     return ((this.#age << 24) | network) >>> 0
   }
 
-  /** The first of a set is the one that came last. */
-  #put(high: number, low: number, known: number): void {
-    const sets = this.#sets
-    const at = setAt(high, low)
-    if (sets[at] !== high || sets[at + 1] !== low) sets.copyWithin(at + ENTRY_WORDS, at, at + ENTRY_WORDS)
+  #get4(key: number): number {
+    const sets = this.#sets4
+    const at = set4At(key)
+    if (sets[at] === key) return sets[at + 1]!
+    for (let entry = at + ENTRY4_WORDS; entry < at + SET4_WORDS; entry += ENTRY4_WORDS)
+      if (sets[entry] === key) return sets[entry + 1]!
+    return 0
+  }
+
+  /** The first of a set is the one that came last; what is forgotten has no key. */
+  #put4(key: number, known: number): void {
+    const sets = this.#sets4
+    const at = set4At(key)
+    let entry = at
+    while (entry < at + SET4_WORDS - ENTRY4_WORDS && sets[entry] !== key && sets[entry + 1] !== 0)
+      entry += ENTRY4_WORDS
+    for (; entry > at; entry--) sets[entry + 1] = sets[entry - 1]!
+    sets[at] = key
+    sets[at + 1] = known
+  }
+
+  #get6(high: number, low: number): number {
+    const sets = this.#sets6
+    const at = set6At(high, low)
+    if (sets[at] === high && sets[at + 1] === low) return sets[at + 2]!
+    return sets[at + 3] === high && sets[at + 4] === low ? sets[at + 5]! : 0
+  }
+
+  #put6(high: number, low: number, known: number): void {
+    const sets = this.#sets6
+    const at = set6At(high, low)
+    if (sets[at] !== high || sets[at + 1] !== low) sets.copyWithin(at + ENTRY6_WORDS, at, at + ENTRY6_WORDS)
     sets[at] = high
     sets[at + 1] = low
     sets[at + 2] = known
@@ -174,9 +201,7 @@ export class ClientCells {
       return
     }
     if (prefix.bits < IPV4_OFFSET_BITS || familyOf(prefix.address) === 6) {
-      this.#ipv6Changes = (this.#ipv6Changes + 1) & 0xffff
-      // Round about: what was kept as many changes ago would count again.
-      if (this.#ipv6Changes === 0) this.#sets.fill(0)
+      this.#forgetIpv6()
       return
     }
     this.#ipv4Changes = (this.#ipv4Changes + 1) >>> 0
@@ -188,26 +213,35 @@ export class ClientCells {
   }
 
   #forgetPart(part: number): void {
-    const sets = this.#sets
-    const first = part << 8
-    for (let network = first; network < first + NETWORKS_OF_PART; network++) {
-      const low = this.#keyOf(network)
-      const at = setAt(IPV4_KEY, low)
-      if (sets[at] === IPV4_KEY && sets[at + 1] === low) sets[at + 2] = 0
-      if (sets[at + 3] === IPV4_KEY && sets[at + 4] === low) sets[at + 5] = 0
+    const sets = this.#sets4
+    for (let network = part << 8; network < (part << 8) + NETWORKS_OF_PART; network++) {
+      const key = this.#keyOf(network)
+      const at = set4At(key)
+      for (let entry = at; entry < at + SET4_WORDS; entry += ENTRY4_WORDS)
+        if (sets[entry] === key) sets[entry + 1] = 0
     }
   }
 
   /** By the keys, which are others from now on: to clear them takes milliseconds. */
   #forgetAll(): void {
     this.#age = (this.#age + 1) % AGES
+    if (this.#age === 0) this.#sets4.fill(0)
+    this.#forgetIpv6()
+  }
+
+  /** Round about, what was kept as many changes ago would count again. */
+  #forgetIpv6(): void {
     this.#ipv6Changes = (this.#ipv6Changes + 1) & 0xffff
-    if (this.#age === 0 || this.#ipv6Changes === 0) this.#sets.fill(0)
+    if (this.#ipv6Changes === 0) this.#sets6.fill(0)
   }
 }
 
 /** Where the set of a key begins. */
-function setAt(high: number, low: number): number {
+function set4At(key: number): number {
+  return (Math.imul(key, 0x9e3779b1) >>> (32 - SET4_BITS)) * SET4_WORDS
+}
+
+function set6At(high: number, low: number): number {
   const hash = Math.imul(high ^ Math.imul(low, 0x9e3779b1), 0x85ebca6b)
-  return ((hash ^ (hash >>> 15)) >>> (32 - SET_BITS)) * SET_WORDS
+  return ((hash ^ (hash >>> 15)) >>> (32 - SET6_BITS)) * SET6_WORDS
 }
