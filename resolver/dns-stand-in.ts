@@ -4,7 +4,8 @@
 // silences nobody. It looks at the workers' sockets by a timer: slower than a worker by far, and for seconds only.
 
 import type { PacketHandler } from './dns-answer.ts'
-import { type MmsgSocket, PacketBatch } from './mmsg.ts'
+import type { MmsgSocket } from './mmsg.ts'
+import { PacketBatch } from './packet-batch.ts'
 
 /** Between two looks at the sockets, ms: as short as timers are. */
 const LOOK_EVERY_MS = 1

@@ -21,7 +21,8 @@ import {
   type WorkerSetup,
   type WorkerStart,
 } from './dns-mail.ts'
-import { lowerPriority, type MmsgSocket, PacketBatch, WAIT_MS } from './mmsg.ts'
+import { lowerPriority, type MmsgSocket, WAIT_MS } from './mmsg.ts'
+import { PacketBatch } from './packet-batch.ts'
 import { PlaceReader } from './place-reader.ts'
 import { Tables } from './tables.ts'
 

@@ -48,6 +48,7 @@ const RESOLVER_SHELLS = [
     (name) => `resolver/dns-${name}.ts`,
   ),
   'resolver/mmsg.ts',
+  'resolver/packet-batch.ts',
 ]
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = [

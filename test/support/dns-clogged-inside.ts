@@ -43,7 +43,6 @@ packet.set([0x45], 0)
 packet.set([64, 17], 8)
 packet.set([10, 9, 0, 77], 12)
 packet.set(OWN, 16)
-packet.writeUInt16BE(5353, IP_BYTES)
 packet.writeUInt16BE(PORT, IP_BYTES + 2)
 packet.writeUInt16BE(UDP_BYTES + query.length, IP_BYTES + 4)
 packet.set(query, IP_BYTES + UDP_BYTES)
@@ -55,7 +54,11 @@ const endMs = performance.now() + LIMIT_MS
 let sent = 0
 while (sent < PACKETS && performance.now() < endMs) {
   // No more at once than any receive buffer holds.
-  for (let i = 0; i < AT_ONCE; i++) sendto(raw, packet, packet.length, 0, target, target.length)
+  for (let i = 0; i < AT_ONCE; i++) {
+    // Replies to one port would be one message, and take little room.
+    packet.writeUInt16BE(5353 + i, IP_BYTES)
+    sendto(raw, packet, packet.length, 0, target, target.length)
+  }
   sent += AT_ONCE
   while (udp.answered < sent && performance.now() < endMs) await sleep(1)
 }
