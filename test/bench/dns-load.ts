@@ -25,9 +25,15 @@ export interface LoadResult {
   readonly p99us: number | null
 }
 
-/** Queries under way at a time, over so many sockets; what dnsload sends with one call. */
-const OUTSTANDING = 200
-const SOCKETS = 8
+/** Queries under way at a time, and over so many sockets: each is an asker with one port. */
+export interface Askers {
+  readonly outstanding: number
+  readonly sockets: number
+}
+export const BUSY_ASKERS: Askers = { outstanding: 200, sockets: 8 }
+/** Nobody asks anything more before the answer is there: no server can save work by answering one asker twice at once. */
+export const SINGLE_ASKERS: Askers = { outstanding: 64, sockets: 64 }
+/** What dnsload sends with one call. */
 const BATCH = 32
 
 export function loadProgram(path: string): LoadProgram {
@@ -44,15 +50,22 @@ export interface LoadWish {
   readonly seconds: number
   /** Queries a second; null: as many as are answered. */
   readonly rate: number | null
+  readonly askers: Askers
 }
 
 export async function runLoad(program: LoadProgram, wish: LoadWish): Promise<LoadResult> {
-  const { port, queries, cpu, seconds, rate } = wish
+  const { port, queries, cpu, seconds, rate, askers } = wish
   const isDnsload = program.kind === 'dnsload'
   const target = isDnsload
-    ? ['-p', `${port}`, '-S', `${SOCKETS}`, '-b', `${BATCH}`]
-    : ['-s', '127.0.0.1', '-p', `${port}`, '-c', `${SOCKETS}`, '-B']
-  const pace = ['-l', `${seconds}`, '-q', `${OUTSTANDING}`, ...(rate === null ? [] : ['-Q', `${rate}`])]
+    ? ['-p', `${port}`, '-S', `${askers.sockets}`, '-b', `${BATCH}`]
+    : ['-s', '127.0.0.1', '-p', `${port}`, '-c', `${askers.sockets}`, '-B']
+  const pace = [
+    '-l',
+    `${seconds}`,
+    '-q',
+    `${askers.outstanding}`,
+    ...(rate === null ? [] : ['-Q', `${rate}`]),
+  ]
   const args = ['-c', `${cpu}`, program.path, ...target, '-d', queries, ...pace]
   const { stdout } = await promisify(execFile)('taskset', args, { maxBuffer: 1 << 24 })
   return isDnsload ? readDnsload(stdout) : readDnsperf(stdout)

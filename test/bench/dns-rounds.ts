@@ -3,7 +3,14 @@
 // A round in which other programs took much of the machine is called dirty; dirty rounds count only where clean ones
 // are not more than half.
 
-import { type LoadProgram, type LoadResult, runLoad } from './dns-load.ts'
+import {
+  type Askers,
+  BUSY_ASKERS,
+  type LoadProgram,
+  type LoadResult,
+  runLoad,
+  SINGLE_ASKERS,
+} from './dns-load.ts'
 import { foreignShare, momentOf, residentMiB } from './dns-machine.ts'
 import type { DnsServerProcess } from './dns-servers.ts'
 
@@ -30,6 +37,8 @@ interface Round extends LoadResult {
 export interface Measured {
   readonly server: DnsServerProcess
   readonly atMost: Round[]
+  /** The same by askers with one query under way each. */
+  readonly single: Round[]
   readonly atRate: Round[]
 }
 
@@ -37,17 +46,21 @@ export interface Measured {
 const WARM_TURNS = 5
 const MOST_WARM_LOADS = 6
 
-/** Loads the servers in turn with a file of so many questions, `rounds` times each: first as hard as they take it, then at a steady rate. */
+/** Loads the servers in turn with a file of so many questions, `rounds` times each: first as hard as they take it, by askers of two kinds, then at a steady rate. */
 export async function runRounds(
   { load, rounds, seconds, rate }: RoundsWish,
   servers: readonly DnsServerProcess[],
   queries: string,
   questions: number,
 ): Promise<Measured[]> {
-  const measured = servers.map((server): Measured => ({ server, atMost: [], atRate: [] }))
-  const run = async ({ pid, port }: DnsServerProcess, pace: number | null): Promise<Round> => {
+  const measured = servers.map((server): Measured => ({ server, atMost: [], single: [], atRate: [] }))
+  const run = async (
+    { pid, port }: DnsServerProcess,
+    pace: number | null,
+    askers: Askers = BUSY_ASKERS,
+  ): Promise<Round> => {
     const before = momentOf(pid)
-    const result = await runLoad(load, { port, queries, cpu: LOAD_CPU, seconds, rate: pace })
+    const result = await runLoad(load, { port, queries, cpu: LOAD_CPU, seconds, rate: pace, askers })
     const after = momentOf(pid)
     const usPerQuery = ((after.serverSec - before.serverSec) * 1e6) / result.answers
     return { ...result, usPerQuery, foreign: foreignShare(before, after) }
@@ -60,6 +73,9 @@ export async function runRounds(
   }
   for (let round = 0; round < rounds; round++) {
     for (const { server, atMost } of measured) atMost.push(await run(server, null))
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const { server, single } of measured) single.push(await run(server, null, SINGLE_ASKERS))
   }
   for (let round = 0; round < rounds; round++) {
     for (const { server, atRate } of measured) atRate.push(await run(server, rate))
@@ -84,6 +100,9 @@ function medianOf(rounds: readonly Round[], tell: (round: Round) => number | nul
 export interface Figures {
   readonly qps: number
   readonly usPerQuery: number
+  /** The same by askers with one query under way each. */
+  readonly singleQps: number
+  readonly singleUsPerQuery: number
   readonly p50us: number | null
   readonly p99us: number | null
   /** Answers a second where `rate` were asked. */
@@ -100,13 +119,15 @@ export interface Figures {
   readonly serves: string
 }
 
-export function figuresOf({ server, atMost, atRate }: Measured): Figures {
-  const all = [...atMost, ...atRate]
+export function figuresOf({ server, atMost, single, atRate }: Measured): Figures {
+  const all = [...atMost, ...single, ...atRate]
   const sum = (tell: (round: Round) => number) => all.reduce((total, round) => total + tell(round), 0)
   const rates = clean(atMost).map(({ qps }) => qps)
   return {
     qps: Math.round(medianOf(atMost, ({ qps }) => qps)!),
     usPerQuery: rounded(medianOf(atMost, ({ usPerQuery }) => usPerQuery)!),
+    singleQps: Math.round(medianOf(single, ({ qps }) => qps)!),
+    singleUsPerQuery: rounded(medianOf(single, ({ usPerQuery }) => usPerQuery)!),
     p50us: medianOf(atRate, ({ p50us }) => p50us),
     p99us: medianOf(atRate, ({ p99us }) => p99us),
     qpsAtRate: Math.round(medianOf(atRate, ({ qps }) => qps)!),

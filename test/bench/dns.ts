@@ -149,6 +149,8 @@ function report(wish: Wish, { networks }: DnsWorld, figures: ReadonlyMap<string,
     servers: Object.fromEntries(figures),
     ratio: compared(({ qps }) => qps),
     cpuRatio: compared(({ usPerQuery }) => usPerQuery),
+    singleRatio: compared(({ singleQps }) => singleQps),
+    singleCpuRatio: compared(({ singleUsPerQuery }) => singleUsPerQuery),
     p99Ratio: compared(({ p99us }) => p99us),
     world: {
       hosts: HOSTS,
@@ -242,6 +244,8 @@ function drawGrowth(rows: readonly GrownRow[]): string {
 const COLUMNS = [
   'qps',
   'usPerQuery',
+  'singleQps',
+  'singleUsPerQuery',
   'p50us',
   'p99us',
   'rssMiB',
