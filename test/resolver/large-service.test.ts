@@ -70,7 +70,7 @@ t.test('a point tree finds what weighing all points finds, whatever came, moved 
       points.delete(id)
     } else {
       const point = drawPoint(rng)
-      tree.put(id, point.values, point.marks)
+      tree.put(id, point.values, point.marks, id)
       points.set(id, point)
     }
     if (step % 40 > 0) continue
@@ -101,7 +101,7 @@ t.test('a point tree finds what weighing all points finds, whatever came, moved 
 t.test('a point tree empties, and takes a crowd at one place', async (t) => {
   const tree = new PointTree()
   const here = [5, 5, 5, 5, 5, 5, 5, 5, 1]
-  for (let id = 0; id < 5000; id++) tree.put(id, here, 0)
+  for (let id = 0; id < 5000; id++) tree.put(id, here, 0, -id)
   t.equal(tree.nearest(here, 10_000, ANYTHING).count, 5000)
   for (let id = 0; id < 5000; id += 2) tree.remove(id)
   t.equal(tree.nearest(here, 10_000, ANYTHING).count, 2500)
@@ -109,14 +109,14 @@ t.test('a point tree empties, and takes a crowd at one place', async (t) => {
   t.equal(tree.size, 0)
   t.equal(tree.nearest(here, 10, ANYTHING).count, 0)
   tree.remove(3)
-  tree.put(3, here, 0)
+  tree.put(3, here, 0, 0)
   t.equal(tree.nearest(here, 10, ANYTHING).ids[0], 3)
 })
 
 t.test('values beyond all RTTs break no point tree', async (t) => {
   const tree = new PointTree(0)
   const far = (x: number) => [x, -x, 0, 0, 0, 0, 0, 0, 0]
-  for (let id = 0; id < 600; id++) tree.put(id, far(1e12 * (id % 3)), 0)
+  for (let id = 0; id < 600; id++) tree.put(id, far(1e12 * (id % 3)), 0, 0)
   t.equal(tree.nearest(far(0), 200, ANYTHING).distances[199], 0)
   for (let id = 0; id < 600; id++) tree.remove(id)
   t.equal(tree.size, 0)
