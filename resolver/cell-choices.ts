@@ -39,12 +39,11 @@ const MOST_UNITS_MORE = 2 ** (32 - ID_BITS) - 1
 /** Points are kept as 32-bit floats: so much farther still counts as within reach. Some meters. */
 const REACH_SLACK = 1e-3
 
-/** Weighed members by their numbers, with their RTTs in units. */
+/** Members by their numbers with their RTTs in units, nearest first, and how many of the first share the clients. */
 interface Weighed {
   readonly ids: Int32Array
-  readonly units: Float64Array
-  /** Places in both, in order: by RTT, equal ones by name. */
-  readonly order: readonly number[]
+  readonly units: Int32Array
+  readonly tied: number
 }
 
 export class CellChoices {
@@ -156,74 +155,79 @@ export class CellChoices {
       const count = Math.min(MAX_CANDIDATES, reach * (this.#ask.limit + MARGIN))
       const found = this.#index.nearPlace(middleOf(cell), count, marks)
       // Where there are no more on the map, others are weighed, and not the same ones for each client.
-      if (found.count < count) return this.#keep(cell, Number.POSITIVE_INFINITY, null)
-      const farthest = found.distances[count - 1]!
-      const weighed = this.#weigh(cell, found.ids.slice(0, count))
-      const units = (place: number) => weighed.units[weighed.order[place]!]!
-      const isEnough =
-        tieMs === 0 ||
-        units(count - 1) * MS_PER_UNIT > units(0) * MS_PER_UNIT + tieMs ||
-        count === MAX_CANDIDATES
-      if (isEnough) return this.#keep(cell, farthest + REACH_SLACK, weighed)
+      if (found.count < count) return this.#keep(cell, Number.POSITIVE_INFINITY, NOBODY)
+      const weighed = this.#weigh(cell, found.ids, count)
+      // Somebody farther is known than who shares the clients, or more are not to be had.
+      if (tieMs === 0 || weighed.tied < count || count === MAX_CANDIDATES)
+        return this.#keep(cell, found.distances[count - 1]! + REACH_SLACK, weighed)
     }
   }
 
-  #weigh(cell: number, ids: Int32Array): Weighed {
+  #weigh(cell: number, ids: Int32Array, count: number): Weighed {
     const { hosts } = this.#tables
-    const { members } = this.#serving
-    const units = Float64Array.from(ids, (id) => hosts.mapUnitsAt(cell, members[id]!.host))
-    const order = Array.from(ids.keys()).sort(
-      (a, b) => units[a]! - units[b]! || (members[ids[a]!]!.name < members[ids[b]!]!.name ? -1 : 1),
-    )
-    return { ids, units, order }
+    const { rows } = this.#columns
+    const keys = new Float64Array(count)
+    for (let i = 0; i < count; i++) keys[i] = hosts.mapUnitsAt(cell, rows[ids[i]!]!) * MAX_CANDIDATES + i
+    keys.sort()
+    const units = Int32Array.from(keys, (key) => Math.floor(key / MAX_CANDIDATES))
+    const sharedMs = units[0]! * MS_PER_UNIT + this.#serving.service.tieMs
+    let tied = 1
+    while (tied < count && units[tied]! * MS_PER_UNIT <= sharedMs) tied++
+    return { ids: Int32Array.from(keys, (key) => ids[key % MAX_CANDIDATES]!), units, tied }
   }
 
-  #keep(cell: number, reach: number, weighed: Weighed | null): number {
-    const { tieMs, maxAddrs } = this.#serving.service
-    const order = weighed?.order ?? []
-    const least = weighed?.units[order[0]!] ?? 0
-    const sharedMs = least * MS_PER_UNIT + tieMs
-    let tied = order.findIndex((place) => weighed!.units[place]! * MS_PER_UNIT > sharedMs)
-    if (tied < 0) tied = order.length
-    const count = Math.max(tied, Math.min(maxAddrs, order.length))
-    const isKept = weighed !== null && this.#isPlain(weighed, count, tied)
+  #keep(cell: number, reach: number, weighed: Weighed): number {
+    const { tied, units } = weighed
+    const count = Math.max(tied, Math.min(this.#serving.service.maxAddrs, units.length))
+    if (count > tied) this.#sortEquals(weighed, count)
+    const isKept = count > 0 && count <= MOST_CONTENDERS && this.#isPlain(weighed, count)
     const list = this.#lists.add(this.#keeper, cell, HEAD_WORDS + (isKept ? 2 * count - tied : 0))
     const { words, floats } = this.#lists
     words[list + AS_OF] = this.#index.changes.count
     floats[list + REACH] = reach
-    const point = globeOf(middleOf(cell))
-    for (let axis = 0; axis < 3; axis++) floats[list + POINT + axis] = point[axis]!
+    floats.set(globeOf(middleOf(cell)).slice(0, 3), list + POINT)
     words[list + COUNT] = isKept ? count : 0
     words[list + TIED] = tied
-    words[list + LEAST] = least
-    if (isKept) this.#write(list, weighed, count, tied)
+    words[list + LEAST] = units[0] ?? 0
+    if (isKept) this.#write(list + HEAD_WORDS, weighed, count)
     return list
   }
 
-  /** Whether a list can say who is chosen: nobody turns clients away, and none of those who may be named is like another. */
-  #isPlain({ ids, units, order }: Weighed, count: number, tied: number): boolean {
-    const { members } = this.#serving
-    if (count > MOST_CONTENDERS || units[order[tied - 1]!]! - units[order[0]!]! > MOST_UNITS_MORE)
-      return false
-    if (ids.some((id) => id > MOST_ID || members[id]!.shedShare > 0)) return false
-    const { addresses, words } = this.#columns
-    const named = order.slice(0, count).map((place) => {
-      const at = ids[place]! * words
-      return addresses.subarray(at, at + words).join()
-    })
-    return new Set(named).size === count
+  /** Whether a list of the first `count` can say who is chosen: nobody turns clients away, and no two have one address. */
+  #isPlain({ ids, units, tied }: Weighed, count: number): boolean {
+    const { areShedding, addresses, words } = this.#columns
+    if (units[tied - 1]! - units[0]! > MOST_UNITS_MORE) return false
+    if (ids.some((id) => id > MOST_ID || areShedding[id] === 1)) return false
+    const named = new Set<number | string>()
+    for (let i = 0; i < count; i++) {
+      const at = ids[i]! * words
+      named.add(words === 1 ? addresses[at]! : addresses.subarray(at, at + words).join())
+    }
+    return named.size === count
   }
 
-  #write(list: number, { ids, units, order }: Weighed, count: number, tied: number): void {
+  #write(list: number, { ids, units, tied }: Weighed, count: number): void {
     const { words } = this.#lists
-    let at = list + HEAD_WORDS
-    for (let i = 0; i < count; i++) {
-      const place = order[i]!
-      if (i < tied) words[at++] = ids[place]! | ((units[place]! - units[order[0]!]!) << ID_BITS)
-      else {
-        words[at++] = ids[place]!
-        words[at++] = units[place]!
-      }
+    let at = list
+    for (let i = 0; i < tied; i++) words[at++] = ids[i]! | ((units[i]! - units[0]!) << ID_BITS)
+    for (let i = tied; i < count; i++) {
+      words[at++] = ids[i]!
+      words[at++] = units[i]!
     }
   }
+
+  /** Of those who don't share the clients, equals by their names, as far as they are among the first `count`. */
+  #sortEquals({ ids, units, tied }: Weighed, count: number): void {
+    let end = count
+    while (end < units.length && units[end] === units[count - 1]) end++
+    const { members } = this.#serving
+    const rest = Array.from({ length: end - tied }, (_, i) => ({
+      id: ids[tied + i]!,
+      units: units[tied + i]!,
+    }))
+    rest.sort((a, b) => a.units - b.units || (members[a.id]!.name < members[b.id]!.name ? -1 : 1))
+    for (const [i, { id }] of rest.entries()) ids[tied + i] = id
+  }
 }
+
+const NOBODY: Weighed = { ids: new Int32Array(0), units: new Int32Array(0), tied: 0 }

@@ -39,8 +39,9 @@ export interface Rules {
   readonly maxAddrs: number
 }
 
+/** Of those who share the clients; once one is picked it is PICKED. */
 const scores = new Float64Array(MOST_CONTENDERS)
-const isTaken = new Uint8Array(MOST_CONTENDERS)
+const PICKED = -1
 const NOBODY = -1
 
 /**
@@ -55,7 +56,7 @@ export function chooseAmong(
 ): boolean {
   const { tied, ms } = contenders
   if (tied > 1) score(client, hashes, capacities)
-  const first = tied > 1 ? bestOf(tied) : 0
+  const first = tied > 1 ? bestScore() : 0
   if (first === NOBODY) return false
   const bestMs = ms[first]!
   const tiesMs = bestMs + Math.max(tieMs, bestMs * TIE_SHARE)
@@ -64,25 +65,20 @@ export function chooseAmong(
   chosen.count = Math.min(Math.max(ties, minAddrs), maxAddrs, contenders.count)
   chosen.picks[0] = contenders.members[first]!
   chosen.rank = tied > 1 ? rankOf(first) : 1
-  return pickOthers(first)
+  scores[first] = PICKED
+  return pickOthers()
 }
 
-/** Those who share the clients after the first by score, then the others in their order. False: two score alike. */
-function pickOthers(first: number): boolean {
+/** After the first those who share the clients by score, then the others in their order. False: two score alike. */
+function pickOthers(): boolean {
   const { tied, members } = contenders
   const { picks, count } = chosen
-  const shared = Math.min(count, tied)
-  if (shared > 1) {
-    isTaken.fill(0, 0, tied)
-    isTaken[first] = 1
-  }
-  for (let n = 1; n < shared; n++) {
-    const next = bestOf(tied)
+  for (let n = 1; n < count; n++) {
+    const next = n < tied ? bestScore() : n
     if (next === NOBODY) return false
     picks[n] = members[next]!
-    isTaken[next] = 1
+    scores[next] = PICKED
   }
-  for (let n = Math.max(1, shared); n < count; n++) picks[n] = members[n]!
   return true
 }
 
@@ -94,22 +90,19 @@ function score(client: Address, hashes: Int32Array, capacities: Float64Array | n
     const member = members[i]!
     scores[i] =
       capacities === null
-        ? hashMix(hash, hashes[member]!)
+        ? hashMix(hash, hashes[member]!) >>> 0
         : rendezvousScore(hash, hashes[member]!, capacities[member]!)
-    isTaken[i] = 0
   }
 }
 
-/** Who scores most of those not taken; NOBODY: two do. */
-function bestOf(tied: number): number {
-  let best = NOBODY
-  let most = -1
+/** Who scores most of those not picked yet; NOBODY: two do. */
+function bestScore(): number {
+  const { tied } = contenders
+  let best = 0
   let isEven = false
-  for (let i = 0; i < tied; i++) {
-    const own = scores[i]!
-    if (own < most || isTaken[i] === 1) continue
-    isEven = own === most
-    most = own
+  for (let i = 1; i < tied; i++) {
+    if (scores[i]! < scores[best]!) continue
+    isEven = scores[i] === scores[best]
     best = i
   }
   return isEven ? NOBODY : best

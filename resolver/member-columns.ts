@@ -1,4 +1,4 @@
-// What a choice reads of a large service's members, side by side by their numbers: hashes, capacities, addresses.
+// What a choice reads of a large service's members, side by side by their numbers: hashes, capacities, addresses, hosts.
 //
 // Follows the changes of the member index; after follow() the columns say what making them anew would, of all members
 // that a choice may name. Of one family. Pure.
@@ -15,6 +15,10 @@ export class MemberColumns {
   capacities: Float64Array | null = null
   /** `words` of each. */
   addresses = new Int32Array(0)
+  /** Of their hosts. */
+  rows = new Int32Array(0)
+  /** 1: it turns some clients away. */
+  areShedding = new Uint8Array(0)
   readonly #members: readonly ServingMember[]
   readonly #family: Family
   readonly #changes: ChangeRing
@@ -47,6 +51,8 @@ export class MemberColumns {
     const room = Math.ceil(1.25 * this.#members.length)
     this.hashes = new Int32Array(room)
     this.addresses = new Int32Array(this.words * room)
+    this.rows = new Int32Array(room)
+    this.areShedding = new Uint8Array(room)
     this.#ownCapacities = new Float64Array(room)
     this.capacities = null
     this.#usualCapacity = this.#members[0]?.capacity ?? 1
@@ -57,6 +63,8 @@ export class MemberColumns {
     const member = this.#members[id]
     if (member === undefined) return
     this.hashes[id] = member.hash
+    this.rows[id] = member.host
+    this.areShedding[id] = member.shedShare > 0 ? 1 : 0
     this.#ownCapacities[id] = member.capacity
     if (member.capacity !== this.#usualCapacity) this.capacities = this.#ownCapacities
     const address = (this.#family === 4 ? member.addresses4 : member.addresses6)[0]
