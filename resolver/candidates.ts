@@ -25,7 +25,7 @@ export interface Candidates {
 /** Of a client that is no host, so many more than asked for: its estimates are not its coordinate's. */
 export const MARGIN = 32
 /** No more candidates than these are weighed, whatever is asked. */
-const MAX_CANDIDATES = 4096
+export const MAX_CANDIDATES = 4096
 /** Members of a service all of whose members are down that are looked at for the least stale. */
 const MAX_STALE = 512
 

@@ -17,6 +17,11 @@ const CHUNK_BITS = 10
 /** What an RTT reads as once it was kept, ms. */
 export const MS_PER_UNIT = 1 / UNITS_PER_MS
 
+/** An RTT as it is kept: a whole number of MS_PER_UNIT. */
+export function unitsOf(ms: number): number {
+  return Math.min(MOST_UNITS, Math.round(ms * UNITS_PER_MS))
+}
+
 export class CellRows {
   /** Row of each cell, plus one; 0: it has none. */
   readonly #rowOf: Uint16Array
@@ -68,7 +73,7 @@ export class CellRows {
     const sorted = this.sortedChunkOf(row)
     const start = this.startOf(row)
     for (let i = 0; i < ms.length; i++) {
-      const units = Math.min(MOST_UNITS, Math.round(ms[i]! * UNITS_PER_MS))
+      const units = unitsOf(ms[i]!)
       chunk[start + i] = units
       sorted[start + i] = ((units << 16) | i) >>> 0
     }

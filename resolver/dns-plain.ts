@@ -8,7 +8,9 @@
 import { type Address, type Family, IPV4_OFFSET_BITS } from './address.ts'
 import { AnswerMemo, MEMO_ADDRESSES } from './answer-memo.ts'
 import { CellChoices } from './cell-choices.ts'
+import { CellLists } from './cell-lists.ts'
 import { ClientCells } from './client-cells.ts'
+import { chosen } from './contenders.ts'
 import type { DnsContext, DnsFacts } from './dns-answer.ts'
 import { COOKIE_BYTES, COOKIE_PROVEN, placeCookie } from './dns-cookie.ts'
 import { meaningOf, type ServiceName } from './dns-name.ts'
@@ -26,7 +28,7 @@ import {
   udpReplyBytes,
 } from './dns-wire.ts'
 import { OPT_FIXED_BYTES } from './dns-writer.ts'
-import { chosen, NearChoice } from './near-choice.ts'
+import { NearChoice } from './near-choice.ts'
 import type { TabledService } from './serving.ts'
 
 /** There is no plain answer. */
@@ -41,12 +43,6 @@ const POINTER_TO_QUESTION = 0xc000 | HEADER_BYTES
 const RESPONSE_AUTHORITATIVE = 0x84
 const DNSSEC_OK = 0x8000
 
-/**
- * So many cells of large services are kept, all services together, 1 kB each: one service's take all that the Internet's
- * maps know places in.
- */
-const MOST_CELLS = 32_768
-
 /** A service as plain questions ask for it, by any of its names. */
 interface Plain {
   readonly serving: TabledService
@@ -54,10 +50,8 @@ interface Plain {
   readonly slot: number
   /** Of the service when the layouts were made. */
   serial: number
-  near4: NearChoice | null
-  near6: NearChoice | null
-  /** Of a large one, in the place of these. */
-  byCell: CellChoices | null
+  near4: NearChoice | CellChoices | null
+  near6: NearChoice | CellChoices | null
 }
 
 interface Named {
@@ -95,11 +89,11 @@ export class PlainAnswers {
   #slots = 0
   readonly #cells: ClientCells
   readonly #memo = new AnswerMemo()
-  /** Cells of large services that were kept since all were forgotten. */
-  #cellsKept = 0
+  /** Of large services; made when the first of them is asked for. */
+  #lists: CellLists | null = null
 
   /** The decision at hand: addresses come from a layout, or from a place in the memo. */
-  #near: NearChoice | null = null
+  #near: NearChoice | CellChoices | null = null
   #place = -1
   #count = 0
   #ttlSec = 0
@@ -170,7 +164,7 @@ export class PlainAnswers {
     const serving = tables.service(meaning.serving.service.name)!
     let plain = this.#plains.get(serving)
     if (plain === undefined) {
-      plain = { serving, slot: this.#slots++, serial: -1, near4: null, near6: null, byCell: null }
+      plain = { serving, slot: this.#slots++, serial: -1, near4: null, near6: null }
       this.#plains.set(serving, plain)
     }
     return { name: meaning, plain }
@@ -198,27 +192,27 @@ export class PlainAnswers {
     return this.#remember(named, family, client)
   }
 
-  /** The layout to choose by for a client of whom only the cell is known, which then stands in #cells; null: there is none. */
-  #nearChoice({ near4, near6, byCell }: Plain, family: Family, client: Address): NearChoice | null {
+  /** What chooses for a client of whom only the cell is known, which then stands in #cells; null: nothing does. */
+  #nearChoice({ near4, near6 }: Plain, family: Family, client: Address): NearChoice | CellChoices | null {
     const near = family === 4 ? near4 : near6
-    if ((near === null && byCell === null) || !this.#cells.find(client)) return null
-    return near ?? byCell!.find(this.#cells.cell, family)
+    return near !== null && this.#cells.find(client) ? near : null
   }
 
   #layOut(plain: Plain): void {
     const { serving } = plain
-    const { hosts } = this.#context.tables
+    const { tables } = this.#context
+    // Of a large service what was laid out follows its members by itself.
+    const isMade = plain.serial >= 0 && serving.index !== null
     plain.serial = serving.serial
-    plain.near4 = NearChoice.of(serving, hosts, 4)
-    plain.near6 = NearChoice.of(serving, hosts, 6)
-    plain.byCell =
-      serving.index === null ? null : new CellChoices(this.#context.tables, serving, () => this.#noteCell())
-  }
-
-  #noteCell(): void {
-    if (++this.#cellsKept <= MOST_CELLS) return
-    this.#cellsKept = 1
-    for (const { byCell } of this.#plains.values()) byCell?.forget()
+    if (isMade) return
+    if (serving.index === null) {
+      plain.near4 = NearChoice.of(serving, tables.hosts, 4)
+      plain.near6 = NearChoice.of(serving, tables.hosts, 6)
+    } else {
+      this.#lists ??= new CellLists()
+      plain.near4 = CellChoices.of(tables, serving, this.#lists, 4)
+      plain.near6 = CellChoices.of(tables, serving, this.#lists, 6)
+    }
   }
 
   #remember({ name, plain }: Named, family: Family, client: Address): boolean {

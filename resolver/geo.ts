@@ -120,6 +120,16 @@ export function routeToKm(via: Float64Array, toHubs: Float64Array, km: number): 
   return Math.max(km, leastKm)
 }
 
+/** The same to a place of which only the point on the unit sphere is known: most hubs are out of its way before it is reckoned how far. */
+export function routeToPointKm(via: Float64Array, point: Float64Array, km: number): number {
+  let leastKm = SHUN_HUBS_DETOUR * km
+  for (let hub = 0; hub < via.length; hub++) {
+    if (via[hub]! >= leastKm) continue
+    leastKm = Math.min(leastKm, via[hub]! + TO_HUB_DETOUR * sphereKm(point, HUB_POINTS[hub]!))
+  }
+  return Math.max(km, leastKm)
+}
+
 /** Access and queueing at both ends of a way that is known by its hubs, ms. */
 const ROUTE_BASE_MS = 4
 

@@ -33,13 +33,17 @@ export function hashClient(client: Address): number {
   return hashBytes(client, GRAIN_BYTES[familyOf(client)])
 }
 
-/** Both hashes as one number in (0, 1), evenly spread: the finalizer of MurmurHash3 over their mix. */
-export function hashShare(client: number, name: number): number {
+/** Both hashes as one, evenly spread over 32 bits (with a sign, as numbers that take no memory have): the finalizer of MurmurHash3 over their mix. */
+export function hashMix(client: number, name: number): number {
   let hash = Math.imul(client, 0x9e3779b1) ^ Math.imul(name, 0x85ebca77)
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  hash = (hash ^ (hash >>> 16)) >>> 0
-  return (hash + 0.5) / 0x1_0000_0000
+  return hash ^ (hash >>> 16)
+}
+
+/** The same as a number in (0, 1). */
+export function hashShare(client: number, name: number): number {
+  return ((hashMix(client, name) >>> 0) + 0.5) / 0x1_0000_0000
 }
 
 /** What a contender of this weight scores for this client; each wins in proportion to its weight. Weight 0 scores 0. */

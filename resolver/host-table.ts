@@ -294,6 +294,11 @@ export class HostTable {
     return this.#map.rttMs(this, cell, row)
   }
 
+  /** The same in units of MS_PER_UNIT (see cell-rows.ts), of which it is always a whole number. */
+  mapUnitsAt(cell: number, row: number): number {
+    return this.#map.rttUnits(this, cell, row)
+  }
+
   /** The cell's row in mapCells, where the RTTs to the vantages stand by their indexes, which hold until `mapDrawn` grows. */
   mapRow(cell: number): number {
     return this.#map.cellRow(this, cell)

@@ -5,13 +5,14 @@
 // which hosts are badly connected, and how a client's neighbourhood sees a host (simple kriging of the
 // logarithms of the ratios). Reads the host table; what it works out is a memo, never truth.
 
-import { CellRows, MS_PER_UNIT } from './cell-rows.ts'
+import { CellRows, MS_PER_UNIT, unitsOf } from './cell-rows.ts'
 import {
   fibreFloorMs,
   greatCircleKm,
   routeRttMs,
   routeTable,
   routeToKm,
+  routeToPointKm,
   routeViaKm,
   type Spot,
   sphereKm,
@@ -62,19 +63,29 @@ export class MapModel {
   #effect = new Float64Array(0)
   /** By cell and index of a vantage. */
   readonly cells = new CellRows(CELLS_AROUND * CELLS_UP)
-  /** From the cell that was asked about last to each hub, km: of one client many hosts are asked. */
-  #via: { readonly cell: number; readonly km: Float64Array } | null = null
+  /** The cell that was asked about last, as a point of the unit sphere, and how far it is to each hub, km: of one client many hosts are asked. */
+  #via: { readonly cell: number; readonly point: Float64Array; readonly km: Float64Array } | null = null
   #drawn = 0
 
-  /** The RTT from a cell to a host by row, ms; NaN: the host has no place. */
-  rttMs(hosts: HostTable, cell: number, row: number): number {
-    const cellRow = this.cellRow(hosts, cell)
+  /** The RTT from a cell to a host by row, in units of MS_PER_UNIT; NaN: the host has no place. */
+  rttUnits(hosts: HostTable, cell: number, row: number): number {
+    this.#refresh(hosts)
     const index = this.vantageIndex(row)
-    if (index >= 0) return this.cells.chunkOf(cellRow)[this.cells.startOf(cellRow) + index]! * MS_PER_UNIT
+    if (index >= 0) {
+      const cellRow = this.cellRow(hosts, cell)
+      return this.cells.chunkOf(cellRow)[this.cells.startOf(cellRow) + index]!
+    }
     const other = hosts.placeOf(row)
     if (other === null) return Number.NaN
-    const km = greatCircleKm(middleOf(cell), other)
-    return Math.max(fibreFloorMs(km), routeRttMs(routeToKm(this.#viaKm(cell), routeTable(other), km)))
+    const { point, km: via } = this.#viaOf(cell)
+    const otherPoint = spherePoint(other)
+    const km = sphereKm(point, otherPoint)
+    return unitsOf(Math.max(fibreFloorMs(km), routeRttMs(routeToPointKm(via, otherPoint, km))))
+  }
+
+  /** The same in ms. */
+  rttMs(hosts: HostTable, cell: number, row: number): number {
+    return this.rttUnits(hosts, cell, row) * MS_PER_UNIT
   }
 
   /** The cell's row in `cells`, made if need be. */
@@ -94,16 +105,18 @@ export class MapModel {
     return this.#indexOf.get(row) ?? -1
   }
 
-  #viaKm(cell: number): Float64Array {
-    if (this.#via?.cell !== cell) this.#via = { cell, km: routeViaKm(middleOf(cell)) }
-    return this.#via.km
+  #viaOf(cell: number): { readonly point: Float64Array; readonly km: Float64Array } {
+    if (this.#via?.cell !== cell) {
+      const middle = middleOf(cell)
+      this.#via = { cell, point: spherePoint(middle), km: routeViaKm(middle) }
+    }
+    return this.#via
   }
 
   /** By index: the map, and what the vantages around the place see of each. */
   #predictVantages(cell: number): Float64Array {
     const predicted = new Float64Array(this.#rows.length)
-    const via = this.#viaKm(cell)
-    const point = spherePoint(middleOf(cell))
+    const { point, km: via } = this.#viaOf(cell)
     const km = Float64Array.from(this.#points, (other) => sphereKm(point, other))
     const { sums, totals } = this.#askNear(km)
     for (let j = 0; j < km.length; j++) {

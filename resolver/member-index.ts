@@ -6,12 +6,15 @@
 // Attributes that few have are lists of their holders; those that many have are marks that searches prune by.
 // Invariant: after put and remove it says what it would, were it made anew. Written by Tables alone; pure.
 
+import { type Address, sameAddress } from './address.ts'
 import type { Rng } from './ask.ts'
+import { ChangeRing } from './change-ring.ts'
 import { DIMENSIONS, sumOfMs } from './coordinate.ts'
 import type { Coordinate, Place, Predicate } from './directory.ts'
-import { EARTH_KM, fibreKm, leastKm, spherePoint } from './geo.ts'
+import { EARTH_KM, fibreKm, leastKm, type Spot as MapSpot, spherePoint } from './geo.ts'
 import type { HostTable } from './host-table.ts'
 import { IdSet } from './id-set.ts'
+import type { Found } from './nearest-heap.ts'
 import { PointTree } from './point-tree.ts'
 import { hasAttributes, type ServingMember } from './serving.ts'
 import { grown, roomFor } from './typed-array.ts'
@@ -63,7 +66,8 @@ export class MemberIndex {
   readonly #members: (ServingMember | undefined)[] = []
   readonly #offered = new IdSet()
   readonly #points = new PointTree()
-  readonly #globe = new PointTree()
+  /** Exact: what is found around a place changes only by what changes there. */
+  readonly #globe = new PointTree(0)
   /** Offered, and nobody knows where. */
   readonly #adrift = new IdSet()
   readonly #holders = new Map<string, Holders>()
@@ -72,6 +76,9 @@ export class MemberIndex {
   /** By id, as of the last put. */
   #marks = new Int32Array(0)
   readonly #values = new Float64Array(DIMENSIONS + 1)
+  readonly #valuesBefore = new Float64Array(DIMENSIONS + 1)
+  /** What changed of what clients of whom only the place is known may be told. */
+  readonly changes = new ChangeRing()
 
   /** `idOf`: by name, the numbers that members are put with, kept up by the caller. */
   constructor(hosts: HostTable, idOf: ReadonlyMap<string, number>) {
@@ -102,16 +109,19 @@ export class MemberIndex {
       this.remove(id)
       return
     }
+    const wasPlaced = this.#globe.copyValues(id, this.#valuesBefore)
     this.#members[id] = member
     this.#offered.add(id)
     if (before?.attributes !== member.attributes) this.#hold(id, before?.attributes ?? {}, member.attributes)
     this.#settle(id, member)
+    this.#noteChange(id, before, member, wasPlaced)
   }
 
   remove(id: number): void {
     const before = this.#members[id]
     if (before === undefined) return
     this.#members[id] = undefined
+    this.changes.add(id, this.#globe.copyValues(id, this.#values) ? this.#values : null)
     this.#offered.remove(id)
     this.#hold(id, before.attributes, {})
     for (const part of [this.#points, this.#globe, this.#adrift]) part.remove(id)
@@ -141,6 +151,11 @@ export class MemberIndex {
     if (place !== null) this.#findIn(this.#globe, globeOf(place), count, onGlobe, globeRing(spot), found)
     this.#goAround(this.#adrift, 0, count, wanted, found)
     return found
+  }
+
+  /** Of those with `marks` the numbers of the `count` nearest to a place, if they are all on the map; valid until the next search. */
+  nearPlace(place: MapSpot, count: number, marks: number): Found {
+    return this.#globe.nearest(globeOf(place), count, { ...ANYWHERE, marks, accepts: () => true })
   }
 
   /** Up to `count` members from one of the order's places on, for askers of whom nothing is known: each gets its own. `from`: a whole number, not negative. */
@@ -212,6 +227,15 @@ export class MemberIndex {
     return (id) => !barred.has(id)
   }
 
+  /** `wasPlaced`: #valuesBefore says where. */
+  #noteChange(id: number, before: ServingMember | undefined, after: ServingMember, wasPlaced: boolean): void {
+    const isPlaced = this.#globe.copyValues(id, this.#values)
+    const hasMoved = isPlaced !== wasPlaced || (isPlaced && !isSamePoint(this.#values, this.#valuesBefore))
+    if (before !== undefined && !hasMoved && isChosenAlike(before, after)) return
+    if (wasPlaced && hasMoved) this.changes.add(id, this.#valuesBefore)
+    this.changes.add(id, isPlaced ? this.#values : null)
+  }
+
   /** Puts an offered member where it is. */
   #settle(id: number, member: ServingMember): void {
     const isPoint = this.#hosts.copyPoint(member.host, this.#values)
@@ -220,9 +244,9 @@ export class MemberIndex {
     if (id >= room) this.#marks = grown(this.#marks, new Int32Array(roomFor(id + 1, room)))
     this.#marks[id] = marks
     const place = this.#hosts.placeOf(member.host)
-    if (isPoint) this.#points.put(id, this.#values, marks)
+    if (isPoint) this.#points.put(id, this.#values, marks, member.hash)
     else this.#points.remove(id)
-    if (place !== null) this.#globe.put(id, [...globeOf(place), 0], marks)
+    if (place !== null) this.#globe.put(id, [...globeOf(place), 0], marks, member.hash)
     else this.#globe.remove(id)
     if (isPoint || place !== null) this.#adrift.remove(id)
     else this.#adrift.add(id)
@@ -296,6 +320,28 @@ interface Ring {
   readonly maxDistance: number
 }
 
+const ANYWHERE: Ring = { minDistance: Number.NEGATIVE_INFINITY, maxDistance: Number.POSITIVE_INFINITY }
+
+/** Whether clients that know both by their places are told the same of them. */
+function isChosenAlike(a: ServingMember, b: ServingMember): boolean {
+  return (
+    a.host === b.host &&
+    a.hash === b.hash &&
+    a.capacity === b.capacity &&
+    a.shedShare === b.shedShare &&
+    isSameFirst(a.addresses4, b.addresses4) &&
+    isSameFirst(a.addresses6, b.addresses6)
+  )
+}
+
+function isSameFirst([a]: readonly Address[], [b]: readonly Address[]): boolean {
+  return a === undefined || b === undefined ? a === b : sameAddress(a, b)
+}
+
+function isSamePoint(a: Float64Array, b: Float64Array): boolean {
+  return a[0] === b[0] && a[1] === b[1] && a[2] === b[2]
+}
+
 /** Of the space: RTTs less what the spot itself adds to each. */
 function spaceRing({ coordinate, minMs, maxMs }: Spot): Ring {
   const ownMs = coordinate === null ? 0 : coordinate.heightMs + coordinate.adjustmentMs
@@ -324,7 +370,7 @@ function keyOf(name: string, value: string): string {
   return `${name}\n${value}`
 }
 
-function globeOf(place: Place): number[] {
+export function globeOf(place: MapSpot): number[] {
   const point = new Array<number>(DIMENSIONS).fill(0)
   for (const [axis, value] of spherePoint(place).entries()) point[axis] = GLOBE_RADIUS * value
   return point

@@ -1,9 +1,10 @@
 // The nearest few of many that are offered one after another: a heap with the farthest of them on top.
 //
-// Made once and opened for each search, so that a search allocates nothing. `limit` tells how near an offer must be
-// to be of use, which is what lets a search pass over all else. Pure.
+// Of equally near ones those of the lowest rank are kept, whatever the order of the offers. Made once and opened for
+// each search, so that a search allocates nothing. `limit` tells how near an offer must be to be of use, which is what
+// lets a search pass over all else. Pure.
 
-/** What a search found, nearest first: the first `count` of both arrays. */
+/** What a search found, nearest first, equally near ones by rank: the first `count` of both arrays. */
 export interface Found {
   readonly ids: Int32Array
   /** Straight line plus offset. */
@@ -16,6 +17,7 @@ export class NearestHeap {
   limit = 0
   #ids = new Int32Array(64)
   #distances = new Float64Array(64)
+  #ranks = new Int32Array(64)
   #count = 0
   #wanted = 0
 
@@ -23,18 +25,19 @@ export class NearestHeap {
     if (wanted > this.#ids.length) {
       this.#ids = new Int32Array(wanted)
       this.#distances = new Float64Array(wanted)
+      this.#ranks = new Int32Array(wanted)
     }
     this.#wanted = wanted
     this.#count = 0
     this.limit = limit
   }
 
-  offer(id: number, distance: number): void {
+  offer(id: number, distance: number, rank: number): void {
     if (this.#count < this.#wanted) {
-      this.#raise(this.#count++, id, distance)
+      this.#raise(this.#count++, id, distance, rank)
       if (this.#count === this.#wanted) this.limit = Math.min(this.limit, this.#distances[0]!)
-    } else if (distance < this.#distances[0]!) {
-      this.#sink(id, distance, this.#count)
+    } else if (this.#isBehind(0, distance, rank)) {
+      this.#sink(id, distance, rank, this.#count)
       this.limit = this.#distances[0]!
     }
   }
@@ -42,39 +45,51 @@ export class NearestHeap {
   /** What it holds, in order: the farthest of the rest goes to the end, again and again. */
   close(): Found {
     for (let end = this.#count - 1; end > 0; end--) {
-      const [id, distance] = [this.#ids[end]!, this.#distances[end]!]
-      this.#ids[end] = this.#ids[0]!
-      this.#distances[end] = this.#distances[0]!
-      this.#sink(id, distance, end)
+      const [id, distance, rank] = [this.#ids[end]!, this.#distances[end]!, this.#ranks[end]!]
+      this.#move(0, end)
+      this.#sink(id, distance, rank, end)
     }
     return { ids: this.#ids, distances: this.#distances, count: this.#count }
   }
 
-  #raise(from: number, id: number, distance: number): void {
+  /** Whether what stands at a place is farther, or just as far and of a higher rank. */
+  #isBehind(at: number, distance: number, rank: number): boolean {
+    const own = this.#distances[at]!
+    return own > distance || (own === distance && this.#ranks[at]! > rank)
+  }
+
+  #raise(from: number, id: number, distance: number, rank: number): void {
     let at = from
     while (at > 0) {
       const above = (at - 1) >> 1
-      if (this.#distances[above]! >= distance) break
-      this.#ids[at] = this.#ids[above]!
-      this.#distances[at] = this.#distances[above]!
+      if (this.#isBehind(above, distance, rank)) break
+      this.#move(above, at)
       at = above
     }
-    this.#ids[at] = id
-    this.#distances[at] = distance
+    this.#set(at, id, distance, rank)
   }
 
-  #sink(id: number, distance: number, count: number): void {
+  #sink(id: number, distance: number, rank: number, count: number): void {
     let at = 0
     for (;;) {
       let below = 2 * at + 1
       if (below >= count) break
-      if (below + 1 < count && this.#distances[below + 1]! > this.#distances[below]!) below++
-      if (this.#distances[below]! <= distance) break
-      this.#ids[at] = this.#ids[below]!
-      this.#distances[at] = this.#distances[below]!
+      const next = below + 1
+      if (next < count && this.#isBehind(next, this.#distances[below]!, this.#ranks[below]!)) below = next
+      if (!this.#isBehind(below, distance, rank)) break
+      this.#move(below, at)
       at = below
     }
+    this.#set(at, id, distance, rank)
+  }
+
+  #move(from: number, to: number): void {
+    this.#set(to, this.#ids[from]!, this.#distances[from]!, this.#ranks[from]!)
+  }
+
+  #set(at: number, id: number, distance: number, rank: number): void {
     this.#ids[at] = id
     this.#distances[at] = distance
+    this.#ranks[at] = rank
   }
 }

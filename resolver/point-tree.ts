@@ -72,6 +72,7 @@ export class PointTree {
   // By block and slot.
   #points = new Float32Array(0)
   #pointMarks = new Int32Array(0)
+  #ranks = new Int32Array(0)
   #ids = new Int32Array(0)
   #blockCount = 0
   readonly #freeBlocks: number[] = []
@@ -82,6 +83,7 @@ export class PointTree {
 
   // Of the search under way.
   readonly #place = new Float64Array(DIMENSIONS)
+  readonly #gaps = new Float64Array(DIMENSIONS)
   readonly #heap = new NearestHeap()
   readonly #stack = new Int32Array(MAX_DEPTH)
   readonly #bounds = new Float64Array(MAX_DEPTH)
@@ -99,7 +101,7 @@ export class PointTree {
 
   /** Bytes of its arrays. */
   get bytes(): number {
-    const arrays = [this.#nodes, this.#points, this.#pointMarks, this.#ids, this.#leafOf]
+    const arrays = [this.#nodes, this.#points, this.#pointMarks, this.#ranks, this.#ids, this.#leafOf]
     return arrays.reduce((sum, array) => sum + array.byteLength, 0)
   }
 
@@ -107,13 +109,16 @@ export class PointTree {
     return (this.#leafOf[id] ?? NONE) !== NONE
   }
 
-  /** Puts a point in, or moves it. `id` is a small whole number; `values` are its place and then its offset, all finite. */
-  put(id: number, values: ArrayLike<number>, marks: number): void {
-    if (this.#isAt(id, values, marks)) return
+  /**
+   * Puts a point in, or moves it. `id` is a small whole number; `values` are its place and then its offset, all finite.
+   * `rank`: by which it goes before or behind others that are just as near, 32 bits.
+   */
+  put(id: number, values: ArrayLike<number>, marks: number, rank: number): void {
+    if (this.#isAt(id, values, marks, rank | 0)) return
     this.remove(id)
     this.#reserveId(id)
     const leaf = this.#leafFor(id, values)
-    const slot = this.#append(leaf, id, values, marks)
+    const slot = this.#append(leaf, id, values, marks, rank)
     this.#size++
     for (let node = leaf; node !== NONE; node = this.#word(node, PARENT)) this.#stretchTo(node, slot)
     if (this.#word(leaf, COUNT) === LEAF_SIZE) this.#splitLeaf(leaf)
@@ -133,9 +138,19 @@ export class PointTree {
     this.#tighten(this.#joinSiblings(leaf))
   }
 
+  /** Writes a point's values as it keeps them into `to`; false: there is no such point. */
+  copyValues(id: number, to: Float64Array): boolean {
+    const leaf = this.#leafOf[id] ?? NONE
+    if (leaf === NONE) return false
+    const at = this.#slotOf(leaf, id) * STRIDE
+    for (let i = 0; i < STRIDE; i++) to[i] = this.#points[at + i]!
+    return true
+  }
+
   /**
-   * The `count` points nearest to a place that a search asks for, nearest first; the reply is valid until the
-   * next search. Exact but for the corners, and for the rounding of stored values to 32 bits.
+   * The `count` points nearest to a place that a search asks for, nearest first, of those just as near the ones of the
+   * lowest rank; the reply is valid until the next search. Exact but for the corners, and for the rounding of stored
+   * values to 32 bits.
    */
   nearest(place: ArrayLike<number>, count: number, search: Search): Found {
     const heap = this.#heap
@@ -184,24 +199,22 @@ export class PointTree {
     bounds[depth - 2] = bound
   }
 
+  /** Summed up as #distanceTo does, so that no box is farther by a rounding than what is in it. */
   #leastDistance(node: number): number {
-    const boxes = this.#boxes
-    const place = this.#place
-    const low = node * NODE_STRIDE
-    const high = low + STRIDE
-    let squares = 0
+    const gaps = this.#gaps
     let diagonal = 0
     for (let i = 0; i < DIMENSIONS; i++) {
-      const value = place[i]!
-      const under = boxes[low + i]! - value
-      const over = value - boxes[high + i]!
+      const value = this.#place[i]!
+      const under = this.#boxes[node * NODE_STRIDE + i]! - value
+      const over = value - this.#boxes[node * NODE_STRIDE + STRIDE + i]!
       diagonal += (under + over) * (under + over)
-      if (under > 0) squares += under * under
-      else if (over > 0) squares += over * over
+      gaps[i] = under > 0 ? under * under : over > 0 ? over * over : 0
     }
+    const squares =
+      gaps[0]! + gaps[1]! + (gaps[2]! + gaps[3]!) + (gaps[4]! + gaps[5]! + (gaps[6]! + gaps[7]!))
     const line = Math.sqrt(squares)
     const corner = Math.min(MOST_OF_WAY * line, this.#corner * Math.sqrt(diagonal))
-    return line + corner + boxes[low + DIMENSIONS]!
+    return line + corner + this.#boxes[node * NODE_STRIDE + DIMENSIONS]!
   }
 
   #mostDistance(node: number): number {
@@ -226,7 +239,7 @@ export class PointTree {
       if (distance > heap.limit || distance < search.minDistance) continue
       if ((this.#pointMarks[slot]! & search.marks) !== search.marks) continue
       const id = this.#ids[slot]!
-      if (search.accepts(id)) heap.offer(id, distance)
+      if (search.accepts(id)) heap.offer(id, distance, this.#ranks[slot]!)
     }
   }
 
@@ -250,11 +263,11 @@ export class PointTree {
   // Points.
 
   /** Whether a point is in already and just so. */
-  #isAt(id: number, values: ArrayLike<number>, marks: number): boolean {
+  #isAt(id: number, values: ArrayLike<number>, marks: number, rank: number): boolean {
     const leaf = this.#leafOf[id] ?? NONE
     if (leaf === NONE) return false
     const slot = this.#slotOf(leaf, id)
-    if (this.#pointMarks[slot] !== marks) return false
+    if (this.#pointMarks[slot] !== marks || this.#ranks[slot] !== rank) return false
     for (let i = 0; i < STRIDE; i++) {
       if (this.#points[slot * STRIDE + i] !== Math.fround(values[i]!)) return false
     }
@@ -272,10 +285,11 @@ export class PointTree {
     }
   }
 
-  #append(leaf: number, id: number, values: ArrayLike<number>, marks: number): number {
+  #append(leaf: number, id: number, values: ArrayLike<number>, marks: number, rank: number): number {
     const slot = this.#nextSlot(leaf, id)
     for (let i = 0; i < STRIDE; i++) this.#points[slot * STRIDE + i] = values[i]!
     this.#pointMarks[slot] = marks
+    this.#ranks[slot] = rank
     this.#ids[slot] = id
     return slot
   }
@@ -298,6 +312,7 @@ export class PointTree {
     const stride = STRIDE
     this.#points.copyWithin(to * stride, from * stride, (from + 1) * stride)
     this.#pointMarks[to] = this.#pointMarks[from]!
+    this.#ranks[to] = this.#ranks[from]!
     this.#ids[to] = this.#ids[from]!
   }
 
@@ -472,6 +487,7 @@ export class PointTree {
     const room = roomFor(slots, this.#ids.length)
     this.#points = grown(this.#points, new Float32Array(room * STRIDE))
     this.#pointMarks = grown(this.#pointMarks, new Int32Array(room))
+    this.#ranks = grown(this.#ranks, new Int32Array(room))
     this.#ids = grown(this.#ids, new Int32Array(room))
   }
 

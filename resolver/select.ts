@@ -64,6 +64,8 @@ export interface Selection {
 const STALE_TTL_SEC = 5
 /** A second address is as good as the first when it costs the client at most this share more (the product's word). */
 export const TIE_SHARE = 0.2
+/** Where the candidates were not enough, so many times as many are looked at. */
+export const REACH_GROWTH = 4
 /** What being turned away costs at relative load 1, ms: above any RTT, so that the full come after all others, the fullest last. */
 const FULL_COST_MS = 20_000
 /** Keeps the shares of clients turned away apart from the shares that ties are settled by. */
@@ -94,7 +96,7 @@ export function select(
   const policy = ask.policy ?? serving.service.policy
   const asked = { tables, serving: withTies(serving, ask.tieMs), locality, ask, policy }
   const fits = (member: ServingMember) => unfitness(tables, serving.service, ask, member) === null
-  for (let reach = 1; ; reach *= 4) {
+  for (let reach = 1; ; reach *= REACH_GROWTH) {
     const found = candidates(asked, reach, fits, rng)
     const selection = selectAmong(asked, found, rng)
     if (found.isAll || isEnough(asked, found, selection)) return selection
@@ -149,7 +151,7 @@ function selectAmong(asked: Asked, { members, isAll }: Candidates, rng: Rng): Se
 
 /**
  * Whether more candidates could not change the choice: as many as asked for were found that turn nobody away, and
- * somebody was passed over who is not among those that share the clients by tieMs.
+ * somebody was passed over who is not among those that share the clients by tieMs, whoever of these was chosen.
  */
 function isEnough(
   { serving: { service }, ask, policy }: Asked,
@@ -161,9 +163,11 @@ function isEnough(
   if (policy === 'random') return crowdsOf(service, members, ask.limit, ask.networkShare).length === 0
   if (ask.spread !== null) return isSpread([...picks, ...dropped], picks, service, ask.spread)
   if (service.tieMs === 0) return true
+  const passed = dropped.filter(({ reason }) => reason === 'farther')
+  const known = [...picks, ...passed].map(({ ms }) => ms).filter((ms) => !Number.isNaN(ms))
+  const leastMs = Math.min(...known)
   // Of whom nothing is known (NaN) is farther than all others; where that is everybody, more of them tell no more.
-  const limitMs = picks[0]!.ms + service.tieMs
-  return dropped.some(({ ms, reason }) => reason === 'farther' && !(ms <= limitMs))
+  return passed.some(({ ms }) => !(ms <= leastMs + service.tieMs))
 }
 
 /**

@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
-import type { PlacePage } from '../../resolver/directory.ts'
+import type { Change, PlacePage } from '../../resolver/directory.ts'
 import { answerDns, type DnsContext } from '../../resolver/dns-answer.ts'
 import { NOT_PLAIN, PlainAnswers } from '../../resolver/dns-plain.ts'
 import { type PlaceEntry, placeChanges } from '../../resolver/place-page.ts'
@@ -82,38 +82,108 @@ t.test(
   },
 )
 
+const placeAt = (lat: number, lon: number) => ({ lat, lon, accuracyKm: 10 })
+const factAt = (lat: number, lon: number) => ({
+  place: placeAt(lat, lon),
+  asn: null,
+  country: null,
+  source: 'test',
+})
+
+/** Large services of one crowd of hosts in cities and elsewhere, some on no map, and what may happen to them. */
+function crowdedWorld(size: number) {
+  const world = dnsWorld(13)
+  const { rng } = world
+  const under = (n: number) => Math.floor(rng() * n)
+  const anywhere = () => ({ lat: 120 * rng() - 60, lon: 360 * rng() - 180, accuracyKm: 25 })
+  const cities = Array.from({ length: 3 }, anywhere)
+  // Every third is in a city, to the meter where others are.
+  const places = Array.from({ length: size }, (_, i) => {
+    if (i % 40 === 0) return null
+    return i % 3 === 0 ? cities[(i / 3) % cities.length]! : anywhere()
+  })
+  const putHost = (i: number, over: object = {}) => {
+    // Some of the first city share one address.
+    const own = i % 45 === 0 ? 45 : i
+    const addresses = [`198.18.${own >> 8}.${own & 255}`, ...(i % 2 === 0 ? [`2a07:${i}::1`] : [])]
+    return host(`b${i}`, addresses, { place: places[i]!, ...over })
+  }
+  const rules = [
+    { tieMs: 1 },
+    { tieMs: 0, maxAddrs: 1 },
+    { tieMs: 8, minAddrs: 3, maxAddrs: 4 },
+    { tieMs: 2, maxAddrs: 16 },
+  ]
+  const services = rules.map((_, s) => `big${s}`)
+  const putMember = (s: number, i: number, over: object = {}) =>
+    member(services[s]!, `m${i}`, { host: `b${i}`, capacity: s === 2 ? 1 + (i % 3) : 1, ...over })
+  /** Something that happens; half of the time to whom the last answer named. */
+  const change = (named: string | undefined): readonly Change[] => {
+    const [, third, fourth] = /^A 198\.18\.(\d+)\.(\d+)$/.exec(named ?? '') ?? []
+    const isNamed = third !== undefined && rng() < 0.5
+    const [s, i] = [under(services.length), isNamed ? 256 * Number(third) + Number(fourth) : under(size)]
+    switch (under(8)) {
+      case 0:
+        return [putHost(i, { presence: rng() < 0.5 ? 'silent' : 'live' })]
+      case 1:
+        places[i] = rng() < 0.5 ? anywhere() : cities[under(cities.length)]!
+        return [putHost(i)]
+      case 2:
+        return [putMember(s, i, { load: 2 * rng() })]
+      case 3:
+        return [{ kind: 'members', key: `${services[s]}/m${i}`, value: null }]
+      case 4:
+        return world.change()
+      case 5:
+        return [putMember(s, i, { capacity: 1 + under(3) })]
+      default:
+        return [putMember(s, i, { drained: rng() < 0.5 })]
+    }
+  }
+  const all = Array.from({ length: size }, (_, i) => i)
+  const changes = [
+    ...world.changes,
+    ...rules.map((rule, s) => service(services[s]!, rule)),
+    ...all.map((i) => putHost(i)),
+    ...rules.flatMap((_, s) => all.map((i) => putMember(s, i))),
+    ...placeChanges(
+      new Map(),
+      cities.map(({ lat, lon }, c) => ({ prefix: parsePrefix(`60.${c}.0.0/16`)!, fact: factAt(lat, lon) })),
+    ),
+  ]
+  const client = () => (rng() < 0.3 ? `60.${under(cities.length)}.${under(256)}.0` : world.client())
+  return { ...world, client, services, changes, change }
+}
+
 t.test(
-  'of a large service the fast path names whom the ordinary one does, while its members come and go',
+  'of large services the fast path names whom the ordinary one does, while members come, go, move and fill up',
   (t) => {
-    const world = dnsWorld(13)
-    const { rng } = world
-    const size = 900
-    const spot = () => ({ lat: 120 * rng() - 60, lon: 360 * rng() - 180, accuracyKm: 25 })
-    const crowd = Array.from({ length: size }, (_, i) => [
-      // Every tenth shares its address with the one before, and some are on no map.
-      host(`b${i}`, [`198.18.${i >> 8}.${(i & 255) - (i % 10 === 9 ? 1 : 0)}`], {
-        place: i % 40 === 0 ? null : spot(),
-      }),
-      member('big', `b${i}`),
-    ]).flat()
+    const world = crowdedWorld(900)
+    const { rng, services } = world
     const tables = new Tables()
-    tables.apply([...world.changes, service('big', { tieMs: 1 }), ...crowd])
+    tables.apply(world.changes)
     const using = contextOf([], { tables })
     const plain = new PlainAnswers(using)
-    let geo = 0
-    for (let n = 0; n < 6000; n++) {
-      const changed = Math.floor(rng() * size)
-      if (n % 500 === 499) tables.apply([member('big', `b${changed}`, { drained: rng() < 0.5 })])
+    let [geo, changes] = [0, 0]
+    let named: string | undefined
+    for (let n = 0; n < 20_000; n++) {
+      if (n % 10 === 9) {
+        tables.apply(world.change(named))
+        changes++
+      }
+      const name = services[Math.floor(rng() * services.length)]!
       const client = world.client()
-      const packet = queryBytes('big.any.test', 'A', [subnet(client, client.includes(':') ? 56 : 24)])
+      const type = rng() < 0.8 ? 'A' : 'AAAA'
+      const packet = queryBytes(`${name}.any.test`, type, [subnet(client, client.includes(':') ? 56 : 24)])
       const seen = both(plain, using, packet, '192.0.2.1')
       if (seen.fast === null) continue
       if (plain.facts.basis === 'geo') geo++
-      if (isSame(seen.fast, seen.ordinary)) continue
-      t.fail(`for ${client}, question ${n}`)
+      named = read(seen.fast).answers[0]
+      if (isSame(seen.fast, seen.ordinary) && plain.facts.rank === seen.facts.rank) continue
+      t.fail(`${name} ${type} for ${client}, question ${n}, after ${changes} changes`)
       break
     }
-    t.ok(geo > 1000, `${geo} by the map`)
+    t.ok(geo > 5000, `${geo} by the map`)
     t.end()
   },
 )
@@ -148,6 +218,61 @@ t.test(
     t.end()
   },
 )
+
+t.test('of members just as far as each other those of the first names are named beside the nearest', (t) => {
+  const at = (lat: number) => placeAt(lat, 2)
+  const using = contextOf([
+    service('even', { tieMs: 0, minAddrs: 4, maxAddrs: 4 }),
+    // One is near, the others are all in one place, and their names go the other way than their hosts'.
+    ...Array.from({ length: 20 }, (_, i) => [
+      host(`h${10 + i}`, [`198.18.0.${i + 1}`], { place: at(i === 7 ? 49 : 40) }),
+      member('even', `m${40 - i}`, { host: `h${10 + i}` }),
+    ]).flat(),
+    ...placeChanges(new Map(), [{ prefix: parsePrefix('24.0.0.0/8')!, fact: factAt(50, 2) }]),
+  ])
+  const plain = new PlainAnswers(using)
+  const packet = queryBytes('even.any.test', 'A', [subnet('24.7.1.0', 24)])
+  const { fast, ordinary } = both(plain, using, packet, '192.0.2.1')
+  t.same(Buffer.from(fast!), Buffer.from(ordinary!))
+  t.same(
+    read(fast!).answers,
+    [8, 20, 19, 18].map((last) => `A 198.18.0.${last}`),
+  )
+  t.end()
+})
+
+t.test('a host that moves on the map changes what a large service is known by far from it', (t) => {
+  const places = Array.from({ length: 40 }, (_, i) => placeAt(40 + (i % 8), Math.floor(i / 8)))
+  const putHost = (i: number) => {
+    const meshMs = Object.fromEntries(places.map((_, j) => [`h${j}`, 5 + ((7 * i * j) % 60)]))
+    const vec = [i, 0, 0, 0, 0, 0, 0, 0]
+    const coordinate = { vec, heightMs: 1, adjustmentMs: 0, error: 0.1 }
+    return host(`h${i}`, [`192.0.2.${i}`], { place: places[i]!, coordinate, meshMs })
+  }
+  const tables = new Tables()
+  tables.apply([
+    service('big', { tieMs: 0, verify: 'none' }),
+    ...places.map((_, i) => putHost(i)),
+    ...Array.from({ length: 700 }, (_, i) =>
+      member('big', `m${i}`, { host: `h${i % 40}`, addresses: [`198.18.${i >> 8}.${i & 255}`] }),
+    ),
+    ...placeChanges(new Map(), [{ prefix: parsePrefix('24.0.0.0/8')!, fact: factAt(44, 2.5) }]),
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const seen = new Set<string>()
+  for (let i = 0; i < 40; i++) {
+    const packet = queryBytes('big.any.test', 'A', [subnet('24.7.1.0', 24)])
+    const { fast, ordinary } = both(plain, using, packet, '198.51.100.1')
+    t.same(Buffer.from(fast!), Buffer.from(ordinary!))
+    t.equal(plain.facts.basis, 'geo')
+    seen.add(read(fast!).answers.join())
+    places[i] = placeAt(-30, 100)
+    tables.apply([putHost(i)])
+  }
+  t.ok(seen.size > 2, `${seen.size} different answers`)
+  t.end()
+})
 
 t.test('all forms of a question come to the same reply on both paths, or to none on the fast one', (t) => {
   const secrets = [new Uint8Array(16).fill(7), new Uint8Array(16).fill(9)]
@@ -246,14 +371,6 @@ t.test(
     t.end()
   },
 )
-
-const placeAt = (lat: number, lon: number) => ({ lat, lon, accuracyKm: 10 })
-const factAt = (lat: number, lon: number) => ({
-  place: placeAt(lat, lon),
-  asn: null,
-  country: null,
-  source: 'test',
-})
 
 /** Two members far apart, clients on the map, and whether both paths say the same to one of these. */
 function mapped(entries: readonly PlaceEntry[]) {

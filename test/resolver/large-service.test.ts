@@ -3,6 +3,8 @@
 import t from 'tap'
 import { formatAddress, parseAddress } from '../../resolver/address.ts'
 import { ANY_ASK, type Ask } from '../../resolver/ask.ts'
+import { CellLists, NO_LIST } from '../../resolver/cell-lists.ts'
+import { ChangeRing, KNOWN_CHANGES } from '../../resolver/change-ring.ts'
 import { positiveMs } from '../../resolver/coordinate.ts'
 import type { Change, Coordinate, Host, Member, Place, Service } from '../../resolver/directory.ts'
 import { explain, whyLines } from '../../resolver/explain.ts'
@@ -70,7 +72,7 @@ t.test('a point tree finds what weighing all points finds, whatever came, moved 
       points.delete(id)
     } else {
       const point = drawPoint(rng)
-      tree.put(id, point.values, point.marks)
+      tree.put(id, point.values, point.marks, id)
       points.set(id, point)
     }
     if (step % 40 > 0) continue
@@ -101,7 +103,7 @@ t.test('a point tree finds what weighing all points finds, whatever came, moved 
 t.test('a point tree empties, and takes a crowd at one place', async (t) => {
   const tree = new PointTree()
   const here = [5, 5, 5, 5, 5, 5, 5, 5, 1]
-  for (let id = 0; id < 5000; id++) tree.put(id, here, 0)
+  for (let id = 0; id < 5000; id++) tree.put(id, here, 0, -id)
   t.equal(tree.nearest(here, 10_000, ANYTHING).count, 5000)
   for (let id = 0; id < 5000; id += 2) tree.remove(id)
   t.equal(tree.nearest(here, 10_000, ANYTHING).count, 2500)
@@ -109,17 +111,70 @@ t.test('a point tree empties, and takes a crowd at one place', async (t) => {
   t.equal(tree.size, 0)
   t.equal(tree.nearest(here, 10, ANYTHING).count, 0)
   tree.remove(3)
-  tree.put(3, here, 0)
+  tree.put(3, here, 0, 0)
   t.equal(tree.nearest(here, 10, ANYTHING).ids[0], 3)
 })
+
+t.test(
+  'of points just as near a tree finds those of the lowest rank, in whatever order they came',
+  async (t) => {
+    const here = [5, 5, 5, 0, 0, 0, 0, 0, 0]
+    const nearby = [5, 5, 5.1, 0, 0, 0, 0, 0, 0]
+    const ids = Array.from({ length: 1000 }, (_, id) => id)
+    for (const order of [
+      ids,
+      ids.toReversed(),
+      ids.toSorted((a, b) => ((7 * a) % 1000) - ((7 * b) % 1000)),
+    ]) {
+      const tree = new PointTree(0)
+      for (const id of order) tree.put(id, id % 100 === 0 ? nearby : here, 0, (id * 389) % 1000)
+      const { ids: found, count } = tree.nearest(nearby, 30, ANYTHING)
+      const wanted = ids.toSorted(
+        (a, b) => Number(a % 100 > 0) - Number(b % 100 > 0) || ((a * 389) % 1000) - ((b * 389) % 1000),
+      )
+      t.same([...found.subarray(0, count)], wanted.slice(0, 30))
+    }
+  },
+)
 
 t.test('values beyond all RTTs break no point tree', async (t) => {
   const tree = new PointTree(0)
   const far = (x: number) => [x, -x, 0, 0, 0, 0, 0, 0, 0]
-  for (let id = 0; id < 600; id++) tree.put(id, far(1e12 * (id % 3)), 0)
+  for (let id = 0; id < 600; id++) tree.put(id, far(1e12 * (id % 3)), 0, 0)
   t.equal(tree.nearest(far(0), 200, ANYTHING).distances[199], 0)
   for (let id = 0; id < 600; id++) tree.remove(id)
   t.equal(tree.size, 0)
+})
+
+t.test("a list is found until others were written over it, and is nobody else's", async (t) => {
+  const lists = new CellLists()
+  const [one, other] = [lists.newKeeper(), lists.newKeeper()]
+  t.equal(lists.find(one, 5), NO_LIST)
+  const large = 1 << 20
+  const kept = lists.add(one, 5, large)
+  t.equal(lists.find(one, 5), kept)
+  t.equal(lists.find(other, 5), NO_LIST)
+  t.equal(lists.find(one, 6), NO_LIST)
+  const known = [{ cell: 5, place: kept }]
+  for (let cell = 6; cell < 200; cell++) {
+    known.push({ cell, place: lists.add(one, cell, large) })
+    for (const { cell, place } of known.slice(-16)) t.equal(lists.find(one, cell), place)
+    for (const { cell } of known.slice(0, -16)) t.equal(lists.find(one, cell), NO_LIST)
+  }
+  t.ok(lists.add(one, 5, large) + large <= lists.words.length)
+})
+
+t.test('changes are known as far as they reach, until too many others came', async (t) => {
+  const ring = new ChangeRing()
+  const place = Float32Array.of(9, 1, 2, 3)
+  ring.add(7, [1, 2, 6])
+  ring.add(8, null)
+  t.same([ring.count, ring.idOf(0), ring.idOf(1)], [2, 7, 8])
+  t.same([ring.isTouched(0, place, 1, 3), ring.isTouched(0, place, 1, 2.9)], [true, false])
+  t.equal(ring.isTouched(1, place, 1, 1e9), false, 'nowhere is far')
+  t.equal(ring.isTouched(1, place, 1, Number.POSITIVE_INFINITY), true)
+  for (let i = 0; i < KNOWN_CHANGES - 1; i++) ring.add(9, null)
+  t.same([ring.isKnownSince(0), ring.isKnownSince(1)], [false, true])
 })
 
 t.test('a set of ids gives each an own position and keeps no gaps', async (t) => {

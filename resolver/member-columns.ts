@@ -1,0 +1,75 @@
+// What a choice reads of a large service's members, side by side by their numbers: hashes, capacities, addresses, hosts.
+//
+// Follows the changes of the member index; after follow() the columns say what making them anew would, of all members
+// that a choice may name. Of one family. Pure.
+
+import { type Family, wordAt } from './address.ts'
+import type { ChangeRing } from './change-ring.ts'
+import type { ServingMember } from './serving.ts'
+
+export class MemberColumns {
+  /** Of an address: 1 or 4. */
+  readonly words: 1 | 4
+  hashes = new Int32Array(0)
+  /** As of all; null: all are alike. */
+  capacities: Float64Array | null = null
+  /** `words` of each. */
+  addresses = new Int32Array(0)
+  /** Of their hosts. */
+  rows = new Int32Array(0)
+  /** 1: it turns some clients away. */
+  areShedding = new Uint8Array(0)
+  readonly #members: readonly ServingMember[]
+  readonly #family: Family
+  readonly #changes: ChangeRing
+  #seen = -1
+  #ownCapacities = new Float64Array(0)
+  #usualCapacity = 1
+
+  constructor(members: readonly ServingMember[], family: Family, changes: ChangeRing) {
+    this.#members = members
+    this.#family = family
+    this.#changes = changes
+    this.words = family === 4 ? 1 : 4
+  }
+
+  follow(): void {
+    const { count } = this.#changes
+    if (this.#seen === count) return
+    if (
+      this.#seen >= 0 &&
+      this.#changes.isKnownSince(this.#seen) &&
+      this.#members.length <= this.hashes.length
+    ) {
+      for (let change = this.#seen; change < count; change++) this.#read(this.#changes.idOf(change))
+    } else this.#readAll()
+    this.#seen = count
+  }
+
+  #readAll(): void {
+    // With room for some more, so that not each newcomer makes them anew.
+    const room = Math.ceil(1.25 * this.#members.length)
+    this.hashes = new Int32Array(room)
+    this.addresses = new Int32Array(this.words * room)
+    this.rows = new Int32Array(room)
+    this.areShedding = new Uint8Array(room)
+    this.#ownCapacities = new Float64Array(room)
+    this.capacities = null
+    this.#usualCapacity = this.#members[0]?.capacity ?? 1
+    for (let id = 0; id < this.#members.length; id++) this.#read(id)
+  }
+
+  #read(id: number): void {
+    const member = this.#members[id]
+    if (member === undefined) return
+    this.hashes[id] = member.hash
+    this.rows[id] = member.host
+    this.areShedding[id] = member.shedShare > 0 ? 1 : 0
+    this.#ownCapacities[id] = member.capacity
+    if (member.capacity !== this.#usualCapacity) this.capacities = this.#ownCapacities
+    const address = (this.#family === 4 ? member.addresses4 : member.addresses6)[0]
+    for (let word = 0; word < this.words; word++)
+      this.addresses[id * this.words + word] =
+        address === undefined ? 0 : wordAt(address, 16 - 4 * (this.words - word))
+  }
+}
