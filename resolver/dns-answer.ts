@@ -128,7 +128,8 @@ export type PacketHandler = (
 ) => Uint8Array | null
 
 /** RFC 8914, 4. */
-const NOT_AUTHORITATIVE = extendedError(20, '')
+export const NOT_AUTHORITATIVE = 20
+const OUTSIDE = extendedError(NOT_AUTHORITATIVE, '')
 const PROHIBITED = extendedError(18, '')
 
 const FLAG_RESPONSE = 0x8000
@@ -260,7 +261,7 @@ function decide(context: DnsContext, query: Query, from: Asker): DnsAnswer {
   const unaskable = unaskableType(type)
   if (unaskable !== null) return refusal(unaskable)
   const meaning = meaningOf(context.tables, context.zones, labels)
-  if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, NOT_AUTHORITATIVE)
+  if (meaning.kind === 'outside') return refusal(RCODE.REFUSED, OUTSIDE)
   if (meaning.kind === 'nothing') return negative(meaning.zone, meaning.apex, RCODE.NXDOMAIN)
   if (type === TYPE.AXFR || type === TYPE.IXFR) return refusal(RCODE.REFUSED, PROHIBITED)
   if (meaning.kind === 'why' && !isLoopbackOrIn(context.operatorFrom, from.address))

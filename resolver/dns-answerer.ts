@@ -14,7 +14,7 @@ import {
   type DnsReply,
 } from './dns-answer.ts'
 import { countFacts } from './dns-counters.ts'
-import { RESPONSE, type ResponseLimiter } from './dns-limit.ts'
+import { RESPONSE, type ResponseLimiter, VERDICT } from './dns-limit.ts'
 import { NOT_PLAIN, PlainAnswers } from './dns-plain.ts'
 
 interface AnswererOptions {
@@ -67,7 +67,9 @@ export class DnsAnswerer {
     const isSampled = this.#isSampled()
     // What is told of a sample the fast path does not work out.
     const isOrdinary = isSampled || port === 0
-    const plain = isOrdinary ? NOT_PLAIN : this.#answerPlain(bytes, at, length, address, out, outAt, outLimit)
+    const plain = isOrdinary
+      ? NOT_PLAIN
+      : this.#answerPlain(bytes, at, length, address, nowMs, out, outAt, outLimit)
     if (plain !== NOT_PLAIN) {
       const from = this.#plainFrom
       from.address = address
@@ -83,23 +85,37 @@ export class DnsAnswerer {
     return reply.length
   }
 
-  /** The fast path, for what no limit looks at; NOT_PLAIN: it is not for it. */
+  /** The fast path; NOT_PLAIN: it is not for it. */
   #answerPlain(
     bytes: Uint8Array,
     at: number,
     length: number,
     address: Uint8Array,
+    nowMs: number,
     out: Uint8Array,
     outAt: number,
     outLimit: number,
   ): number {
+    const { context, limiter, onError } = this.#options
     try {
-      this.#plain ??= new PlainAnswers(this.#options.context)
-      const reply = this.#plain.answer(bytes, at, at + length, address, out, outAt, outAt + outLimit)
-      const isWatched = reply > 0 && this.#options.limiter.watches(RESPONSE.ANSWER, length, reply)
-      return isWatched ? NOT_PLAIN : reply
+      this.#plain ??= new PlainAnswers(context)
+      const plain = this.#plain
+      const reply = plain.answer(bytes, at, at + length, address, out, outAt, outAt + outLimit)
+      if (reply <= 0 || plain.facts.isProven || !limiter.watches(plain.kind, length, reply)) return reply
+      // Only of what makes up a flood, and what is cheap to say otherwise.
+      if (plain.kind === RESPONSE.ANSWER || plain.hasCookie) return NOT_PLAIN
+      const verdict = limiter.judge(plain.kind, plain.subject(bytes), length, reply, address, 0, nowMs)
+      if (verdict === VERDICT.SEND) return reply
+      const isSlip = verdict === VERDICT.SLIP
+      if (limiter.isLogOnly || (isSlip && plain.kind === RESPONSE.ERROR)) {
+        plain.facts.limited = isSlip ? 'slip' : 'drop'
+        return reply
+      }
+      if (isSlip) return plain.slip(bytes, at, at + length, address, out, outAt)
+      plain.drop()
+      return 0
     } catch (error) {
-      this.#options.onError(error as Error)
+      onError(error as Error)
       return NOT_PLAIN
     }
   }

@@ -39,7 +39,7 @@ export type Meaning =
   | ({ readonly kind: 'member'; readonly member: ServingMember } & ServiceName)
 
 /** How many labels may stand before a service: _NAME._tcp. */
-const MOST_BEFORE_SERVICE = 2
+export const MOST_BEFORE_SERVICE = 2
 
 /** `name`: lower case labels. */
 export function meaningOf(tables: Tables, zones: Zones, name: Name): Meaning {

@@ -1,4 +1,4 @@
-// The plain question, read in place: A or AAAA of one name, at most with Client Subnet and a cookie beside it.
+// The plain question, read in place: one name in class IN, at most with Client Subnet and a cookie beside it.
 //
 // Nearly all that resolvers ask is of this form. What is not, in any way, is left to parseQuery, which knows all
 // forms; what is, reads here as it does there (a test compares them). Nothing is allocated: what was read stands
@@ -9,6 +9,7 @@ import { CLASS, HEADER_BYTES, OPTION, TYPE } from './dns-wire.ts'
 import { FNV_BASIS, fnvStep } from './hash.ts'
 
 const MAX_LABEL_BYTES = 63
+const META_TYPES = 128
 const MAX_NAME_BYTES = 255
 /** Type and class. */
 const QUESTION_BYTES = 4
@@ -25,8 +26,9 @@ export const LOWER = Uint8Array.from({ length: 256 }, (_, byte) =>
 )
 
 export class PlainQuery {
-  /** Where the question begins and (behind its class) ends. */
+  /** Where the question begins, and where its name and (behind its class) it itself end. */
   nameAt = 0
+  nameEnd = 0
   questionEnd = 0
   /** Of the name in small letters, with its lengths. */
   nameHash = 0
@@ -86,10 +88,13 @@ export class PlainQuery {
     }
     if (at + QUESTION_BYTES > end) return false
     this.nameHash = hash >>> 0
+    this.nameEnd = at
     this.type = (packet[at]! << 8) | packet[at + 1]!
     this.questionEnd = at + QUESTION_BYTES
-    const questionClass = (packet[at + 2]! << 8) | packet[at + 3]!
-    return questionClass === CLASS.IN && (this.type === TYPE.A || this.type === TYPE.AAAA)
+    // Above are types that ask for more than a name has of them, or for nothing (RFC 6895, 3.1).
+    return (
+      packet[at + 2] === 0 && packet[at + 3] === CLASS.IN && this.type < META_TYPES && this.type !== TYPE.OPT
+    )
   }
 
   #readOpt(packet: Uint8Array, end: number): boolean {

@@ -1,4 +1,4 @@
-// The fast path of the DNS server: plain questions for a service's addresses, answered from numbers into bytes.
+// The fast path of the DNS server: plain questions, most of them for a service's addresses, answered from numbers into bytes.
 //
 // Invariant: a reply is byte for byte what answerDns would send (a test asks both), or there is none and answerDns
 // is to be asked. Nothing is allocated for a packet, and nothing is placed unless all of it fits. What it keeps
@@ -13,8 +13,11 @@ import { ClientCells } from './client-cells.ts'
 import { chosen } from './contenders.ts'
 import type { DnsContext, DnsFacts } from './dns-answer.ts'
 import { COOKIE_BYTES, COOKIE_PROVEN, placeCookie } from './dns-cookie.ts'
+import type { ResponseKind } from './dns-limit.ts'
+import { hashSubject, RESPONSE } from './dns-limit.ts'
 import { meaningOf, type ServiceName } from './dns-name.ts'
 import { PlainNames } from './dns-plain-names.ts'
+import { type Negative, PlainNegatives, SLIPPED } from './dns-plain-negative.ts'
 import { PlainQuery } from './dns-plain-query.ts'
 import { answerService, type DnsAnswer } from './dns-records.ts'
 import {
@@ -37,7 +40,8 @@ export const NOT_PLAIN = -1
 /** Owner, type, class, TTL and length of a record whose owner is the question's name. */
 const RECORD_BYTES = 12
 const OPTION_HEAD_BYTES = 4
-const TYPE_AND_CLASS_BYTES = 4
+/** An extended error without words: its code alone. */
+const INFO_CODE_BYTES = 2
 const POINTER_TO_QUESTION = 0xc000 | HEADER_BYTES
 /** QR and AA, in the first byte of the flags. */
 const RESPONSE_AUTHORITATIVE = 0x84
@@ -52,11 +56,18 @@ interface Plain {
   serial: number
   near4: NearChoice | CellChoices | null
   near6: NearChoice | CellChoices | null
+  /** Whether there are members to choose from, and none of them has such an address, or a URL. */
+  lacks4: boolean
+  lacks6: boolean
+  lacksUrl: boolean
 }
 
 interface Named {
   readonly name: ServiceName
   readonly plain: Plain
+  /** What there is not of it, and the serial of its zone when that was made. */
+  nodata: Negative | null
+  nodataSerial: number
 }
 
 export class PlainAnswers {
@@ -88,11 +99,13 @@ export class PlainAnswers {
   #namesSerial = -1
   #slots = 0
   readonly #cells: ClientCells
+  readonly #negatives: PlainNegatives
   readonly #memo = new AnswerMemo()
   /** Of large services; made when the first of them is asked for. */
   #lists: CellLists | null = null
 
-  /** The decision at hand: addresses come from a layout, or from a place in the memo. */
+  /** The decision at hand: it is negative, or addresses come from a layout, or from a place in the memo. */
+  #negative: Negative | null = null
   #near: NearChoice | CellChoices | null = null
   #place = -1
   #count = 0
@@ -102,6 +115,7 @@ export class PlainAnswers {
   constructor(context: DnsContext) {
     this.#context = context
     this.#cells = new ClientCells(context.tables)
+    this.#negatives = new PlainNegatives(context)
   }
 
   /**
@@ -120,20 +134,12 @@ export class PlainAnswers {
     const query = this.#query
     if (!query.read(packet, at, end)) return NOT_PLAIN
     const named = this.#findName(packet, at, end)
-    if (named === null) return NOT_PLAIN
-    const bySubnet = query.subnetAt !== 0
-    const client = bySubnet ? query.client : asker
-    const family = query.type === TYPE.A ? 4 : 6
-    if (!this.#decide(named, family, client)) return NOT_PLAIN
-    const bytes = this.#replyBytes(at, family)
-    if (bytes > udpReplyBytes(query.payloadBytes) || bytes > outEnd - to) return NOT_PLAIN
-    this.#writeHead(packet, at, out, to)
-    let place = to + query.questionEnd - at
-    for (let i = 0; i < this.#count; i++) place = this.#writeRecord(i, family, out, place)
-    this.facts.isProven = false
-    if (query.hasEdns) this.#writeOpt(packet, asker, out, place)
-    this.#note(named, client, bySubnet, end - at, bytes)
-    return bytes
+    const client = query.subnetAt !== 0 ? query.client : asker
+    this.#negative =
+      named === null ? this.#negatives.ofName(packet, at, end, query) : this.#nodata(named, packet, at, end)
+    if (this.#negative !== null) this.#negate(named, client)
+    else if (named === null || !this.#decide(named, client)) return NOT_PLAIN
+    return this.#write(packet, at, end, asker, out, to, outEnd)
   }
 
   // What is asked.
@@ -146,8 +152,7 @@ export class PlainAnswers {
       this.#names.clear()
       this.#plains.clear()
     }
-    const { nameAt, questionEnd, nameHash } = this.#query
-    const nameEnd = questionEnd - TYPE_AND_CLASS_BYTES
+    const { nameAt, nameEnd, nameHash } = this.#query
     const known = this.#names.find(packet, nameAt, nameEnd, nameHash)
     if (known !== null) return known
     const named = this.#look(packet.subarray(at, end))
@@ -164,19 +169,46 @@ export class PlainAnswers {
     const serving = tables.service(meaning.serving.service.name)!
     let plain = this.#plains.get(serving)
     if (plain === undefined) {
-      plain = { serving, slot: this.#slots++, serial: -1, near4: null, near6: null }
+      plain = newPlain(serving, this.#slots++)
       this.#plains.set(serving, plain)
     }
-    return { name: meaning, plain }
+    return { name: meaning, plain, nodata: null, nodataSerial: -1 }
   }
 
   // What is answered.
 
+  /** What is answered where the service has none of what is asked for; null: it may have it. */
+  #nodata(named: Named, packet: Uint8Array, at: number, end: number): Negative | null {
+    const { plain, name } = named
+    if (plain.serial !== plain.serving.serial) this.#layOut(plain)
+    if (!lacks(plain, this.#query.type)) return null
+    const { serial } = name.zone
+    if (named.nodata === null || named.nodataSerial !== serial) {
+      named.nodata = this.#negatives.ofService(name, packet.subarray(at, end))
+      named.nodataSerial = serial
+    }
+    return named.nodata
+  }
+
+  /** Notes what answerDns says of a negative answer: for whom one was looked for, where that was done. */
+  #negate(named: Named | null, client: Address): void {
+    const { facts } = this
+    const isLookedFor = named !== null && isChosen(this.#query.type)
+    this.#count = this.#scopeBits = 0
+    facts.service = named?.plain.serving.service.name ?? null
+    facts.client = isLookedFor ? client : null
+    facts.basis = isLookedFor ? 'none' : null
+    facts.rank = 0
+  }
+
   /** Decides, and notes where the addresses come from. False: it is no plain answer. */
-  #decide(named: Named, family: Family, client: Address): boolean {
+  #decide(named: Named, client: Address): boolean {
+    const { type } = this.#query
+    if (type !== TYPE.A && type !== TYPE.AAAA) return false
     const { plain } = named
-    const { serving } = plain
-    if (plain.serial !== serving.serial) this.#layOut(plain)
+    const family = type === TYPE.A ? 4 : 6
+    this.facts.service = plain.serving.service.name
+    this.facts.client = client
     const near = this.#nearChoice(plain, family, client)
     const cells = this.#cells
     if (near?.choose(client, cells.cell, cells.scopeBits)) {
@@ -205,6 +237,10 @@ export class PlainAnswers {
     const isMade = plain.serial >= 0 && serving.index !== null
     plain.serial = serving.serial
     if (isMade) return
+    const offered = serving.index === null ? serving.members.filter(({ isOffered }) => isOffered) : []
+    plain.lacks4 = offered.length > 0 && offered.every(({ addresses4 }) => addresses4.length === 0)
+    plain.lacks6 = offered.length > 0 && offered.every(({ addresses6 }) => addresses6.length === 0)
+    plain.lacksUrl = offered.length > 0 && offered.every(({ url }) => url === null)
     if (serving.index === null) {
       plain.near4 = NearChoice.of(serving, tables.hosts, 4)
       plain.near6 = NearChoice.of(serving, tables.hosts, 6)
@@ -243,22 +279,51 @@ export class PlainAnswers {
 
   // The reply.
 
+  /** The reply's length, or NOT_PLAIN. */
+  #write(
+    packet: Uint8Array,
+    at: number,
+    end: number,
+    asker: Address,
+    out: Uint8Array,
+    to: number,
+    outEnd: number,
+  ): number {
+    const { questionEnd, payloadBytes, hasEdns, type } = this.#query
+    const family = type === TYPE.A ? 4 : 6
+    const bytes = this.#replyBytes(at, family)
+    if (bytes > udpReplyBytes(payloadBytes) || bytes > outEnd - to) return NOT_PLAIN
+    this.#writeHead(packet, at, out, to)
+    let place = to + questionEnd - at
+    for (let i = 0; i < this.#count; i++) place = this.#writeRecord(i, family, out, place)
+    if (this.#negative !== null) place = putBytes(out, place, this.#negative.authority)
+    this.facts.isProven = false
+    if (hasEdns) this.#writeOpt(packet, asker, out, place)
+    this.#note(end - at, bytes)
+    return bytes
+  }
+
   #replyBytes(at: number, family: Family): number {
-    const { questionEnd, hasEdns, subnetBytes, subnetAt, cookieAt } = this.#query
+    const { questionEnd, hasEdns, subnetBytes, subnetAt } = this.#query
+    const negative = this.#negative
     let bytes = questionEnd - at + this.#count * (RECORD_BYTES + (family === 4 ? 4 : 16))
+    if (negative !== null) bytes += negative.authority.length
     if (!hasEdns) return bytes
     bytes += OPT_FIXED_BYTES
     if (subnetAt !== 0) bytes += OPTION_HEAD_BYTES + subnetBytes
-    if (cookieAt !== 0 && this.#context.cookies !== null) bytes += OPTION_HEAD_BYTES + COOKIE_BYTES
+    if (this.hasCookie) bytes += OPTION_HEAD_BYTES + COOKIE_BYTES
+    if (negative !== null && negative.infoCode > 0) bytes += OPTION_HEAD_BYTES + INFO_CODE_BYTES
     return bytes
   }
 
   #writeHead(packet: Uint8Array, at: number, out: Uint8Array, to: number): void {
     const { questionEnd, recursionDesired, hasEdns } = this.#query
+    const negative = this.#negative
     for (let i = at; i < questionEnd; i++) out[to + i - at] = packet[i]!
-    out[to + 2] = RESPONSE_AUTHORITATIVE | (recursionDesired ? 1 : 0)
-    out[to + 3] = RCODE.NOERROR
+    out[to + 2] = (negative?.flags ?? RESPONSE_AUTHORITATIVE) | (recursionDesired ? 1 : 0)
+    out[to + 3] = negative?.rcode ?? RCODE.NOERROR
     out[to + 7] = this.#count
+    out[to + 9] = negative !== null && negative.authority.length > 0 ? 1 : 0
     out[to + 11] = hasEdns ? 1 : 0
   }
 
@@ -296,26 +361,93 @@ export class PlainAnswers {
         packet[subnetAt + 1] === 1 ? Math.max(0, this.#scopeBits - IPV4_OFFSET_BITS) : this.#scopeBits
       at += subnetBytes
     }
-    const own = cookieAt === 0 ? null : this.#context.cookies
-    if (own !== null) {
+    const own = this.#context.cookies
+    if (this.hasCookie && own !== null) {
       at = put16(out, at, OPTION.COOKIE)
       at = put16(out, at, COOKIE_BYTES)
       const shown = placeCookie(own, packet, cookieAt, cookieBytes, asker, out, at)
       this.facts.isProven = (shown & COOKIE_PROVEN) !== 0
       at += COOKIE_BYTES
     }
+    if (this.#negative !== null && this.#negative.infoCode > 0) {
+      at = put16(out, at, OPTION.EXTENDED_ERROR)
+      at = put16(out, at, INFO_CODE_BYTES)
+      at = put16(out, at, this.#negative.infoCode)
+    }
     put16(out, lengthAt, at - lengthAt - 2)
   }
 
-  #note({ plain }: Named, client: Address, bySubnet: boolean, queryBytes: number, replyBytes: number): void {
+  #note(queryBytes: number, replyBytes: number): void {
     const { facts } = this
+    facts.outcome = this.#negative?.outcome ?? 'answered'
     facts.type = this.#query.type
-    facts.service = plain.serving.service.name
-    facts.client = client
-    facts.bySubnet = bySubnet
+    facts.bySubnet = facts.client !== null && this.#query.subnetAt !== 0
     facts.queryBytes = queryBytes
     facts.replyBytes = replyBytes
+    facts.truncated = this.#negative === SLIPPED
+    facts.limited = null
   }
+
+  // What limits ask of the last answer, and say of it.
+
+  get kind(): ResponseKind {
+    return this.#negative?.kind ?? RESPONSE.ANSWER
+  }
+
+  /** Whose account it is on (see hashSubject). */
+  subject(packet: Uint8Array): number {
+    const { nameAt, nameEnd } = this.#query
+    const negative = this.#negative
+    return negative === null || negative.kind === RESPONSE.ERROR
+      ? 0
+      : hashSubject(packet, nameAt + negative.subjectAt, nameEnd)
+  }
+
+  /** Whether the asker knows cookies, and is answered with one. */
+  get hasCookie(): boolean {
+    return this.#query.cookieAt !== 0 && this.#context.cookies !== null
+  }
+
+  /** In the place of the last answer to a packet: come by TCP. The reply's length. */
+  slip(packet: Uint8Array, at: number, end: number, asker: Address, out: Uint8Array, to: number): number {
+    this.#negative = SLIPPED
+    this.#negate(null, asker)
+    const bytes = this.#write(packet, at, end, asker, out, to, out.length)
+    this.facts.limited = 'slip'
+    return bytes
+  }
+
+  /** In the place of the last answer: none. */
+  drop(): void {
+    this.#negate(null, this.#query.client)
+    const { facts } = this
+    facts.outcome = 'dropped-limited'
+    facts.limited = 'drop'
+    facts.bySubnet = false
+    facts.replyBytes = 0
+  }
+}
+
+function newPlain(serving: TabledService, slot: number): Plain {
+  const none = { near4: null, near6: null, lacks4: false, lacks6: false, lacksUrl: false }
+  return { serving, slot, serial: -1, ...none }
+}
+
+/** Whether members are looked for to answer such a question. */
+function isChosen(type: number): boolean {
+  return type === TYPE.A || type === TYPE.AAAA || type === TYPE.HTTPS || type === TYPE.SVCB
+}
+
+/** Whether a service surely has no record of a type at its name. SOA and NS it has where it is an apex. */
+function lacks({ lacks4, lacks6, lacksUrl }: Plain, type: number): boolean {
+  if (type === TYPE.A) return lacks4
+  if (type === TYPE.AAAA) return lacks6
+  return isChosen(type) ? lacksUrl : type !== TYPE.SOA && type !== TYPE.NS
+}
+
+function putBytes(out: Uint8Array, at: number, bytes: Uint8Array): number {
+  for (let i = 0; i < bytes.length; i++) out[at + i] = bytes[i]!
+  return at + bytes.length
 }
 
 /** Places 16 bits; where the next go. */

@@ -50,6 +50,8 @@ export interface Sources {
 
 /** "No such thing" may be wrong as soon as a member joins, so it is kept this short, seconds (RFC 2308, 5). */
 const NEGATIVE_TTL_SEC = 10
+/** Of an SOA's mailbox, below the zone (RFC 2142). */
+export const MAILBOX = 'hostmaster'
 /** Cores change seldom; a resolver that keeps a dead one's name asks the next of the set, seconds. */
 const NS_TTL_SEC = 900
 /** ANY's HINFO never changes (RFC 8482, 4.2), seconds. */
@@ -357,7 +359,7 @@ function ownNegative({ zone, serving, apex }: ServiceName): DnsAnswer {
 function startOfAuthority(zone: Zone, owner: Name): ResourceRecord {
   const soa: StartOfAuthority = {
     primary: coreName(zone, zone.core),
-    mailbox: ['hostmaster', ...zone.labels],
+    mailbox: [MAILBOX, ...zone.labels],
     serial: zone.serial,
     // Nobody transfers this zone: the timers are usual values that checkers of zones don't complain of.
     refreshSec: 7200,

@@ -23,6 +23,7 @@ import {
   type Service,
 } from './directory.ts'
 import { HostTable } from './host-table.ts'
+import { LeadingLabels } from './leading-labels.ts'
 import { MemberIndex } from './member-index.ts'
 import { Panel } from './panel.ts'
 import type { Places } from './place-reader.ts'
@@ -93,6 +94,8 @@ export class Tables {
 
   readonly #services = new Map<string, ServiceSlot>()
   readonly #aliases = new Map<string, string>()
+  /** Of services and their aliases; only this class changes it. */
+  readonly leadingLabels = new LeadingLabels()
   readonly #members = new Map<string, Member>()
 
   readonly #clientsListeners: ((prefix: Prefix | null) => void)[] = []
@@ -301,6 +304,8 @@ export class Tables {
       if (this.#aliases.get(alias) === name) this.#aliases.delete(alias)
     }
     const before = slot.service
+    for (const known of namesOf(before)) this.leadingLabels.remove(known)
+    for (const known of namesOf(service)) this.leadingLabels.add(known)
     slot.service = service
     this.#setServing(slot)
     for (const alias of service?.aliases ?? []) this.#aliases.set(alias, name)
@@ -477,6 +482,10 @@ function isWellMeasured({ evidence }: LocalityRecord): boolean {
 
 function countLive(member: ServingMember | undefined): number {
   return member?.state === 'live' ? 1 : 0
+}
+
+function namesOf(service: Service | null): readonly string[] {
+  return service === null ? [] : [service.name, ...service.aliases]
 }
 
 /** Whether members come out alike for two records of a service: what compileMember reads of it. */

@@ -318,10 +318,12 @@ t.test('all forms of a question come to the same reply on both paths, or to none
     ['by chance', false, queryBytes('dice.any.test', 'A')],
     ['nobody is live', false, queryBytes('last.any.test', 'A')],
     ['more addresses than are kept', false, queryBytes('wide.any.test', 'A')],
-    ['no such service', false, queryBytes('nothing.any.test', 'A')],
+    ['no such service', true, queryBytes('nothing.any.test', 'A')],
     ['a member', false, queryBytes('ams.mirror.any.test', 'A')],
-    ['another type', false, queryBytes('mirror.any.test', 'TXT')],
-    ['elsewhere', false, queryBytes('mirror.any.example', 'A')],
+    ['a type that is not there', true, queryBytes('mirror.any.test', 'TXT')],
+    ['a type that is there', false, queryBytes('mirror.any.test', 'HTTPS')],
+    ['elsewhere', true, queryBytes('nothing.any.example', 'A')],
+    ['elsewhere, by a label that is known here', false, queryBytes('mirror.any.example', 'A')],
   ]
   for (const [what, isPlain, packet] of forms) {
     // Asked twice: the second comes from what was kept.

@@ -1,0 +1,171 @@
+// Negative answers of the fast path: NXDOMAIN for names that no service has, NODATA, and REFUSED for what is not ours.
+//
+// They depend on nobody who asks, so what stands behind the question is made once for all questions that are alike, by
+// what answerDns is made of, and copied. Whether a name is nothing is told by its labels' hashes, without a string of
+// them: names made up at random, which are what floods ask for, cost no more than others. Invariant: what is not
+// surely negative is null, for others to answer. RFC 2308, 8914.
+
+import { CORE_SERVICE } from './directory.ts'
+import { type DnsContext, type DnsOutcome, NOT_AUTHORITATIVE } from './dns-answer.ts'
+import { RESPONSE, type ResponseKind } from './dns-limit.ts'
+import { MOST_BEFORE_SERVICE, type ServiceName, type Zone } from './dns-name.ts'
+import { LOWER, type PlainQuery } from './dns-plain-query.ts'
+import { MAILBOX, negative } from './dns-records.ts'
+import { type Name, parseQuery, RCODE, type Rcode } from './dns-wire.ts'
+import { DnsWriter, MAX_MESSAGE_BYTES } from './dns-writer.ts'
+import { FNV_BASIS, fnvStep, hashText } from './hash.ts'
+
+/** One answer to many questions. */
+export interface Negative {
+  readonly rcode: Rcode
+  /** QR, and AA or TC, as they stand in the first byte of the flags. */
+  readonly flags: number
+  readonly outcome: DnsOutcome
+  readonly kind: ResponseKind
+  /** The authority section: one SOA, or nothing. */
+  readonly authority: Uint8Array
+  /** Of the extended error (RFC 8914); 0: there is none. */
+  readonly infoCode: number
+  /** From where on in the name it is of one account (see hashSubject); nothing of an ERROR's. */
+  readonly subjectAt: number
+}
+
+const RESPONSE_ONLY = 0x80
+const RESPONSE_AUTHORITATIVE = 0x84
+const RESPONSE_TRUNCATED = 0x82
+
+const NOTHING = {
+  rcode: RCODE.NOERROR,
+  flags: RESPONSE_ONLY,
+  kind: RESPONSE.ERROR,
+  authority: new Uint8Array(0),
+  infoCode: 0,
+  subjectAt: 0,
+} as const
+const NOT_OURS: Negative = {
+  ...NOTHING,
+  rcode: RCODE.REFUSED,
+  outcome: 'refused',
+  infoCode: NOT_AUTHORITATIVE,
+}
+/** What goes out in the place of one response too many: come by TCP. */
+export const SLIPPED: Negative = { ...NOTHING, flags: RESPONSE_TRUNCATED, outcome: 'slipped' }
+
+const MAX_NAME_BYTES = 255
+/** Names below these stand in an SOA, which then shares more of itself with the question than the zone. */
+const IN_SOA: readonly number[] = [hashText(CORE_SERVICE), hashText(MAILBOX)]
+
+interface ZoneNegatives {
+  readonly zone: Zone
+  /** The zone's name as it stands in packets, in small letters. */
+  readonly wire: Uint8Array
+  /** Of the SOA when these were made. */
+  serial: number
+  /** NXDOMAIN, by how long the part of the name before the zone is. */
+  readonly byOffset: (Negative | null)[]
+}
+
+export class PlainNegatives {
+  readonly #context: DnsContext
+  readonly #zones: readonly ZoneNegatives[]
+
+  constructor(context: DnsContext) {
+    this.#context = context
+    this.#zones = context.zones.map((zone) => ({
+      zone,
+      wire: wireOf(zone.labels),
+      serial: -1,
+      byOffset: new Array(MAX_NAME_BYTES).fill(null),
+    }))
+  }
+
+  /** For the name that a packet from `at` to before `end` asks for; null: it may lead somewhere. */
+  ofName(packet: Uint8Array, at: number, end: number, { nameAt, nameEnd }: PlainQuery): Negative | null {
+    for (const negatives of this.#zones) {
+      const apexAt = nameEnd - negatives.wire.length
+      if (apexAt < nameAt || !isThere(negatives.wire, packet, apexAt)) continue
+      const labelAt = labelBefore(packet, nameAt, apexAt)
+      // At the apex, or what looks like the zone begins within a label.
+      if (labelAt < 0 || this.#mayLead(packet, labelAt)) return null
+      return this.#nxdomain(negatives, packet.subarray(at, end), apexAt - nameAt)
+    }
+    return this.#isOutside(packet, nameAt) ? NOT_OURS : null
+  }
+
+  /** For a service's name, of a type that it has no records of. `packet`: one that asks so. */
+  ofService({ zone, apex }: ServiceName, packet: Uint8Array): Negative {
+    const authority = authorityOf(zone, apex, packet)
+    return { ...NOTHING, flags: RESPONSE_AUTHORITATIVE, outcome: 'nodata', kind: RESPONSE.NODATA, authority }
+  }
+
+  #nxdomain(negatives: ZoneNegatives, packet: Uint8Array, offset: number): Negative {
+    const { zone, byOffset } = negatives
+    if (negatives.serial !== zone.serial) {
+      negatives.serial = zone.serial
+      byOffset.fill(null)
+    }
+    byOffset[offset] ??= {
+      ...NOTHING,
+      rcode: RCODE.NXDOMAIN,
+      flags: RESPONSE_AUTHORITATIVE,
+      outcome: 'nxdomain',
+      kind: RESPONSE.NXDOMAIN,
+      authority: authorityOf(zone, zone.labels, packet),
+      subjectAt: offset,
+    }
+    return byOffset[offset]
+  }
+
+  #mayLead(packet: Uint8Array, labelAt: number): boolean {
+    const hash = hashLabel(packet, labelAt)
+    return IN_SOA.includes(hash) || this.#context.tables.leadingLabels.mayHave(hash)
+  }
+
+  /** Whether none of the labels that a full name outside the zones could begin with begins one. */
+  #isOutside(packet: Uint8Array, nameAt: number): boolean {
+    let at = nameAt
+    for (let before = 0; before <= MOST_BEFORE_SERVICE && packet[at] !== 0; before++) {
+      if (this.#context.tables.leadingLabels.mayHave(hashLabel(packet, at))) return false
+      at += 1 + packet[at]!
+    }
+    return true
+  }
+}
+
+/** Names and lengths of a name, as in packets. */
+function wireOf(labels: Name): Uint8Array {
+  return Uint8Array.from([...labels.flatMap((label) => [label.length, ...Buffer.from(label, 'latin1')]), 0])
+}
+
+/** Whether a name in small letters stands there, in letters of any case. */
+function isThere(wire: Uint8Array, packet: Uint8Array, at: number): boolean {
+  for (let i = 0; i < wire.length; i++) if (wire[i] !== LOWER[packet[at + i]!]) return false
+  return true
+}
+
+/** Where the last label before `end` begins; -1: there is none, or `end` is within a label. */
+function labelBefore(packet: Uint8Array, nameAt: number, end: number): number {
+  let last = -1
+  for (let at = nameAt; at < end; at += 1 + packet[at]!) last = at
+  return last >= 0 && last + 1 + packet[last]! === end ? last : -1
+}
+
+/** FNV-1a of a label in small letters. */
+function hashLabel(packet: Uint8Array, at: number): number {
+  let hash = FNV_BASIS
+  const end = at + 1 + packet[at]!
+  for (let i = at + 1; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
+  return hash >>> 0
+}
+
+/** What stands behind the question of a packet in a negative answer: the SOA. */
+function authorityOf(zone: Zone, apex: Name, packet: Uint8Array): Uint8Array {
+  const query = parseQuery(packet)
+  if (typeof query === 'string' || query.question === null)
+    throw new Error('a plain question has no question')
+  const writer = new DnsWriter(MAX_MESSAGE_BYTES)
+  writer.header(0, 0)
+  writer.question(packet, query.question)
+  for (const record of negative(zone, apex, RCODE.NXDOMAIN).authority) writer.record('authority', record)
+  return writer.finish().slice(query.question.end)
+}
