@@ -133,19 +133,23 @@ export class PlainAnswers {
   ): number {
     const query = this.#query
     if (!query.read(packet, at, end)) return NOT_PLAIN
-    const named = this.#findName(packet, at, end)
     const client = query.subnetAt !== 0 ? query.client : asker
-    this.#negative =
-      named === null ? this.#negatives.ofName(packet, at, end, query) : this.#nodata(named, packet, at, end)
+    let named = this.#findName(packet)
+    this.#negative = named === null ? this.#negatives.ofName(packet, at, end, query) : null
+    if (this.#negative === null) {
+      named ??= this.#learnName(packet, at, end)
+      if (named === null) return NOT_PLAIN
+      this.#negative = this.#nodata(named, packet, at, end)
+    }
     if (this.#negative !== null) this.#negate(named, client)
-    else if (named === null || !this.#decide(named, client)) return NOT_PLAIN
+    else if (!this.#decide(named!, client)) return NOT_PLAIN
     return this.#write(packet, at, end, asker, out, to, outEnd)
   }
 
   // What is asked.
 
-  /** What the name leads to; null: not to a service's addresses. */
-  #findName(packet: Uint8Array, at: number, end: number): Named | null {
+  /** What the name leads to, if that was learnt before. */
+  #findName(packet: Uint8Array): Named | null {
     const { tables } = this.#context
     if (this.#namesSerial !== tables.namesSerial) {
       this.#namesSerial = tables.namesSerial
@@ -153,8 +157,12 @@ export class PlainAnswers {
       this.#plains.clear()
     }
     const { nameAt, nameEnd, nameHash } = this.#query
-    const known = this.#names.find(packet, nameAt, nameEnd, nameHash)
-    if (known !== null) return known
+    return this.#names.find(packet, nameAt, nameEnd, nameHash)
+  }
+
+  /** What the name leads to; null: not to a service's addresses. */
+  #learnName(packet: Uint8Array, at: number, end: number): Named | null {
+    const { nameAt, nameEnd, nameHash } = this.#query
     const named = this.#look(packet.subarray(at, end))
     if (named !== null) this.#names.add(packet, nameAt, nameEnd, nameHash, named)
     return named
