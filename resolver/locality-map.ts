@@ -4,7 +4,7 @@
 // asked for, so two of one key are equal and not the same. What is packed is never written: copies share it. Pure but
 // for its own memory.
 
-import { parsePrefix } from './address.ts'
+import { formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import type { Change, LocalityRecord } from './directory.ts'
 import { PackedLocalities } from './packed-localities.ts'
 
@@ -36,6 +36,17 @@ export class LocalityMap extends Map<string, LocalityRecord> {
       if (key !== null && !super.has(key)) yield { kind: 'localities', key, value: null }
     }
     for (const [key, value] of this.#changed()) yield { kind: 'localities', key, value }
+  }
+
+  /** Keys that another map does not have. */
+  *missingIn(other: LocalityMap): Iterable<string> {
+    for (const row of this.#rows()) {
+      const prefix = this.packed.prefixOf(row)
+      if (other.#rowAt(prefix) >= 0) continue
+      const key = formatPrefix(prefix)
+      if (!other.has(key)) yield key
+    }
+    for (const key of super.keys()) if (!other.has(key)) yield key
   }
 
   override get size(): number {
@@ -107,7 +118,11 @@ export class LocalityMap extends Map<string, LocalityRecord> {
   #rowOf(key: string): number {
     if (this.#left === 0) return -1
     const prefix = parsePrefix(key)
-    const row = prefix === null ? -1 : this.packed.rowOf(prefix)
+    return prefix === null ? -1 : this.#rowAt(prefix)
+  }
+
+  #rowAt(prefix: Prefix): number {
+    const row = this.packed.rowOf(prefix)
     return row < 0 || this.#gone[row] === 1 ? -1 : row
   }
 

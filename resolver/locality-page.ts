@@ -276,6 +276,10 @@ export class LocalityPage {
     return { address, bits: this.bitsOf(row) }
   }
 
+  keyOf(row: number): string {
+    return formatPrefix(this.prefixOf(row))
+  }
+
   /** How many hosts measured it themselves, for nobody but themselves: neither inherited nor a client's word. */
   ownEvidence(row: number): number {
     const { counts, kinds } = this.#at
@@ -312,7 +316,7 @@ export class LocalityPage {
         view.getUint32(members + 4 * i, true),
       )
     }
-    return { prefix: formatPrefix(this.prefixOf(row)), evidence: this.evidenceOf(row), incumbents }
+    return { prefix: this.keyOf(row), evidence: this.evidenceOf(row), incumbents }
   }
 
   /** Whether no column points out of another: looked at once, so that reading need not. */

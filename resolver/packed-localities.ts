@@ -4,7 +4,7 @@
 // locality-map.ts and tables.ts). Rows are counted through all pages. Where several pages have one prefix, the last
 // one's word holds. Pure.
 
-import { formatPrefix, type Prefix } from './address.ts'
+import { type Prefix, parsePrefix } from './address.ts'
 import type { LocalityRecord } from './directory.ts'
 import { type LocalityPage, openLocalityPage } from './locality-page.ts'
 import { comparePrefixes } from './place-page.ts'
@@ -82,6 +82,12 @@ export class PackedLocalities {
     return this.index.get(prefix)
   }
 
+  /** The same of a prefix's text. */
+  rowOfKey(key: string): number {
+    const prefix = parsePrefix(key)
+    return prefix === null ? -1 : this.rowOf(prefix)
+  }
+
   /** Which of the pages that it was made of a row is in. */
   pageOf(row: number): number {
     return pageAt(this.#firstRows, row)
@@ -93,7 +99,8 @@ export class PackedLocalities {
   }
 
   keyOf(row: number): string {
-    return formatPrefix(this.prefixOf(row))
+    const [page, at] = this.#find(row)
+    return page.keyOf(at)
   }
 
   recordOf(row: number): LocalityRecord {

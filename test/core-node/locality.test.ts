@@ -508,7 +508,10 @@ t.test('of what a start found, what nobody asked from since goes first', async (
   t.same(hears(7), [1, 3, 7])
   t.same(hears(8), [1, 7, 8])
   t.same(hears(9), [7, 8, 9])
-  published.records.set('10.0.5.0/24', aRecord({ ...published.records.get('10.0.9.0/24'), prefix: '10.0.5.0/24' }))
+  published.records.set(
+    '10.0.5.0/24',
+    aRecord({ ...published.records.get('10.0.9.0/24'), prefix: '10.0.5.0/24' }),
+  )
   restarted.hear('10.0.5.0/24', published.records.get('10.0.5.0/24')!, () => false)
   published.take(restarted)
   t.same(hears(9), [7, 8, 9], 'what another core told and nobody measures here before what is measured')
