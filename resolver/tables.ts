@@ -108,8 +108,9 @@ export class Tables {
   /** What was there at the start, in rows from 0 on; `#isPacked` is 1 for those of them that are as they were. */
   #packed: PackedLocalities | null = null
   #isPacked = new Uint8Array(0)
-  /** Packed rows that are compiled, too. */
+  /** Packed rows that are compiled, too, and how many may be. */
   readonly #unpacked: number[] = []
+  #maxUnpacked = 0
   /** Well measured localities, by their prefixes. */
   readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured(), rankOf)
   #panelSerial = 0
@@ -196,9 +197,10 @@ export class Tables {
   }
 
   /** Takes in what a start found, before any other locality and after the places that it may be in. */
-  load(packed: PackedLocalities): void {
+  load(packed: PackedLocalities, maxUnpacked = MAX_UNPACKED): void {
     if (this.#localities.length > 0) throw new Error('Localities are loaded once, and first')
     this.#packed = packed
+    this.#maxUnpacked = maxUnpacked
     this.#isPacked = new Uint8Array(packed.rows)
     this.#evidencePrefixes = packed.index.clone()
     for (let row = 0; row < packed.rows; row++) {
@@ -465,7 +467,7 @@ export class Tables {
 
   /** A packed one as others are; of too many that were looked at, all but those that are heard are packed again. */
   #unpack(row: number): LocalityRow {
-    if (this.#unpacked.length === MAX_UNPACKED) this.#forgetUnpacked()
+    if (this.#unpacked.length >= this.#maxUnpacked) this.#forgetUnpacked()
     const record = this.#packed!.recordOf(row)
     const locality = this.#compileLocality(this.#packed!.prefixOf(row), record)
     this.#localities[row] = locality
