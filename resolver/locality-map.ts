@@ -6,7 +6,11 @@
 
 import { formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import type { Change, LocalityRecord } from './directory.ts'
-import { PackedLocalities } from './packed-localities.ts'
+import { type LocalityPage, openLocalityPage, packLocalities } from './locality-page.ts'
+import { PackedLocalities, sharedBytes } from './packed-localities.ts'
+
+/** Records of a page: some hundred kilobytes. */
+const PACKED_AT_ONCE = 4096
 
 const NOTHING_PACKED = PackedLocalities.of([])
 
@@ -22,6 +26,24 @@ export class LocalityMap extends Map<string, LocalityRecord> {
     this.#gone = like === null ? new Uint8Array(packed.rows) : like.#gone.slice()
     this.#left = like === null ? packed.size : like.#left
     if (like !== null) for (const [key, record] of like.#changed()) super.set(key, record)
+  }
+
+  /** Of records that come in any order, each key once: what has its place in the columns is packed as they come. */
+  static packing(records: Iterable<readonly [key: string, record: LocalityRecord]>): LocalityMap {
+    const pages: LocalityPage[] = []
+    const rest: (readonly [string, LocalityRecord])[] = []
+    let part: (readonly [string, LocalityRecord])[] = []
+    const pack = () => {
+      const { packed, others } = packLocalities(part)
+      if (packed !== null) pages.push(openLocalityPage(sharedBytes(packed))!)
+      for (const other of others) rest.push(other)
+      part = []
+    }
+    for (const record of records) if (part.push(record) === PACKED_AT_ONCE) pack()
+    pack()
+    const map = new LocalityMap(PackedLocalities.of(pages))
+    for (const [key, record] of rest) map.set(key, record)
+    return map
   }
 
   /** Another map of the same records. */

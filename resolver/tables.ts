@@ -496,11 +496,7 @@ export class Tables {
   }
 
   #relative(row: number): Relative {
-    const { prefix, evidence } = this.#localities[row] ?? {
-      prefix: this.#packed!.prefixOf(row),
-      evidence: this.#packed!.evidenceOf(row),
-    }
-    return { prefix, evidence }
+    return this.#localities[row] ?? new PackedRelative(this.#packed!, row)
   }
 
   #isFound(row: number): boolean {
@@ -586,6 +582,29 @@ export class Tables {
       evidence: record.evidence,
       memo: { modelSerial: -1, panelSerial: -1, place: null, coordinate: null, belief: null },
     }
+  }
+}
+
+/** Read when it is heard: of very many relatives that disagree, few are. */
+class PackedRelative implements Relative {
+  readonly #packed: PackedLocalities
+  readonly #row: number
+  #prefix: Prefix | null = null
+  #evidence: readonly Evidence[] | null = null
+
+  constructor(packed: PackedLocalities, row: number) {
+    this.#packed = packed
+    this.#row = row
+  }
+
+  get prefix(): Prefix {
+    this.#prefix ??= this.#packed.prefixOf(this.#row)
+    return this.#prefix
+  }
+
+  get evidence(): readonly Evidence[] {
+    this.#evidence ??= this.#packed.evidenceOf(this.#row)
+    return this.#evidence
   }
 }
 

@@ -123,6 +123,23 @@ t.test('of pages that have one prefix the last one’s word holds', async (t) =>
   for (const record of map.values()) t.same(record.evidence, [evidence('a')])
 })
 
+t.test('of many records those that fit are packed, and all are there', async (t) => {
+  const records = new Map(
+    keyed(
+      ...Array.from({ length: 9000 }, (_, i) =>
+        locality(`11.${i >> 8}.${i & 255}.0/24`, i % 1000 === 0 ? [] : [evidence('a', { atMs: i })]),
+      ),
+    ),
+  )
+  const map = LocalityMap.packing(records)
+  t.equal(map.packed.size, 8991)
+  t.equal(map.size, 9000)
+  t.strictSame(
+    new Map([...map].sort(([a], [b]) => (a < b ? -1 : 1))),
+    new Map([...records].sort(([a], [b]) => (a < b ? -1 : 1))),
+  )
+})
+
 t.test('the map of them is as any map, and its copies are their own', async (t) => {
   const key = () => (rng() < 0.2 ? `2001:db8:${1 + pick(20)}::/48` : `10.0.${pick(60)}.0/24`)
   const start = new Map(
