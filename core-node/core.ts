@@ -25,6 +25,7 @@ import {
   type Service,
   type Token,
 } from '../resolver/directory.ts'
+import type { PackedLocalities } from '../resolver/packed-localities.ts'
 import { inAddressOrder, type PlaceEntry, placeChanges } from '../resolver/place-page.ts'
 import type { PlaceMemory } from '../resolver/place-reader.ts'
 import { PlaceTable, type SharedPlaces } from '../resolver/place-table.ts'
@@ -231,7 +232,10 @@ export class Core {
     this.#credentials = new CredentialIndex(directory)
     this.tables = new Tables(this.#places)
     this.tables.setGeography(parts.geography)
-    this.tables.apply([...allRecords(directory)])
+    this.tables.apply([...recordsOf(directory, ['services', 'hosts', 'members', 'places'])])
+    // After the places: which network a measured prefix is in is then asked once.
+    this.tables.load(directory.localities.packed)
+    this.tables.apply([...directory.localities.changes()])
     this.#ledger = new Ledger({
       directory,
       store,
@@ -310,16 +314,16 @@ export class Core {
     return this.#zoneSerial >>> 0
   }
 
-  /** All that answers are made of, some records at a time; changes may come meanwhile. */
+  /** What the start found of localities, which never changes. */
+  get packedLocalities(): PackedLocalities {
+    return this.directory.localities.packed
+  }
+
+  /** All else that answers are made of, some records at a time; changes may come meanwhile. */
   *records(): Iterable<readonly Change[]> {
-    let part: Change[] = []
-    for (const change of allRecords(this.directory)) {
-      part.push(change)
-      if (part.length < RECORDS_AT_ONCE) continue
-      yield part
-      part = []
-    }
-    if (part.length > 0) yield part
+    const { directory } = this
+    yield* inParts(recordsOf(directory, ['services', 'hosts', 'members']))
+    yield* inParts(directory.localities.changes())
   }
 
   /** Tells of all changes from now on, once the tables took them, until what it gives back is called. */
@@ -840,11 +844,24 @@ function isTrusted(host: Host): boolean {
   return host.tokenId !== null
 }
 
-/** A whole directory as changes, for what is compiled from it. */
-function* allRecords(directory: Directory): Iterable<Change> {
-  // Places before localities: which network a measured prefix is in is then asked once.
-  for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
+/** Records as changes, for what is compiled from them. */
+function* recordsOf(
+  directory: Readonly<Directory>,
+  kinds: readonly ('services' | 'hosts' | 'members' | 'places')[],
+): Iterable<Change> {
+  for (const kind of kinds) {
     const records = kind === 'places' ? inAddressOrder(directory.places) : directory[kind]
     for (const [key, value] of records) yield { kind, key, value } as Change
   }
+}
+
+function* inParts(changes: Iterable<Change>): Iterable<readonly Change[]> {
+  let part: Change[] = []
+  for (const change of changes) {
+    part.push(change)
+    if (part.length < RECORDS_AT_ONCE) continue
+    yield part
+    part = []
+  }
+  if (part.length > 0) yield part
 }

@@ -213,7 +213,9 @@ function dnsContext(core: Core, config: Config, clock: Clock, rng: Rng): DnsCont
     nsid: config.dnsId === 'none' ? null : config.dnsId,
     version: config.dnsVersion === 'none' ? null : config.dnsVersion,
     get cookies() {
-      return { secrets: core.cookieSecrets, nowSec: Math.floor(clock.epochMs() / 1000) }
+      const secrets = core.cookieSecrets
+      // Who follows a store that no core has begun yet has none.
+      return secrets.length === 0 ? null : { secrets, nowSec: Math.floor(clock.epochMs() / 1000) }
     },
     zones: [first!, ...others],
   }

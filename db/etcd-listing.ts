@@ -6,17 +6,21 @@
 // meanwhile makes it begin anew.
 
 import { status } from '@grpc/grpc-js'
-import { type Directory, emptyDirectory } from '../resolver/directory.ts'
+import { type Directory, emptyDirectory, type LocalityRecord } from '../resolver/directory.ts'
+import { LocalityMap } from '../resolver/locality-map.ts'
+import { type LocalityPage, openLocalityPage, packLocalities } from '../resolver/locality-page.ts'
+import { PackedLocalities, sharedBytes } from '../resolver/packed-localities.ts'
 import { type EtcdConnections, EtcdError, LARGE_CALL_MS } from './etcd-connections.ts'
 import { bucketOf, type EtcdKeys } from './etcd-keys.ts'
 import { type KeyRange, type KeyValue, type RangeReply, under } from './etcd-messages.ts'
 import {
-  type BatchEntry,
   decodePage,
   decodePart,
   decodeRecord,
   type Extras,
+  entriesOf,
   type Kept,
+  type Part,
   takeExtras,
   ValueError,
 } from './etcd-values.ts'
@@ -70,7 +74,7 @@ export async function* readBatch(
   keys: EtcdKeys,
   id: string,
   revision: number,
-): AsyncGenerator<readonly BatchEntry[]> {
+): AsyncGenerator<Part> {
   for await (const kvs of readRange(connections, under(keys.parts(id)), revision, PARTS_AT_ONCE)) {
     for (const kv of kvs) yield readable(kv, decodePart)
   }
@@ -84,6 +88,10 @@ class Lister {
   readonly #directory = emptyDirectory()
   readonly #extras = new Map<string, Extras>()
   readonly #singles = new Map<string, number>()
+  /** Localities in columns, and by which revision they are so. */
+  readonly #packed: { readonly page: LocalityPage; readonly revision: number }[] = []
+  /** Those that came as records, or were removed, as they were put last. */
+  readonly #localities = new Map<string, { readonly kept: Kept; readonly revision: number }>()
   readonly #suspects: { kind: Kind; key: string }[] = []
   /** When each page was put, where there are batches to compare with. */
   readonly #pageRevisions = new Map<string, number>()
@@ -112,7 +120,7 @@ class Lister {
     await this.#read(keys.records, RECORDS_AT_ONCE, (kv) => this.#takeSingle(kv))
     return {
       revision: this.#revision,
-      directory: this.#directory,
+      directory: { ...this.#directory, localities: this.#mergeLocalities() },
       extras: this.#extras,
       singles: this.#singles,
       batches: new Set(batches.map(({ id }) => id)),
@@ -131,18 +139,55 @@ class Lister {
     const bucket = this.#keys.bucketOfPage(kv.key)
     const kind = bucket.slice(0, bucket.indexOf('/')) as Kind
     this.#pageRevisions.set(bucket, kv.mod_revision)
-    const { records } = readable(kv, decodePage)
-    for (const key in records) this.#put(kind, key, records[key], kv.key, kv.mod_revision)
+    const { records, localities } = readable(kv, decodePage)
+    if (localities !== null) this.#takePacked(localities, kv.mod_revision)
+    let others = Object.entries(records)
+    if (kind === 'localities') {
+      // As the version before wrote them.
+      const { packed, others: left } = packLocalities(others)
+      if (packed !== null) this.#takePacked(openLocalityPage(sharedBytes(packed))!, kv.mod_revision)
+      others = left
+    }
+    for (const [key, kept] of others) this.#put(kind, key, kept, kv.key, kv.mod_revision)
   }
 
   async #takeBatch({ id, revision }: { id: string; revision: number }): Promise<void> {
-    for await (const entries of readBatch(this.#connections, this.#keys, id, this.#revision)) {
-      for (const [kind, key, kept] of entries) {
-        if ((this.#pageRevisions.get(bucketOf(kind, key)) ?? 0) > revision) continue
-        this.#batchRevisions.set(idOf(kind, key), revision)
-        this.#put(kind, key, kept, this.#keys.batch(id), revision)
+    const from = this.#keys.batch(id)
+    // While it is moved to pages: what is in its page by now, or was taken away since.
+    const isMoved = (kind: Kind, key: string) =>
+      (this.#pageRevisions.get(bucketOf(kind, key)) ?? 0) > revision
+    const isMoving = [...this.#pageRevisions.values()].some((at) => at > revision)
+    for await (const part of readBatch(this.#connections, this.#keys, id, this.#revision)) {
+      const isWhole = part.localities !== null && !isMoving
+      if (isWhole) this.#takePacked(part.localities!, revision)
+      for (const [kind, key, kept] of isWhole ? part.entries : entriesOf(part)) {
+        if (isMoved(kind, key)) continue
+        if (kind !== 'localities') this.#batchRevisions.set(idOf(kind, key), revision)
+        this.#put(kind, key, kept, from, revision)
       }
     }
+  }
+
+  #takePacked(page: LocalityPage, revision: number): void {
+    this.#packed.push({ page, revision })
+    if (revision <= this.#since) return
+    for (let row = 0; row < page.size; row++) {
+      this.#suspects.push({ kind: 'localities', key: page.keyOf(row) })
+    }
+  }
+
+  #mergeLocalities(): LocalityMap {
+    // Of pages that have one prefix the last one's word holds.
+    const pages = this.#packed.sort((a, b) => a.revision - b.revision)
+    const packed = PackedLocalities.of(pages.map(({ page }) => page))
+    const localities = new LocalityMap(packed)
+    for (const [key, { kept, revision }] of this.#localities) {
+      const row = packed.rowOfKey(key)
+      if (row >= 0 && pages[packed.pageOf(row)]!.revision > revision) continue
+      if (kept === null) localities.delete(key)
+      else localities.set(key, kept as LocalityRecord)
+    }
+    return localities
   }
 
   #takeSingle(kv: KeyValue): void {
@@ -157,7 +202,10 @@ class Lister {
   /** Called a million times at a start: it makes nothing that it does not keep. */
   #put(kind: Kind, key: string, kept: Kept, from: Buffer, revision: number): void {
     const records = this.#directory[kind] as Map<string, unknown>
-    if (kept === null) records.delete(key)
+    if (kind === 'localities') {
+      if ((this.#localities.get(key)?.revision ?? 0) > revision) return
+      this.#localities.set(key, { kept, revision })
+    } else if (kept === null) records.delete(key)
     else records.set(key, kept)
     let extras: Extras | null = null
     try {

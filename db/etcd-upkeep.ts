@@ -28,7 +28,10 @@ import {
   decodeRecord,
   encodeFacts,
   encodePage,
+  entriesOf,
   type Kept,
+  type Part,
+  recordsOf,
   SCHEMA,
   ValueError,
 } from './etcd-values.ts'
@@ -343,13 +346,13 @@ export function mergeBucket(
   shares: readonly BatchShare[],
   singles: readonly KeyValue[],
 ): Buffer {
-  const before = page === null ? { v: SCHEMA, records: {} } : decodePage(page.value)
+  const before = page === null ? { v: SCHEMA, records: {}, localities: null } : decodePage(page.value)
   const records = new Map<string, { kept: Kept; revision: number }>()
   let { v } = before
   const set = (key: string, kept: Kept, revision: number) => {
     if (revision > (records.get(key)?.revision ?? 0)) records.set(key, { kept, revision })
   }
-  for (const [key, kept] of Object.entries(before.records)) set(key, kept, page!.mod_revision)
+  for (const [key, kept] of recordsOf(before)) set(key, kept, page!.mod_revision)
   for (const { revision, entries } of shares) {
     if (revision < (page?.mod_revision ?? 0)) continue
     for (const [, key, kept] of entries) set(key, kept, revision)
@@ -366,14 +369,21 @@ export function mergeBucket(
   return encodePage(v, Object.fromEntries(kept))
 }
 
-/** A batch's records bucket by bucket: they are in that order. */
+function inBuckets(entries: Iterable<BatchEntry>): BatchEntry[] {
+  const keyed = Array.from(entries, (entry) => ({ entry, bucket: bucketOf(entry[0], entry[1]) }))
+  return keyed
+    .sort((a, b) => (a.bucket < b.bucket ? -1 : a.bucket > b.bucket ? 1 : 0))
+    .map(({ entry }) => entry)
+}
+
+/** A batch's records bucket by bucket: its parts are in that order. */
 class ShareReader {
   readonly revision: number
-  readonly #parts: AsyncGenerator<readonly BatchEntry[]>
+  readonly #parts: AsyncGenerator<Part>
   #entries: readonly BatchEntry[] = []
   #at = 0
 
-  constructor(parts: AsyncGenerator<readonly BatchEntry[]>, revision: number) {
+  constructor(parts: AsyncGenerator<Part>, revision: number) {
     this.#parts = parts
     this.revision = revision
   }
@@ -383,7 +393,7 @@ class ShareReader {
     if (this.#at === this.#entries.length) {
       const next = await this.#parts.next()
       if (next.done) return null
-      this.#entries = next.value
+      this.#entries = inBuckets(entriesOf(next.value))
       this.#at = 0
     }
     const [kind, key] = this.#entries[this.#at]!

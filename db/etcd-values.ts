@@ -1,4 +1,5 @@
-// What the values in etcd say: records as JSON with a schema version, alone or packed many together.
+// What the values in etcd say: records as JSON with a schema version, alone or packed many together; localities, of
+// which there are most, in the columns that a core reads as they are (resolver/locality-page.ts).
 //
 // Invariant: fields that this program does not know are kept when it rewrites a record, so that a newer core
 // beside it loses nothing; they are the newer's business and never seen by ours. What the next version writes
@@ -7,6 +8,8 @@
 
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import type { Change, Directory } from '../resolver/directory.ts'
+import { type LocalityPage, openLocalityPage, packLocalities } from '../resolver/locality-page.ts'
+import { sharedBytes } from '../resolver/packed-localities.ts'
 import { KINDS, TABLE_SHAPES } from './columns.ts'
 
 type Kind = keyof Directory
@@ -104,45 +107,88 @@ export function decodeRecord(bytes: Buffer): { v: number; record: Kept } {
 /** Records of one bucket by key. */
 export type PageRecords = Record<string, Kept>
 
+/** What a page holds: records, and in columns those of localities that have their place there. */
+export interface Page {
+  readonly v: number
+  readonly records: PageRecords
+  readonly localities: LocalityPage | null
+}
+
 export function encodePage(v: number, records: PageRecords): Buffer {
-  return pack({ v, records })
+  const { packed, others } = packLocalities(Object.entries(records))
+  return pack(JSON.stringify({ v, records: Object.fromEntries(others) }), packed)
 }
 
 /** Throws ValueError. */
-export function decodePage(bytes: Buffer): { v: number; records: PageRecords } {
-  const { v, records } = parse(unpack(bytes))
+export function decodePage(bytes: Buffer): Page {
+  const { text, localities } = unpack(bytes)
+  const { v, records } = parse(text)
   if (typeof records !== 'object' || records === null) throw new ValueError(false, 'it holds no records')
-  return { v, records: records as PageRecords }
+  return { v, records: records as PageRecords, localities }
+}
+
+/** All records of a page. */
+export function* recordsOf({
+  records,
+  localities,
+}: Pick<Page, 'records' | 'localities'>): Iterable<[string, Kept]> {
+  yield* Object.entries(records)
+  if (localities === null) return
+  for (let row = 0; row < localities.size; row++) {
+    const record = localities.recordOf(row)
+    yield [record.prefix, record]
+  }
 }
 
 /** One record of a batch: kind, key and record. */
 export type BatchEntry = readonly [kind: Kind, key: string, record: Kept]
 
+/** What a part of a batch holds: records, and in columns those of localities that have their place there. */
+export interface Part {
+  readonly entries: readonly BatchEntry[]
+  readonly localities: LocalityPage | null
+}
+
 /** Packs entries, in order, into parts of at most `bytes` each before packing (one entry may be more). */
 export function* encodeParts(entries: Iterable<BatchEntry>, bytes: number): Generator<Buffer> {
-  let texts: string[] = []
+  let part: BatchEntry[] = []
   let size = 0
-  // Put together from texts, since their length is what decides where a part ends.
-  const packed = () => deflateRawSync(`{"v":${SCHEMA},"entries":[${texts.join(',')}]}`, { level: LEVEL })
   for (const entry of entries) {
-    const text = JSON.stringify(entry)
-    const length = Buffer.byteLength(text)
+    // Its length as text is what decides where a part ends.
+    const length = Buffer.byteLength(JSON.stringify(entry))
     if (size > 0 && size + length > bytes) {
-      yield packed()
-      texts = []
+      yield encodePart(part)
+      part = []
       size = 0
     }
-    texts.push(text)
+    part.push(entry)
     size += length
   }
-  if (size > 0) yield packed()
+  if (size > 0) yield encodePart(part)
+}
+
+function encodePart(entries: readonly BatchEntry[]): Buffer {
+  const localities = entries.filter(([kind]) => kind === 'localities')
+  const { packed, others } = packLocalities(localities.map(([, key, record]) => [key, record]))
+  const rest = [
+    ...entries.filter(([kind]) => kind !== 'localities'),
+    ...others.map(([key, record]): BatchEntry => ['localities', key, record]),
+  ]
+  return pack(JSON.stringify({ v: SCHEMA, entries: rest }), packed)
 }
 
 /** Throws ValueError. */
-export function decodePart(bytes: Buffer): readonly BatchEntry[] {
-  const { entries } = parse(unpack(bytes))
+export function decodePart(bytes: Buffer): Part {
+  const { text, localities } = unpack(bytes)
+  const { entries } = parse(text)
   if (!Array.isArray(entries)) throw new ValueError(false, 'it holds no entries')
-  return entries
+  return { entries, localities }
+}
+
+/** All entries of a part, in no order. */
+export function* entriesOf({ entries, localities }: Part): Iterable<BatchEntry> {
+  yield* entries
+  for (const [key, record] of recordsOf({ records: {}, localities })) yield ['localities', key, record]
 }
 
 /** Small facts about a commit, a batch or a layout. */
@@ -155,16 +201,31 @@ export function decodeFacts(bytes: Buffer): Record<string, unknown> {
   return parse(bytes)
 }
 
-function pack(value: object): Buffer {
-  return deflateRawSync(JSON.stringify(value), { level: LEVEL })
+/** What text never begins with: before the columns stand this, the length of the text, and the text. */
+const PACKED = 0
+const PACKED_HEADER = 5
+
+/** JSON, and behind it localities in columns. */
+function pack(text: string, localities: Uint8Array | null): Buffer {
+  if (localities === null) return deflateRawSync(text, { level: LEVEL })
+  const bytes = Buffer.from(text)
+  const header = Buffer.alloc(PACKED_HEADER, PACKED)
+  header.writeUInt32LE(bytes.length, 1)
+  return deflateRawSync(Buffer.concat([header, bytes, localities]), { level: LEVEL })
 }
 
-function unpack(bytes: Buffer): Buffer {
+function unpack(value: Buffer): { text: Buffer; localities: LocalityPage | null } {
+  let bytes: Buffer
   try {
-    return inflateRawSync(bytes)
+    bytes = inflateRawSync(value)
   } catch (cause) {
     throw new ValueError(false, 'it is not packed as it should be', { cause })
   }
+  if (bytes[0] !== PACKED || bytes.length < PACKED_HEADER) return { text: bytes, localities: null }
+  const end = PACKED_HEADER + bytes.readUInt32LE(1)
+  const localities = openLocalityPage(sharedBytes(bytes.subarray(end)))
+  if (localities === null) throw new ValueError(false, 'its columns of localities are none')
+  return { text: bytes.subarray(PACKED_HEADER, end), localities }
 }
 
 function parse(bytes: Buffer): Record<string, unknown> & { v: number } {

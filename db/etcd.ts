@@ -18,7 +18,15 @@ import { EtcdLease } from './etcd-lease.ts'
 import { idOf, type Listing, listAll, readable, readBatch } from './etcd-listing.ts'
 import { isAbsent, put, range, under } from './etcd-messages.ts'
 import { EtcdUpkeep } from './etcd-upkeep.ts'
-import { decodeFacts, type Extras, encodeFacts, type Kept, takeExtras, toKept } from './etcd-values.ts'
+import {
+  decodeFacts,
+  type Extras,
+  encodeFacts,
+  entriesOf,
+  type Kept,
+  takeExtras,
+  toKept,
+} from './etcd-values.ts'
 import { EtcdWatch } from './etcd-watch.ts'
 import { copyOf } from './memory.ts'
 import { type Cluster, type ClusterListener, type Store, StoreError, type StoreSize } from './store.ts'
@@ -257,8 +265,8 @@ class EtcdStore implements Store, Cluster {
   async #readBatch(told: Told, id: string): Promise<Change[]> {
     const changes: Change[] = []
     try {
-      for await (const entries of readBatch(this.#connections, this.#keys, id, told.revision)) {
-        for (const [kind, key, kept] of entries) {
+      for await (const part of readBatch(this.#connections, this.#keys, id, told.revision)) {
+        for (const [kind, key, kept] of entriesOf(part)) {
           const extras = takeExtras(kind, kept)
           if (extras !== null) told.extras.set(changes.length, extras)
           changes.push({ kind, key, value: kept } as Change)
@@ -394,11 +402,14 @@ function differences(before: Directory, { directory, suspects }: Listing): Chang
   }
   const changes = [...changed.values()]
   for (const kind of Object.keys(before) as (keyof Directory)[]) {
-    for (const key of before[kind].keys()) {
-      if (!directory[kind].has(key)) changes.push({ kind, key, value: null } as Change)
-    }
+    for (const key of missing(before, directory, kind)) changes.push({ kind, key, value: null } as Change)
   }
   return changes
+}
+
+function* missing(before: Directory, now: Directory, kind: keyof Directory): Iterable<string> {
+  if (kind === 'localities') yield* before.localities.missingIn(now.localities)
+  else for (const key of before[kind].keys()) if (!now[kind].has(key)) yield key
 }
 
 function nextTurn(): Promise<void> {

@@ -36,7 +36,7 @@ export function copyOf(directory: Directory): Directory {
     hosts: new Map(directory.hosts),
     members: new Map(directory.members),
     tokens: new Map(directory.tokens),
-    localities: new Map(directory.localities),
+    localities: directory.localities.copy(),
     places: new Map(directory.places),
     settings: new Map(directory.settings),
   }

@@ -7,7 +7,8 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import Sqlite, { type Database, type Statement } from 'better-sqlite3'
-import { type Change, type Directory, emptyDirectory } from '../resolver/directory.ts'
+import { type Change, type Directory, emptyDirectory, type LocalityRecord } from '../resolver/directory.ts'
+import { LocalityMap } from '../resolver/locality-map.ts'
 import { fromRow, KINDS, keyOf, keyValues, type Row, TABLE_SHAPES, toRow } from './columns.ts'
 import { migrate } from './migrate.ts'
 import { type Store, StoreError } from './store.ts'
@@ -105,18 +106,22 @@ class SqliteStore implements Store {
     return guard(this.#path, () => {
       const directory = emptyDirectory()
       // One transaction: a snapshot of all tables at one moment.
-      this.#database.transaction(() => {
-        for (const kind of KINDS) this.#loadKind(kind, directory[kind] as Map<string, unknown>)
+      return this.#database.transaction(() => {
+        for (const kind of KINDS.filter((kind) => kind !== 'localities')) {
+          const records = directory[kind] as Map<string, unknown>
+          for (const [key, record] of this.#records(kind)) records.set(key, record)
+        }
+        const localities = this.#records('localities') as Iterable<[string, LocalityRecord]>
+        return { ...directory, localities: LocalityMap.packing(localities) }
       })()
-      return directory
     })
   }
 
-  #loadKind(kind: keyof Directory, records: Map<string, unknown>): void {
+  *#records(kind: keyof Directory): Iterable<[key: string, record: unknown]> {
     for (const row of this.#statements.get(kind)!.all.iterate()) {
       const key = keyOf(kind, row)
       try {
-        records.set(key, fromRow(kind, row))
+        yield [key, fromRow(kind, row)]
       } catch (cause) {
         throw corrupt(`${this.#path}, table ${kind}, record ${key}`, cause)
       }

@@ -6,6 +6,7 @@
 // Names are product words: service, host, member, home, locality, basis. No behaviour here.
 
 import type { Address } from './address.ts'
+import { LocalityMap } from './locality-map.ts'
 
 /** How a service's members are ordered for a client. */
 export type Policy = 'nearest' | 'random' | 'weighted' | 'hash' | 'failover'
@@ -220,7 +221,7 @@ export interface Directory {
   readonly hosts: Map<string, Host>
   readonly members: Map<string, Member>
   readonly tokens: Map<string, Token>
-  readonly localities: Map<string, LocalityRecord>
+  readonly localities: LocalityMap
   readonly places: Map<string, PlacePage>
   /** Small facts of the installation, such as secrets that all cores share. */
   readonly settings: Map<string, string>
@@ -232,7 +233,7 @@ export function emptyDirectory(): Directory {
     hosts: new Map(),
     members: new Map(),
     tokens: new Map(),
-    localities: new Map(),
+    localities: new LocalityMap(),
     places: new Map(),
     settings: new Map(),
   }

@@ -10,6 +10,7 @@ import type { Asker, DnsFacts } from './dns-answer.ts'
 import type { CountedDemand } from './dns-demand.ts'
 import type { RateLimits } from './dns-limit.ts'
 import type { MmsgSocket } from './mmsg.ts'
+import type { PackedMemory } from './packed-localities.ts'
 import type { PlaceMemory } from './place-reader.ts'
 
 /** What never changes while a worker runs. */
@@ -34,6 +35,8 @@ export type WorkerMail =
   | { readonly kind: 'changes'; readonly changes: readonly Change[]; readonly serials: readonly number[] }
   /** Where imported places are read from now on; changes that come later may need it. */
   | { readonly kind: 'places'; readonly memory: PlaceMemory }
+  /** Localities as the start found them; comes once, after the first places and before all changes. */
+  | { readonly kind: 'localities'; readonly memory: PackedMemory }
   | { readonly kind: 'cookies'; readonly secrets: readonly Uint8Array[] | null }
   /** From now on it answers what comes to these, and nothing else. */
   | { readonly kind: 'sockets'; readonly sockets: readonly MmsgSocket[] }

@@ -22,6 +22,7 @@ import {
   type WorkerStart,
 } from './dns-mail.ts'
 import { lowerPriority, type MmsgSocket, WAIT_MS } from './mmsg.ts'
+import { PackedLocalities } from './packed-localities.ts'
 import { PacketBatch } from './packet-batch.ts'
 import { PlaceReader } from './place-reader.ts'
 import { Tables } from './tables.ts'
@@ -175,6 +176,7 @@ class DnsWorker {
 
   #read(mail: WorkerMail): void {
     if (mail.kind === 'places') this.#places.follow(mail.memory)
+    else if (mail.kind === 'localities') this.#tables.load(PackedLocalities.over(mail.memory))
     else if (mail.kind === 'cookies') this.#secrets = mail.secrets
     else if (mail.kind === 'sockets') {
       if (this.#sockets.length === 0) {

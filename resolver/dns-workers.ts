@@ -21,12 +21,15 @@ import {
 import { StandIn } from './dns-stand-in.ts'
 import type { UdpServer } from './dns-udp.ts'
 import { closeMmsgSocket, type MmsgSocket, openMmsgSocket } from './mmsg.ts'
+import type { PackedLocalities } from './packed-localities.ts'
 import type { PlaceMemory } from './place-reader.ts'
 import type { SharedPlaces } from './place-table.ts'
 
 /** What workers are fed with. */
 export interface Feed {
-  /** All records, some at a time; read while changes go on. */
+  /** Localities that workers read where they are; they come before all records. */
+  readonly packedLocalities: PackedLocalities
+  /** All records but those and imported places, some at a time; read while changes go on. */
   records(): Iterable<readonly Change[]>
   /** Tells each change from now on, after the core's own tables took it; ends with what it returns. */
   subscribe(listener: (changes: readonly Change[]) => void): () => void
@@ -268,6 +271,7 @@ export class DnsWorkers {
   async #feed(slot: Slot, running: Running): Promise<void> {
     post(running, { kind: 'cookies', secrets: this.#context.cookies?.secrets ?? null })
     post(running, { kind: 'places', memory: this.#places.memory })
+    post(running, { kind: 'localities', memory: this.#options.feed.packedLocalities.memory })
     for (const changes of this.#options.feed.records()) {
       post(running, { kind: 'changes', changes: toldToWorkers(changes), serials: this.#serials() })
       // Whatever else there is to do has its turn between two letters.

@@ -32,7 +32,19 @@ export class Panel {
 
   /** Takes in a key that was not added yet. True: it is in the panel. */
   add(key: string): boolean {
-    const seat = this.#seatOf(key)
+    return this.#add(this.#seatOf(key))
+  }
+
+  /** The same where the rank is known, and `keyOf` makes the key: of very many, few are ever asked for it. */
+  addRanked(rank: number, keyOf: () => string): boolean {
+    if (this.#others > 0 && rank > this.#kept.at(-1)!.rank) {
+      this.#others++
+      return false
+    }
+    return this.#add({ key: keyOf(), rank })
+  }
+
+  #add(seat: Seat): boolean {
     const at = this.#find(seat)
     if (at === this.#kept.length && this.#others > 0) {
       this.#others++
@@ -69,11 +81,9 @@ export class Panel {
   }
 
   #refill(): void {
-    const all = Array.from(this.#everyone(), (key) => this.#seatOf(key)).sort((a, b) =>
-      isBefore(a, b) ? -1 : 1,
-    )
-    this.#kept = all.slice(0, 2 * this.#size)
-    this.#others = all.length - this.#kept.length
+    this.#kept = []
+    this.#others = 0
+    for (const key of this.#everyone()) this.#add(this.#seatOf(key))
   }
 
   #seatOf(key: string): Seat {

@@ -38,14 +38,22 @@ export function newMatch(): PrefixMatch {
 }
 
 export class PrefixTable {
-  readonly #narrow: SortedPrefixes
-  readonly #wide: SortedPrefixes
+  #narrow: SortedPrefixes
+  #wide: SortedPrefixes
 
   /** `shared`: in SharedArrayBuffers, for readers on other threads. */
   constructor(options: { readonly shared: boolean } = { shared: false }, like: PrefixTable | null = null) {
     const allocate = options.shared ? shared : ordinary
     this.#narrow = like === null ? new SortedPrefixes(1, allocate) : like.#narrow.clone()
     this.#wide = like === null ? new SortedPrefixes(4, allocate) : like.#wide.clone()
+  }
+
+  /** A table over arrays that another had from which nothing was ever taken, to be read or cloned. */
+  static over({ narrow, wide }: PrefixTableMemory): PrefixTable {
+    const table = new PrefixTable()
+    table.#narrow = SortedPrefixes.over(narrow)
+    table.#wide = SortedPrefixes.over(wide)
+    return table
   }
 
   /** How many prefixes are set. */

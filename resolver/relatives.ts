@@ -6,10 +6,11 @@
 // that disagree split it into halves that are asked again, and a half that none of them is in has no say.
 // Which networks there are is the imports' to say. Pure but for its own memory; written by Tables alone.
 
-import { formatPrefix, type Prefix, prefixOf } from './address.ts'
+import { type Address, contains, formatPrefix, type Prefix, parsePrefix, prefixOf } from './address.ts'
 import type { Evidence } from './directory.ts'
-import { isWidest, type PlaceFact, regionOf } from './place-page.ts'
+import type { PlaceFact } from './place-page.ts'
 import type { Places } from './place-reader.ts'
+import type { PrefixMatch } from './prefix-table.ts'
 
 /** Measured prefixes agree when each host sees them within so many ms, or this share of the lower RTT. */
 const AGREE_MS = 5
@@ -89,87 +90,133 @@ function isOwn({ count, kind }: Evidence): boolean {
 
 /** Where Tables keeps what was pooled, for a part of a network with one fact, or (null) for a whole AS. */
 export interface PooledRows {
-  add(part: { prefix: Prefix; factRow: number } | null, evidence: readonly Evidence[]): number
+  /** `isNews`: somebody may have found something else there before. */
+  add(
+    part: { prefix: Prefix; factRow: number } | null,
+    evidence: readonly Evidence[],
+    isNews: boolean,
+  ): number
   remove(row: number): void
 }
 
-interface Network {
+/** What was measured, by rows. */
+export interface MeasuredRows {
+  relative(row: number): Relative
+  prefixOf(row: number): Prefix
+  /** Whether a host measured it, for itself. */
+  isMeasured(row: number): boolean
+  /** Visits the rows of all prefixes inside one, in the order of addresses. */
+  visitInside(prefix: Prefix, visit: (row: number) => void): void
+}
+
+const EVERYTHING = [parsePrefix('0.0.0.0/0')!, parsePrefix('::/0')!]
+
+interface Announced {
+  readonly key: string
   readonly prefix: Prefix
   /** The fact of the announced prefix: addresses of more specific ones, with other facts, are none of it. */
   readonly factRow: number
-  readonly children: Set<string>
-  /** By the part's prefix: what stands in which row. */
-  parts: Map<string, { readonly row: number; readonly evidence: readonly Evidence[] }>
+}
+
+/** What a measured prefix is in; null: it is not told. */
+interface Family {
+  readonly network: Announced | null
+  readonly system: string | null
+}
+
+interface Network extends Announced {
+  /** Rows. */
+  readonly children: Set<number>
+  /** By the part's prefix: what stands in which row. null: nobody asked yet. */
+  parts: Map<string, { readonly row: number; readonly evidence: readonly Evidence[] }> | null
 }
 
 interface System {
-  readonly children: Set<string>
-  row: number
-}
-
-interface Known extends Relative {
-  network: string | null
-  system: string | null
+  readonly children: Set<number>
+  /** -1: it says nothing. null: nobody asked yet. */
+  row: number | null
 }
 
 export class Relatives {
   readonly #places: Places
+  readonly #measured: MeasuredRows
   readonly #rows: PooledRows
-  readonly #known = new Map<string, Known>()
+  /** By row of what was measured. */
+  readonly #families = new Map<number, Family>()
   readonly #networks = new Map<string, Network>()
+  /** How many of these nobody asked for yet. */
+  #unasked = 0
   readonly #systems = new Map<string, System>()
-  readonly #byRegion = new Map<string, Set<string>>()
   readonly #dirty = new Set<string>()
   /** AS numbers of which anything is known: what most lookups end at. */
   readonly #asns = new Map<number, number>()
 
-  constructor(places: Places, rows: PooledRows) {
+  constructor(places: Places, measured: MeasuredRows, rows: PooledRows) {
     this.#places = places
+    this.#measured = measured
     this.#rows = rows
   }
 
-  /** A prefix was measured; null: it no longer is. */
-  set(text: string, relative: Relative | null): void {
-    const before = this.#known.get(text)
-    if (before) {
-      this.#leave(text, before)
-      this.#known.delete(text)
-      this.#byRegion.get(regionOf(before.prefix))!.delete(text)
+  /** What was measured of a row's prefix is another thing than before, or nothing any more. */
+  set(row: number): void {
+    this.#leave(row)
+    if (this.#measured.isMeasured(row)) this.#join(row, this.#familyOf(this.#measured.prefixOf(row)), true)
+  }
+
+  /** Takes in all that is there at a start, before anybody asks. */
+  load(): void {
+    if (this.#places.size === 0) return
+    let last: { match: PrefixMatch; around: Prefix; family: Family } | null = null
+    const join = (row: number) => {
+      if (!this.#measured.isMeasured(row)) return
+      const prefix = this.#measured.prefixOf(row)
+      const match = this.#places.find(prefix.address)
+      // Neighbours are mostly of one network: what that is need not be made for each.
+      const isInside = match.bits < prefix.bits
+      if (
+        !isInside ||
+        last === null ||
+        !isOfSame(last.match, match) ||
+        !contains(last.around, prefix.address)
+      ) {
+        const family = this.#familyOf(prefix, match)
+        last = isInside ? { match, around: family.network?.prefix ?? prefix, family } : null
+        this.#join(row, family, false)
+      } else this.#join(row, last.family, false)
     }
-    if (!relative?.evidence.some(isOwn)) return
-    const known: Known = { ...relative, network: null, system: null }
-    this.#known.set(text, known)
-    const region = regionOf(known.prefix)
-    this.#byRegion.set(region, (this.#byRegion.get(region) ?? new Set()).add(text))
-    this.#join(text, known)
+    for (const everything of EVERYTHING) this.#measured.visitInside(everything, join)
   }
 
   /** Imports changed the page of a region. */
   regroup(region: string): void {
-    const inside = this.#byRegion.get(region) ?? []
-    // The page of what is wider than a region concerns them all.
-    for (const text of isWidest(region) ? this.#known.keys() : inside) {
-      const known = this.#known.get(text)!
-      this.#leave(text, known)
-      this.#join(text, known)
-    }
+    this.#measured.visitInside(parsePrefix(region)!, (row) => this.set(row))
   }
 
   /** Pools anew what changed since it was called last. */
   refresh(): void {
     for (const key of this.#dirty) {
       const network = this.#networks.get(key)
-      if (network) this.#poolNetwork(key, network)
+      if (network && (network.parts !== null || network.children.size === 0)) this.#poolNetwork(network, true)
       const system = this.#systems.get(key)
-      if (system) this.#poolSystem(key, system)
+      if (system && (system.row !== null || system.children.size === 0)) this.#poolSystem(key, system)
     }
     this.#dirty.clear()
+  }
+
+  /** Somebody asks what is pooled around an address whose place was found so. */
+  prepare(address: Address, { value, bits }: PrefixMatch): void {
+    if (this.#unasked === 0 || value < 0) return
+    const network = this.#networks.get(networkKey(prefixOf(address, bits), value))
+    if (network?.parts === null) this.#poolNetwork(network, false)
   }
 
   /** Row of what the AS of an address's place says of it; -1: nothing. */
   rowOfSystem(factRow: number): number {
     if (!this.isSystemKnown(factRow)) return -1
-    return this.#systems.get(systemKey(this.#places.fact(factRow)!)!)?.row ?? -1
+    const key = systemKey(this.#places.fact(factRow)!)!
+    const system = this.#systems.get(key)
+    if (system?.row === null) this.#poolSystem(key, system)
+    return system?.row ?? -1
   }
 
   /** Whether anything was measured in an AS of that number, in whatever country. */
@@ -179,78 +226,106 @@ export class Relatives {
     return asn !== 0 && this.#asns.has(asn)
   }
 
-  #join(text: string, known: Known): void {
-    const { value, bits } = this.#places.find(known.prefix.address)
+  #familyOf(prefix: Prefix, { value, bits } = this.#places.find(prefix.address)): Family {
     const fact = this.#places.fact(value)
-    if (fact === null) return
-    if (bits < known.prefix.bits) {
-      const prefix = prefixOf(known.prefix.address, bits)
-      known.network = `${formatPrefix(prefix)} ${value}`
-      const network = this.#networks.get(known.network) ?? {
-        prefix,
-        factRow: value,
-        children: new Set(),
-        parts: new Map(),
-      }
-      network.children.add(text)
-      this.#networks.set(known.network, network)
-      this.#dirty.add(known.network)
-    }
-    known.system = systemKey(fact)
-    if (known.system === null) return
-    const system = this.#systems.get(known.system) ?? { children: new Set(), row: -1 }
-    if (!this.#systems.has(known.system)) this.#asns.set(fact.asn!, (this.#asns.get(fact.asn!) ?? 0) + 1)
-    system.children.add(text)
-    this.#systems.set(known.system, system)
-    this.#dirty.add(known.system)
+    if (fact === null) return { network: null, system: null }
+    const around = prefixOf(prefix.address, bits)
+    const network =
+      bits < prefix.bits ? { key: networkKey(around, value), prefix: around, factRow: value } : null
+    return { network, system: systemKey(fact) }
   }
 
-  #leave(text: string, known: Known): void {
-    for (const key of [known.network, known.system]) {
-      if (key === null) continue
-      this.#networks.get(key)?.children.delete(text)
-      this.#systems.get(key)?.children.delete(text)
-      this.#dirty.add(key)
-    }
-    known.network = known.system = null
+  /** `isNews`: somebody may have asked where it comes in. */
+  #join(row: number, family: Family, isNews: boolean): void {
+    const { network, system } = family
+    if (network === null && system === null) return
+    this.#families.set(row, family)
+    if (network !== null) this.#networkAt(network, isNews).children.add(row)
+    if (system !== null) this.#systemAt(system, isNews).children.add(row)
+    if (isNews) this.#mark(family)
   }
 
-  #poolNetwork(key: string, network: Network): void {
-    const before = network.parts
-    const children = Array.from(network.children, (text) => this.#known.get(text)!)
-    network.parts = new Map()
+  #leave(row: number): void {
+    const family = this.#families.get(row)
+    if (family === undefined) return
+    this.#families.delete(row)
+    this.#networks.get(family.network?.key ?? '')?.children.delete(row)
+    this.#systems.get(family.system ?? '')?.children.delete(row)
+    this.#mark(family)
+  }
+
+  #mark({ network, system }: Family): void {
+    if (network !== null) this.#dirty.add(network.key)
+    if (system !== null) this.#dirty.add(system)
+  }
+
+  #networkAt(announced: Announced, isNews: boolean): Network {
+    let network = this.#networks.get(announced.key)
+    if (network === undefined) {
+      network = { ...announced, children: new Set(), parts: isNews ? new Map() : null }
+      if (!isNews) this.#unasked++
+      this.#networks.set(announced.key, network)
+    }
+    return network
+  }
+
+  #systemAt(key: string, isNews: boolean): System {
+    let system = this.#systems.get(key)
+    if (system === undefined) {
+      system = { children: new Set(), row: isNews ? -1 : null }
+      this.#systems.set(key, system)
+      const asn = asnOf(key)
+      this.#asns.set(asn, (this.#asns.get(asn) ?? 0) + 1)
+    }
+    return system
+  }
+
+  #poolNetwork(network: Network, isNews: boolean): void {
+    const before = network.parts ?? new Map()
+    if (network.parts === null) this.#unasked--
+    const children = Array.from(network.children, (row) => this.#measured.relative(row))
+    const parts: Network['parts'] = new Map()
+    network.parts = parts
     const fresh: [string, Pooled][] = []
     for (const pooled of poolNetwork(network.prefix, children)) {
       const text = formatPrefix(pooled.prefix)
       const part = before.get(text)
       if (part && isSame(part.evidence, pooled.evidence)) {
-        network.parts.set(text, part)
+        parts.set(text, part)
         before.delete(text)
       } else fresh.push([text, pooled])
     }
     for (const { row } of before.values()) this.#rows.remove(row)
     for (const [text, { prefix, evidence }] of fresh) {
-      const row = this.#rows.add({ prefix, factRow: network.factRow }, evidence)
-      network.parts.set(text, { row, evidence })
+      const row = this.#rows.add({ prefix, factRow: network.factRow }, evidence, isNews)
+      parts.set(text, { row, evidence })
     }
-    if (children.length === 0) this.#networks.delete(key)
+    if (children.length === 0) this.#networks.delete(network.key)
   }
 
   #poolSystem(key: string, system: System): void {
-    if (system.row >= 0) this.#rows.remove(system.row)
+    if (system.row !== null && system.row >= 0) this.#rows.remove(system.row)
     system.row = -1
-    const children = Array.from(system.children, (text) => this.#known.get(text)!)
+    const children = Array.from(system.children, (row) => this.#measured.relative(row))
     const evidence = poolEvidence(children)
     if (children.length > 0 && evidence !== null && evidence.length > 0) {
-      system.row = this.#rows.add(null, evidence)
+      system.row = this.#rows.add(null, evidence, false)
     }
     if (children.length > 0) return
     this.#systems.delete(key)
-    const asn = Number(key.split(' ', 1)[0])
+    const asn = asnOf(key)
     const left = this.#asns.get(asn)! - 1
     if (left > 0) this.#asns.set(asn, left)
     else this.#asns.delete(asn)
   }
+}
+
+function isOfSame(a: PrefixMatch, b: PrefixMatch): boolean {
+  return a.value === b.value && a.bits === b.bits
+}
+
+function networkKey(prefix: Prefix, factRow: number): string {
+  return `${formatPrefix(prefix)} ${factRow}`
 }
 
 function isSame(a: readonly Evidence[], b: readonly Evidence[]): boolean {
@@ -267,4 +342,8 @@ function isSame(a: readonly Evidence[], b: readonly Evidence[]): boolean {
 function systemKey({ asn, country, place }: PlaceFact): string | null {
   if (asn === null) return null
   return `${asn} ${country ?? `${place.lat} ${place.lon}`}`
+}
+
+function asnOf(systemKey: string): number {
+  return Number(systemKey.split(' ', 1)[0])
 }

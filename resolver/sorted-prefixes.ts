@@ -70,6 +70,15 @@ export class SortedPrefixes {
     this.#memory = allocateMemory(words, 1, allocate)
   }
 
+  /** Prefixes in these arrays, from which nothing was ever taken. */
+  static over(memory: PrefixMemory): SortedPrefixes {
+    const prefixes = new SortedPrefixes(memory.words === 1 ? 1 : 4, (bytes) => new SharedArrayBuffer(bytes))
+    prefixes.#memory = memory
+    prefixes.#usedChunks = memory.header[CHUNKS]!
+    prefixes.#usedIds = memory.header[SIZE]!
+    return prefixes
+  }
+
   /** The arrays as they are now; when they are full it goes on in others, and these stand still. */
   get memory(): PrefixMemory {
     return this.#memory

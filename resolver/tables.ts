@@ -22,14 +22,16 @@ import {
   type Place,
   type Service,
 } from './directory.ts'
+import { fnvStep, hashBytes } from './hash.ts'
 import { HostTable } from './host-table.ts'
 import { LeadingLabels } from './leading-labels.ts'
 import { MemberIndex } from './member-index.ts'
+import type { PackedLocalities } from './packed-localities.ts'
 import { Panel } from './panel.ts'
 import type { Places } from './place-reader.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
-import { Relatives } from './relatives.ts'
+import { type Relative, Relatives } from './relatives.ts'
 import {
   compileMember,
   nextShedShare,
@@ -100,13 +102,22 @@ export class Tables {
 
   readonly #clientsListeners: ((prefix: Prefix | null) => void)[] = []
 
+  /** null: nothing, or packed and not looked at yet. */
   readonly #localities: (LocalityRow | null)[] = []
+  /** Of those that are not packed. */
   readonly #localityRows = new Map<string, number>()
   readonly #freeLocalityRows: number[] = []
-  readonly #evidencePrefixes = new PrefixTable()
+  #evidencePrefixes = new PrefixTable()
+  /** What was there at the start, in rows from 0 on; `#isPacked` is 1 for those of them that are as they were. */
+  #packed: PackedLocalities | null = null
+  #isPacked = new Uint8Array(0)
+  /** Packed rows that are compiled, too, and how many may be. */
+  readonly #unpacked: number[] = []
+  #maxUnpacked = 0
   /** Well measured localities, by their prefixes. */
-  readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured())
+  readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured(), rankOf)
   #panelSerial = 0
+  #panelRows: { serial: number; rows: readonly number[] } = { serial: 0, rows: [] }
   /** Where imports say that prefixes are; only this class changes it. Apart from what was measured, so that neither hides the other. */
   readonly places: Places
   /** What measured prefixes say of unmeasured ones of their network, by rows of their own. */
@@ -119,10 +130,24 @@ export class Tables {
   /** `places`: where imported places are read, if not in a table of its own. */
   constructor(places: Places = new PlaceTable()) {
     this.places = places
-    this.#relatives = new Relatives(places, {
-      add: (part, evidence) => this.#addPooled(part, evidence),
-      remove: (row) => this.#removePooled(row),
-    })
+    this.#relatives = new Relatives(
+      places,
+      {
+        relative: (row) => this.#relative(row),
+        prefixOf: (row) => this.#prefixOf(row),
+        isMeasured: (row) => this.#isMeasured(row),
+        visitInside: (prefix, visit) => {
+          this.#evidencePrefixes.visitInside(prefix, (row) => {
+            visit(row)
+            return true
+          })
+        },
+      },
+      {
+        add: (part, evidence, isNews) => this.#addPooled(part, evidence, isNews),
+        remove: (row) => this.#removePooled(row),
+      },
+    )
   }
 
   /** Grows with each change that can alter an answer. */
@@ -172,6 +197,31 @@ export class Tables {
     this.#relatives.refresh()
     for (const prefix of this.#unpooled.values()) this.#clientsMoved(prefix)
     this.#unpooled.clear()
+  }
+
+  /** Takes in what a start found, before any other locality and after the places that it may be in. */
+  load(packed: PackedLocalities, maxUnpacked = MAX_UNPACKED): void {
+    if (this.#localities.length > 0) throw new Error('Localities are loaded once, and first')
+    this.#packed = packed
+    this.#maxUnpacked = maxUnpacked
+    this.#isPacked = new Uint8Array(packed.rows)
+    this.#evidencePrefixes = packed.index.clone()
+    for (let row = 0; row < packed.rows; row++) {
+      this.#localities.push(null)
+      if (!packed.holds(row)) this.#freeLocalityRows.push(row)
+    }
+    const address = new Uint8Array(16)
+    packed.visit((row, own, page, at) => {
+      this.#isPacked[row] = 1
+      if (own < PANEL_EVIDENCE) return
+      page.copyAddress(at, address)
+      this.#panel.addRanked(rankOfPrefix(address, page.bitsOf(at)), () => packed.keyOf(row))
+    })
+    this.#relatives.load()
+    this.#clientsMoved(null)
+    this.#panelSerial++
+    this.#distanceSerial++
+    this.#serial++
   }
 
   /** Sets what places addresses on the map; null: nothing does. Hosts without a place of their own get theirs anew. */
@@ -255,6 +305,7 @@ export class Tables {
     const own = this.#evidencePrefixes.find(address)
     if (own.value >= 0 || this.places.size === 0) return own
     const place = this.places.find(address)
+    this.#relatives.prepare(address, place)
     const pooled = this.#pooledPrefixes.find(address)
     // A more specific announcement inside is another network: the word of the one around it is not its own.
     const isOfNetwork = pooled.value >= 0 && this.#pooledFacts.get(pooled.value) === place.value
@@ -271,7 +322,11 @@ export class Tables {
 
   /** Well measured localities, whose RTTs tell of others that see the world alike: the same on every core. */
   *panel(): Iterable<LocalityRow> {
-    for (const prefix of this.#panel.keys()) yield this.#localities[this.#localityRows.get(prefix)!]!
+    if (this.#panelRows.serial !== this.#panelSerial) {
+      const rows = Array.from(this.#panel.keys(), (prefix) => this.localityRow(prefix))
+      this.#panelRows = { serial: this.#panelSerial, rows }
+    }
+    for (const row of this.#panelRows.rows) yield this.locality(row)!
   }
 
   get panelSerial(): number {
@@ -279,12 +334,15 @@ export class Tables {
   }
 
   locality(row: number): LocalityRow | null {
-    return this.#localities[row] ?? null
+    return this.#localities[row] ?? (this.#isPacked[row] === 1 ? this.#unpack(row) : null)
   }
 
   /** Row of a locality by its prefix text; -1: none. */
-  localityRow(prefix: string): number {
-    return this.#localityRows.get(prefix) ?? -1
+  localityRow(text: string): number {
+    const row = this.#localityRows.get(text)
+    if (row !== undefined || this.#packed === null) return row ?? -1
+    const prefix = parsePrefix(text)
+    return prefix === null ? -1 : this.#packedRow(prefix)
   }
 
   // Services and members.
@@ -388,29 +446,87 @@ export class Tables {
 
   #setLocality(text: string, record: LocalityRecord | null): void {
     const prefix = parsePrefix(text)
-    const known = this.#localityRows.get(text)
-    if (!prefix || (!record && known === undefined)) return
-    const before = known === undefined ? null : this.#localities[known]!
-    const row = known ?? this.#freeLocalityRows.pop() ?? this.#localities.length
+    const known = this.localityRow(text)
+    if (!prefix || (!record && known < 0)) return
+    const row = known >= 0 ? known : (this.#freeLocalityRows.pop() ?? this.#localities.length)
+    const before = this.#localities[row] ?? null
+    const [wasFound, wasWell] = [this.#isFound(row), this.#isWell(row)]
     this.#localities[row] = record && this.#compileLocality(prefix, record)
+    this.#isPacked[row] = 0
     if (record) this.#localityRows.set(text, row)
-    else {
-      this.#localityRows.delete(text)
-      this.#freeLocalityRows.push(row)
-    }
-    this.#setPanel(text, before, this.#localities[row]!)
-    const isFound = (record?.evidence.length ?? 0) > 0
-    if (isFound !== (before !== null && before.evidence.length > 0)) this.#clientsMoved(prefix)
+    else this.#localityRows.delete(text)
+    this.#setPanel(text, wasWell, this.#isWell(row))
+    const isFound = this.#isFound(row)
+    if (isFound !== wasFound) this.#clientsMoved(prefix)
     setOrDelete(this.#evidencePrefixes, prefix, row, isFound)
-    this.#relatives.set(text, record && { prefix, evidence: record.evidence })
+    this.#relatives.set(row)
+    if (!record) this.#freeLocalityRows.push(row)
     // After the new row took its references: a host row that both name must not be given away between.
     for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
   }
 
+  #packedRow(prefix: Prefix): number {
+    const row = this.#packed?.rowOf(prefix) ?? -1
+    return row >= 0 && this.#isPacked[row] === 1 ? row : -1
+  }
+
+  /** A packed one as others are; of too many that were looked at, all but those that are heard are packed again. */
+  #unpack(row: number): LocalityRow {
+    if (this.#unpacked.length >= this.#maxUnpacked) this.#forgetUnpacked()
+    const record = this.#packed!.recordOf(row)
+    const locality = this.#compileLocality(this.#packed!.prefixOf(row), record)
+    this.#localities[row] = locality
+    this.#unpacked.push(row)
+    return locality
+  }
+
+  #forgetUnpacked(): void {
+    const kept: number[] = []
+    for (const row of this.#unpacked.splice(0)) {
+      if (this.#isPacked[row] !== 1) continue
+      const { record, evidenceHosts } = this.#localities[row]!
+      if (this.#panel.has(record.prefix)) kept.push(row)
+      else {
+        this.#localities[row] = null
+        for (const host of evidenceHosts) this.hosts.release(host)
+      }
+    }
+    this.#unpacked.push(...kept)
+  }
+
+  // Of a row, packed or not.
+
+  #prefixOf(row: number): Prefix {
+    return this.#localities[row]?.prefix ?? this.#packed!.prefixOf(row)
+  }
+
+  #relative(row: number): Relative {
+    return this.#localities[row] ?? new PackedRelative(this.#packed!, row)
+  }
+
+  #isFound(row: number): boolean {
+    return this.#isPacked[row] === 1 || (this.#localities[row]?.evidence.length ?? 0) > 0
+  }
+
+  #isMeasured(row: number): boolean {
+    return this.#ownEvidence(row) > 0
+  }
+
+  #isWell(row: number): boolean {
+    return this.#ownEvidence(row) >= PANEL_EVIDENCE
+  }
+
+  /** How many hosts measured it themselves. */
+  #ownEvidence(row: number): number {
+    if (this.#isPacked[row] === 1) return this.#packed!.ownEvidence(row)
+    let own = 0
+    for (const { count, kind } of this.#localities[row]?.evidence ?? [])
+      if (count > 0 && kind !== 'client') own++
+    return own
+  }
+
   /** A change of what one in the panel saw is news to all who hear it, as is who comes and goes. */
-  #setPanel(prefix: string, before: LocalityRow | null, after: LocalityRow | null): void {
-    const was = before !== null && isWellMeasured(before.record)
-    const is = after !== null && isWellMeasured(after.record)
+  #setPanel(prefix: string, was: boolean, is: boolean): void {
     let isHeard = false
     if (was && is) isHeard = this.#panel.has(prefix)
     else if (is) isHeard = this.#panel.add(prefix)
@@ -419,8 +535,9 @@ export class Tables {
   }
 
   *#wellMeasured(): Iterable<string> {
-    for (const [prefix, row] of this.#localityRows) {
-      if (isWellMeasured(this.#localities[row]!.record)) yield prefix
+    for (const [prefix, row] of this.#localityRows) if (this.#isWell(row)) yield prefix
+    for (const [row, isPacked] of this.#isPacked.entries()) {
+      if (isPacked === 1 && this.#isWell(row)) yield this.#packed!.keyOf(row)
     }
   }
 
@@ -430,7 +547,11 @@ export class Tables {
     this.#relatives.regroup(region)
   }
 
-  #addPooled(part: { prefix: Prefix; factRow: number } | null, evidence: readonly Evidence[]): number {
+  #addPooled(
+    part: { prefix: Prefix; factRow: number } | null,
+    evidence: readonly Evidence[],
+    isNews: boolean,
+  ): number {
     const prefix = part?.prefix ?? EVERYWHERE
     const row = this.#freeLocalityRows.pop() ?? this.#localities.length
     const record = { prefix: formatPrefix(prefix), evidence, incumbents: {} }
@@ -438,7 +559,7 @@ export class Tables {
     if (part) {
       this.#pooledPrefixes.set(prefix, row)
       // Mostly the same prefix has another word than before: then nothing is found elsewhere than it was.
-      if (!this.#unpooled.delete(record.prefix)) this.#clientsMoved(prefix)
+      if (!this.#unpooled.delete(record.prefix) && isNews) this.#clientsMoved(prefix)
       this.#pooledFacts.set(row, part.factRow)
     }
     return row
@@ -469,15 +590,45 @@ export class Tables {
   }
 }
 
+/** Read when it is heard: of very many relatives that disagree, few are. */
+class PackedRelative implements Relative {
+  readonly #packed: PackedLocalities
+  readonly #row: number
+  #prefix: Prefix | null = null
+  #evidence: readonly Evidence[] | null = null
+
+  constructor(packed: PackedLocalities, row: number) {
+    this.#packed = packed
+    this.#row = row
+  }
+
+  get prefix(): Prefix {
+    this.#prefix ??= this.#packed.prefixOf(this.#row)
+    return this.#prefix
+  }
+
+  get evidence(): readonly Evidence[] {
+    this.#evidence ??= this.#packed.evidenceOf(this.#row)
+    return this.#evidence
+  }
+}
+
 /** Localities heard as witnesses of how others see the world: more make estimates no better (tried: 64 to 512). */
 const PANEL_SIZE = 256
 /** RTTs of its own that make a locality well measured. */
 const PANEL_EVIDENCE = 4
 
-function isWellMeasured({ evidence }: LocalityRecord): boolean {
-  let own = 0
-  for (const { count, kind } of evidence) if (count > 0 && kind !== 'client') own++
-  return own >= PANEL_EVIDENCE
+/** Packed localities that are kept as rows once they were looked at: about a kilobyte each. */
+const MAX_UNPACKED = 200_000
+
+/** Whose prefixes hash lowest are in the panel. */
+function rankOf(text: string): number {
+  const { address, bits } = parsePrefix(text)!
+  return rankOfPrefix(address, bits)
+}
+
+function rankOfPrefix(address: Address, bits: number): number {
+  return fnvStep(hashBytes(address, address.length), bits) >>> 0
 }
 
 function countLive(member: ServingMember | undefined): number {

@@ -2,9 +2,9 @@
 //
 // Each report adds samples to a (prefix, host) pair; of the last few the lower quartile is taken, since
 // queues only ever add. What changed enough to alter an answer is published as a LocalityRecord; the
-// rest goes no further. Prefixes that are measured now are remembered with their samples; the others rest as
-// their records say. Both are bounded: what was longest neither measured nor asked from goes first.
-// Pure but for its own memory: clock by argument, no I/O.
+// rest goes no further. Prefixes that are measured now are remembered with their samples; the others rest: of them
+// nothing is known but what is published. Both are bounded: what was longest neither measured nor asked from goes
+// first. Pure but for its own memory: clock by argument, no I/O.
 
 import {
   familyOf,
@@ -76,10 +76,18 @@ const OWN_BITS = { 4: 24 + IPV4_OFFSET_BITS, 6: 48 } as const
 const OWN_ENOUGH = 3
 
 export class Localities {
-  /** Least recently used first. */
+  /** What all cores know, as it is now: whoever made this keeps it up. */
+  readonly #published: ReadonlyMap<string, LocalityRecord>
+  /** Those that are measured now, the least recently used first. */
   readonly #prefixes = new Map<string, PrefixMemory>()
-  /** Of those that were not measured lately, what is published. */
-  readonly #resting = new Map<string, LocalityRecord>()
+  /** How many of them are not published. */
+  #untold = 0
+  /** Of those at rest, what was asked from or came to rest since the start, the least recently first. */
+  readonly #recent = new Set<string>()
+  /** The others at rest, which go before them; null: not begun. */
+  #untouched: Iterator<string> | null = null
+  /** Published, and to be told to be gone. */
+  readonly #forgotten = new Set<string>()
   /** Host -> the prefixes that it has a pair with: its going costs those, not all. */
   readonly #measuredBy = new Map<string, Set<string>>()
   readonly #changed = new Set<string>()
@@ -87,20 +95,18 @@ export class Localities {
   readonly #maxPrefixes: number
   readonly #maxAwake: number
 
-  constructor(maxPrefixes: number = MAX_PREFIXES, maxAwake: number = MAX_AWAKE) {
+  constructor(
+    published: ReadonlyMap<string, LocalityRecord>,
+    maxPrefixes: number = MAX_PREFIXES,
+    maxAwake: number = MAX_AWAKE,
+  ) {
+    this.#published = published
     this.#maxPrefixes = maxPrefixes
     this.#maxAwake = maxAwake
   }
 
   get size(): number {
-    return this.#prefixes.size + this.#resting.size
-  }
-
-  /** What a store or another core knew: taken as it is, published only when it changes. */
-  load(record: LocalityRecord): void {
-    if (record.evidence.length === 0) return
-    this.#resting.set(record.prefix, record)
-    this.#bound()
+    return this.#published.size - this.#forgotten.size + this.#untold
   }
 
   /**
@@ -110,11 +116,13 @@ export class Localities {
   hear(prefix: string, record: LocalityRecord | null, isOwn: (host: string) => boolean): void {
     const memory = this.#prefixes.get(prefix)
     if (memory === undefined) {
-      if (record !== null) this.load(record)
-      else this.#resting.delete(prefix)
+      this.#forgotten.delete(prefix)
+      if (record === null) this.#recent.delete(prefix)
+      else this.#recent.add(prefix)
+      this.#bound()
       return
     }
-    memory.told = record
+    this.#setTold(memory, record)
     const told = new Map(record?.evidence.map((it) => [it.host, it]))
     for (const host of [...memory.pairs.keys()]) {
       if (!told.has(host) && !isOwn(host)) this.#dropPair(memory, host)
@@ -156,8 +164,14 @@ export class Localities {
 
   /** A client asked from there: it is not to be forgotten soon. */
   touch(prefix: string): void {
-    moveToEnd(this.#prefixes, prefix)
-    moveToEnd(this.#resting, prefix)
+    const memory = this.#prefixes.get(prefix)
+    if (memory !== undefined) {
+      this.#prefixes.delete(prefix)
+      this.#prefixes.set(prefix, memory)
+    } else if (this.#resting(prefix) !== null) {
+      this.#recent.delete(prefix)
+      this.#recent.add(prefix)
+    }
   }
 
   /**
@@ -200,23 +214,24 @@ export class Localities {
 
   /** Forgets what was measured of a prefix; what was published of it is told to be gone. */
   forgetPrefix(prefix: string): void {
-    if (this.#prefixes.has(prefix) || this.#resting.has(prefix)) this.#forget(prefix)
+    if (this.#prefixes.has(prefix) || this.#resting(prefix) !== null) this.#forget(prefix)
   }
 
-  /** The records of all prefixes that changed enough since they were published; `published` is what all cores know. */
-  publish(published: ReadonlyMap<string, LocalityRecord>, nowMs: number): Change[] {
+  /** The records of all prefixes that changed enough since they were published. */
+  publish(nowMs: number): Change[] {
     const changes: Change[] = []
     for (const text of this.#changed) {
-      if (this.#resting.has(text)) continue
       const memory = this.#prefixes.get(text)
-      const before = published.get(text)
+      if (memory === undefined && this.#resting(text) !== null) continue
+      const before = this.#published.get(text)
       const evidence = memory ? this.#evidenceOf(memory, nowMs) : []
       if (!isWorthTelling(before?.evidence ?? [], evidence)) continue
       const value = evidence.length === 0 ? null : { ...blank(text), ...before, evidence }
-      if (memory) memory.told = value
+      if (memory) this.#setTold(memory, value)
       changes.push({ kind: 'localities', key: text, value })
     }
     this.#changed.clear()
+    this.#forgotten.clear()
     return changes
   }
 
@@ -224,33 +239,57 @@ export class Localities {
     const text = formatPrefix(prefix)
     const known = this.#prefixes.get(text)
     this.#prefixes.delete(text)
-    const memory = known ?? { prefix, pairs: new Map(), told: this.#resting.get(text) ?? null }
+    const memory = known ?? this.#wake(prefix, text)
     this.#prefixes.set(text, memory)
-    if (this.#resting.delete(text)) {
-      for (const it of memory.told!.evidence) this.#setPair(memory, it.host, pairOf(it))
-    }
     this.#bound()
     return memory
+  }
+
+  #wake(prefix: Prefix, text: string): PrefixMemory {
+    const told = this.#resting(text)
+    const memory = { prefix, pairs: new Map(), told }
+    if (told === null) this.#untold++
+    for (const it of told?.evidence ?? []) this.#setPair(memory, it.host, pairOf(it))
+    this.#forgotten.delete(text)
+    this.#recent.delete(text)
+    return memory
+  }
+
+  /** What is published of one at rest; null: nothing, or it is to be told to be gone. */
+  #resting(text: string): LocalityRecord | null {
+    if (this.#prefixes.has(text) || this.#forgotten.has(text)) return null
+    const record = this.#published.get(text)
+    return record !== undefined && record.evidence.length > 0 ? record : null
+  }
+
+  #setTold(memory: PrefixMemory, told: LocalityRecord | null): void {
+    this.#untold += Number(told === null) - Number(memory.told === null)
+    memory.told = told
   }
 
   /** Those longest not measured come to rest as they were published; of too many in all the longest not asked from go. */
   #bound(): void {
     if (this.#prefixes.size > this.#maxAwake) {
       const [text, memory] = this.#prefixes.entries().next().value!
-      const { told } = memory
-      this.#letGo(memory)
-      this.#prefixes.delete(text)
-      if (told !== null) this.#resting.set(text, told)
+      this.#drop(text, memory)
+      if (memory.told !== null) this.#recent.add(text)
     }
-    if (this.size <= this.#maxPrefixes) return
-    const oldest = this.#resting.size > 0 ? this.#resting : this.#prefixes
-    this.#forget(oldest.keys().next().value!)
+    if (this.size > this.#maxPrefixes) this.#forget(this.#oldest())
+  }
+
+  #oldest(): string {
+    this.#untouched ??= this.#published.keys()
+    for (let next = this.#untouched.next(); !next.done; next = this.#untouched.next()) {
+      if (!this.#recent.has(next.value) && this.#resting(next.value) !== null) return next.value
+    }
+    const oldest = this.#recent.size > 0 ? this.#recent : this.#prefixes
+    return oldest.keys().next().value!
   }
 
   /** What is remembered of a prefix, without waking it. */
   #known(text: string): PrefixMemory | undefined {
-    const told = this.#resting.get(text)
-    if (told === undefined) return this.#prefixes.get(text)
+    const told = this.#resting(text)
+    if (told === null) return this.#prefixes.get(text)
     const pairs = new Map(told.evidence.map((it) => [it.host, pairOf(it)]))
     return { prefix: parsePrefix(text)!, pairs, told }
   }
@@ -289,10 +328,16 @@ export class Localities {
 
   #forget(text: string): void {
     const memory = this.#prefixes.get(text)
-    if (memory) this.#letGo(memory)
-    this.#prefixes.delete(text)
-    this.#resting.delete(text)
+    if (memory) this.#drop(text, memory)
+    if (this.#published.has(text)) this.#forgotten.add(text)
+    this.#recent.delete(text)
     this.#changed.add(text)
+  }
+
+  #drop(text: string, memory: PrefixMemory): void {
+    this.#letGo(memory)
+    this.#prefixes.delete(text)
+    if (memory.told === null) this.#untold--
   }
 
   #letGo(memory: PrefixMemory): void {
@@ -302,13 +347,6 @@ export class Localities {
 
 function pairOf({ rttMs, count, atMs, kind }: Evidence): Pair {
   return { kind, samplesMs: [rttMs], count, atMs }
-}
-
-function moveToEnd<V>(map: Map<string, V>, key: string): void {
-  const value = map.get(key)
-  if (value === undefined) return
-  map.delete(key)
-  map.set(key, value)
 }
 
 /**

@@ -122,7 +122,7 @@ export class Measuring {
   readonly #probeMethods: ClientOrder['methods']
   readonly #privateRanges: readonly Prefix[]
   readonly #demand = new Demand()
-  readonly #localities = new Localities()
+  readonly #localities: Localities
   /** Client address -> the method of probing that it answers. */
   readonly #answersTo = new Map<string, string>()
   /** When a host last let a check lapse. */
@@ -158,9 +158,9 @@ export class Measuring {
     this.#echoes = new EchoPlanner(options.self)
     this.#checkers = new Checkers(this.#tables)
     const { hosts, members, localities } = options.directory
+    this.#localities = new Localities(localities)
     for (const [name, host] of hosts) this.#followHost(name, host, options.nowMs)
     for (const [key, member] of members) this.#followMember(key, member)
-    for (const record of localities.values()) this.#localities.load(record)
     this.#prober = new Prober({
       echo: options.echo,
       perMinute: OWN_PROBES_PER_MINUTE,
@@ -280,7 +280,7 @@ export class Measuring {
   ): { changes: Change[]; accepted: number } {
     let accepted = 0
     for (const sample of samples) if (this.#hearSample(sample, nowMs, epochMs)) accepted++
-    return { changes: this.#localities.publish(this.#directory.localities, epochMs), accepted }
+    return { changes: this.#localities.publish(epochMs), accepted }
   }
 
   /** Only of addresses that may be probed too; a prefix that nobody asked from is taken in only so often. */
@@ -328,7 +328,7 @@ export class Measuring {
       for (const prefix of this.#localities.takeMoved()) this.#probes?.wake(prefix, nowMs)
       this.#orderProbes(nowMs)
     }
-    return this.#localities.publish(this.#directory.localities, epochMs)
+    return this.#localities.publish(epochMs)
   }
 
   /**

@@ -46,8 +46,8 @@ export class NearcastBench {
   readonly #world: World
   readonly #addressOf: (row: number) => Address
   readonly #tables = new Tables()
-  readonly #localities = new Localities()
   readonly #published = new Map<string, LocalityRecord>()
+  readonly #localities = new Localities(this.#published)
   #placeOf = new Map<string, Place>()
 
   constructor(world: World, addressOf: (row: number) => Address) {
@@ -120,7 +120,7 @@ export class NearcastBench {
   }
 
   #publish(nowMs: number): void {
-    const changes = this.#localities.publish(this.#published, nowMs)
+    const changes = this.#localities.publish(nowMs)
     for (const { key, value } of changes) {
       if (value) this.#published.set(key, value as LocalityRecord)
       else this.#published.delete(key)

@@ -39,8 +39,8 @@ export class ScribeAnycast {
   readonly #world: ScribeWorld
   readonly #rng: Rng
   readonly #tables = new Tables()
-  readonly #localities = new Localities()
   readonly #published = new Map<string, LocalityRecord>()
+  readonly #localities = new Localities(this.#published)
 
   constructor(world: ScribeWorld, hosts: readonly Host[], rng: Rng) {
     this.#world = world
@@ -97,7 +97,7 @@ export class ScribeAnycast {
   }
 
   #publish(nowMs: number): void {
-    const changes = this.#localities.publish(this.#published, nowMs)
+    const changes = this.#localities.publish(nowMs)
     for (const { key, value } of changes) {
       if (value) this.#published.set(key, value as LocalityRecord)
       else this.#published.delete(key)

@@ -396,7 +396,7 @@ const aRecord = (wish: Partial<LocalityRecord>): LocalityRecord => ({
 class Published {
   readonly records = new Map<string, LocalityRecord>()
   take(localities: Localities, nowMs = 0): string[] {
-    const changes = localities.publish(this.records, nowMs)
+    const changes = localities.publish(nowMs)
     for (const { key, value } of changes) {
       if (value) this.records.set(key, value as LocalityRecord)
       else this.records.delete(key)
@@ -416,8 +416,8 @@ t.test('of a pair’s last samples the lower quartile counts', async (t) => {
     [[20, 500, 21, 800, 22, 900, 23, 1000], 22], // queues
   ]
   for (const [samples, expected] of rows) t.equal(quartileMs(samples), expected)
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   fold(localities, 'a', [50, 51, 52])
   published.take(localities)
   t.match(published.evidence(), [{ host: 'a', rttMs: 50, count: 3, kind: 'active' }])
@@ -427,8 +427,8 @@ t.test('of a pair’s last samples the lower quartile counts', async (t) => {
 })
 
 t.test('only what changed enough is published', async (t) => {
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   fold(localities, 'a', [50, 50, 50])
   t.same(published.take(localities), [P])
   t.same(published.take(localities), [], 'nothing new')
@@ -449,8 +449,8 @@ t.test('only what changed enough is published', async (t) => {
 })
 
 t.test('a record keeps its incumbents when its evidence changes', async (t) => {
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   published.records.set(P, aRecord({ incumbents: { web: 'a' } }))
   fold(localities, 'a', [5])
   published.take(localities)
@@ -458,8 +458,8 @@ t.test('a record keeps its incumbents when its evidence changes', async (t) => {
 })
 
 t.test('absurd RTTs and a client’s word against a host’s are refused', async (t) => {
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   for (const bad of [Number.NaN, -1, 10_001, Number.POSITIVE_INFINITY])
     t.equal(fold(localities, 'a', [bad]), 'bad-rtt')
   t.equal(localities.size, 0, 'and leave nothing behind')
@@ -477,8 +477,8 @@ t.test('absurd RTTs and a client’s word against a host’s are refused', async
 })
 
 t.test('memory is bounded: the prefix longest neither measured nor asked from goes first', async (t) => {
-  const localities = new Localities(3)
   const published = new Published()
+  const localities = new Localities(published.records, 3)
   for (const i of [1, 2, 3]) fold(localities, 'a', [5], 0, 'active', `10.0.${i}.0/24`)
   localities.touch('10.0.1.0/24')
   fold(localities, 'a', [5], 0, 'active', '10.9.9.0/24')
@@ -493,9 +493,33 @@ t.test('memory is bounded: the prefix longest neither measured nor asked from go
   )
 })
 
-t.test('what was long not measured rests as it was published, and wakes with that', async (t) => {
-  const localities = new Localities(10, 2)
+t.test('of what a start found, what nobody asked from since goes first', async (t) => {
   const published = new Published()
+  const before = new Localities(published.records)
+  for (const i of [1, 2, 3]) fold(before, 'a', [5], 0, 'active', `10.0.${i}.0/24`)
+  published.take(before)
+  const restarted = new Localities(published.records, 3)
+  const hears = (i: number) => {
+    fold(restarted, 'a', [5], 0, 'active', `10.0.${i}.0/24`)
+    published.take(restarted)
+    return [...published.records.keys()].map((key) => Number(key.split('.')[2])).sort((a, b) => a - b)
+  }
+  restarted.touch('10.0.1.0/24')
+  t.same(hears(7), [1, 3, 7])
+  t.same(hears(8), [1, 7, 8])
+  t.same(hears(9), [7, 8, 9])
+  published.records.set(
+    '10.0.5.0/24',
+    aRecord({ ...published.records.get('10.0.9.0/24'), prefix: '10.0.5.0/24' }),
+  )
+  restarted.hear('10.0.5.0/24', published.records.get('10.0.5.0/24')!, () => false)
+  published.take(restarted)
+  t.same(hears(9), [7, 8, 9], 'what another core told and nobody measures here before what is measured')
+})
+
+t.test('what was long not measured rests as it was published, and wakes with that', async (t) => {
+  const published = new Published()
+  const localities = new Localities(published.records, 10, 2)
   const at = (i: number) => `10.0.${i}.0/24`
   for (const i of [1, 2, 3]) {
     fold(localities, 'a', [5, 6, 5], 0, 'active', at(i))
@@ -516,8 +540,8 @@ t.test('what was long not measured rests as it was published, and wakes with tha
 })
 
 t.test('a silent prefix lives on what its best measured relative knows, until it has its own', async (t) => {
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   t.notOk(localities.inherit(prefix('10.0.1.0/24')))
   fold(localities, 'a', [5, 5], 0, 'active', '10.0.2.0/24')
   fold(localities, 'a', [6, 6], 0, 'active', '10.0.3.0/24')
@@ -539,12 +563,11 @@ t.test('a silent prefix lives on what its best measured relative knows, until it
 })
 
 t.test('what a store knew is taken up again', async (t) => {
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   fold(localities, 'a', [5, 5, 5], 1000)
   published.take(localities)
-  const restarted = new Localities()
-  for (const record of published.records.values()) restarted.load(record)
+  const restarted = new Localities(published.records)
   t.same(published.take(restarted), [], 'nothing to tell')
   fold(restarted, 'a', [5], 2000)
   t.same(published.take(restarted, 2000), [])
@@ -592,9 +615,9 @@ t.test(
   async (t) => {
     const { hosts, rttMs, clients } = world(4)
     const tables = tablesOf(hosts)
-    const [localities, published, demand, planner] = [
-      new Localities(),
-      new Published(),
+    const published = new Published()
+    const [localities, demand, planner] = [
+      new Localities(published.records),
       new Demand(),
       new ProbePlanner(RULES),
     ]
@@ -793,8 +816,8 @@ t.test('a prefix at rest is looked at again when a host joins that may be nearer
     [0, 0],
     [50, 0],
   ])
-  const localities = new Localities()
   const published = new Published()
+  const localities = new Localities(published.records)
   const rttOf: Record<string, number> = { h0: 60, h1: 20, h2: 5, h3: 400 }
   const run = (fromMs: number) => {
     const asked: string[] = []
@@ -841,8 +864,8 @@ t.test('hosts of the client’s own network are asked first, as long as they are
         return [records.ofHost(record), records.member('web', name)]
       }),
     ])
-    const [demand, planner, localities] = [new Demand(), new ProbePlanner(RULES), new Localities()]
-    const published = new Published()
+    const [demand, planner, published] = [new Demand(), new ProbePlanner(RULES), new Published()]
+    const localities = new Localities(published.records)
     demand.note(ip('11.0.0.7'), 'web', ip('11.0.0.7'), 0)
     const asked: string[] = []
     for (let nowMs = 0; nowMs < 60_000; nowMs += 2000) {
@@ -879,7 +902,7 @@ t.test('a prefix whose RTT changed is measured anew at once, but not again and a
     [0, 0],
     [50, 0],
   ])
-  const localities = new Localities()
+  const localities = new Localities(new Map())
   const at = '11.0.0.0/24'
   const run = (fromMs: number) => {
     const asked: string[] = []

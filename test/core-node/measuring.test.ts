@@ -267,24 +267,23 @@ const fold = (localities: Localities, host: string, rttMs: number, nowMs: number
 
 t.test('evidence of last month is gone, that of yesterday is not', async (t) => {
   const hostsAt = (localities: Localities, nowMs: number) => {
-    const [change] = localities.publish(new Map(), nowMs)
+    const [change] = localities.publish(nowMs)
     return (change!.value as LocalityRecord).evidence.map(({ host }) => host).sort()
   }
-  const localities = new Localities()
+  const localities = new Localities(new Map())
   fold(localities, 'old', 5, 0)
   fold(localities, 'late', 5, 29 * DAY_MS)
   fold(localities, 'now', 5, 30 * DAY_MS)
   t.same(hostsAt(localities, 30 * DAY_MS), ['late', 'now'])
 
-  const restarted = new Localities()
-  restarted.load(locality(P, { old: 5 }).value as LocalityRecord)
+  const restarted = new Localities(new Map([[P, locality(P, { old: 5 }).value as LocalityRecord]]))
   fold(restarted, 'now', 5, 30 * DAY_MS)
   t.same(hostsAt(restarted, 30 * DAY_MS), ['now'], 'whether or not a store kept it meanwhile')
 })
 
 t.test('a long way has changed only when its RTT did by a good share of it', async (t) => {
   const moves = (beforeMs: number, afterMs: number) => {
-    const localities = new Localities()
+    const localities = new Localities(new Map())
     fold(localities, 'a', beforeMs, 0)
     fold(localities, 'a', afterMs, HOUR_MS)
     return localities.takeMoved().length > 0

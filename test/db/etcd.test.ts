@@ -4,13 +4,16 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { type EtcdOptions, openEtcd } from '../../db/etcd.ts'
-import { EtcdKeys } from '../../db/etcd-keys.ts'
-import type { KeyValue } from '../../db/etcd-messages.ts'
+import { EtcdConnections } from '../../db/etcd-connections.ts'
+import { bucketOf, EtcdKeys } from '../../db/etcd-keys.ts'
+import { type KeyValue, under } from '../../db/etcd-messages.ts'
 import { mergeBucket } from '../../db/etcd-upkeep.ts'
-import { type BatchEntry, decodePage, encodePage, encodeRecord } from '../../db/etcd-values.ts'
+import { type BatchEntry, decodePage, encodePage, encodeRecord, recordsOf } from '../../db/etcd-values.ts'
 import type { Store } from '../../db/store.ts'
+import { applyChanges, type Change, emptyDirectory, type LocalityRecord } from '../../resolver/directory.ts'
 import { EtcdServers, noEtcd } from '../support/etcd-servers.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { Follower, settings, sorted, testCluster, withCores } from './cluster-suite.ts'
@@ -18,6 +21,13 @@ import { HOST, setting, testStore, withStore } from './store-suite.ts'
 
 let installations = 0
 const newPrefix = () => `/nearcast-${installations++}/`
+
+/** Of few buckets, so that pages have many. */
+const LOCALITY_KEYS = Array.from({ length: 70_000 }, (_, i) =>
+  i % 7 === 0
+    ? `2001:db8:${(i + 1).toString(16)}::/48`
+    : `${1 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}.0/24`,
+).filter((key) => bucketOf('localities', key).startsWith('localities/0'))
 
 // Much of it is waiting for servers.
 t.jobs = 3
@@ -97,6 +107,55 @@ t.test('etcd', { skip: noEtcd(), buffered: true }, async (t) => {
     await t.rejects(opener(prefix)(), { code: 'newer-database', message: /layout 2/ })
   })
 
+  t.test(
+    'localities lie in columns, in batches and in pages, and are what they were at any moment',
+    async (t) => {
+      const prefix = newPrefix()
+      const keys = new EtcdKeys(prefix)
+      const twin = emptyDirectory()
+      const kept = () => withStore(opener(prefix), (store) => store.load())
+      const connections = new EtcdConnections({ endpoints: etcd.endpoints, tls: null, user: null })
+      t.teardown(() => connections.close())
+      const pages = async () => (await connections.ask('KV/Range', under(keys.pages))).kvs
+      await withCores(opener(prefix), 1, async (core) => {
+        const commit = (changes: readonly Change[]) => {
+          applyChanges(twin, changes)
+          return core!.commit(changes)
+        }
+        const isKept = async (when: string) => t.strictSame(sorted(await kept()), sorted(twin), when)
+        await commit(localities(0, 4000))
+        await isKept('from a batch')
+        await commit([...localities(10, 30, 'b'), ...removed(30, 50), ...localities(4000, 4010)])
+        await isKept('and single ones')
+        await commit([...localities(20, 3800, 'c'), ...removed(3800, 3900), setting('x', '1')])
+        await isKept('from a batch over both')
+        await commit([...localities(200, 210, 'd'), ...removed(0, 10), ...removed(3700, 3710)])
+        await isKept('and single ones again')
+        await core!.cluster.announce('core')
+        let loads = 0
+        for (; countKeys(keys.batches) > 0; loads++) await isKept('while they move to pages')
+        await isKept('from pages')
+        const all = (await pages()).map(({ value }) => decodePage(value))
+        const inColumns = all.reduce((sum, page) => sum + (page.localities?.size ?? 0), 0)
+        const others = all.flatMap((page) => Object.keys(page.records)).filter((key) => key.includes('/'))
+        t.equal(inColumns + others.length, twin.localities.size)
+        t.ok(others.every((key) => isMisfit(twin.localities.get(key)!)))
+        t.ok(others.length > 0)
+        // As the version before wrote them; and one of a newer, whose business is its own.
+        for (const [i, { key, value }] of (await pages()).entries()) {
+          const page = decodePage(value)
+          const records = Object.fromEntries(recordsOf(page))
+          for (const record of Object.values(records) as object[])
+            if (i % 3 === 0 && typeof record === 'object') Object.assign(record, { colour: 'blue' })
+          const text = JSON.stringify({ v: i % 3 === 0 ? 2 : 1, records })
+          await connections.ask('KV/Put', { key, value: deflateRawSync(text) })
+        }
+        await isKept('from pages of other versions')
+        t.pass(`${loads} loads while they moved`)
+      })
+    },
+  )
+
   t.test('what somebody took away by hand is found missing', async (t) => {
     const prefix = newPrefix()
     await withCores(opener(prefix), 2, async (a, b) => {
@@ -173,6 +232,68 @@ t.test('a bucket’s page holds each record as it was put last', async (t) => {
   const newer = at(8, Buffer.from(JSON.stringify({ v: 2, record: 'newer' })))
   t.equal(decodePage(mergeBucket(keys, page(5), [], [newer])).v, 2, 'and says whose newest is in it')
 })
+
+t.test('a page of localities is written in columns, with what a newer version knows of them', async (t) => {
+  const keys = new EtcdKeys('/p/')
+  const [first, second, third] = localities(0, 3).map(({ value }) => value as LocalityRecord)
+  const at = (key: string, revision: number, value: Buffer): KeyValue => ({
+    key: keys.record('localities', key),
+    value,
+    create_revision: revision,
+    mod_revision: revision,
+    version: 1,
+  })
+  const newer = { ...second!, colour: 'blue' }
+  const records = { [first!.prefix]: first, [second!.prefix]: newer }
+  const before = at('', 5, deflateRawSync(JSON.stringify({ v: 2, records })))
+  const single = at(third!.prefix, 6, encodeRecord(third))
+  const written = mergeBucket(keys, before, [], [single])
+  const page = decodePage(written)
+  t.equal(page.v, 2)
+  t.equal(page.localities?.size, 2)
+  t.strictSame(page.records, { [second!.prefix]: newer })
+  const all = { ...records, [third!.prefix]: third }
+  t.strictSame(Object.fromEntries(recordsOf(page)), all)
+  t.strictSame(Object.fromEntries(recordsOf(decodePage(encodePage(2, all)))), all, 'written again')
+  const again = mergeBucket(keys, at('', 7, written), [], [at(first!.prefix, 8, encodeRecord(null))])
+  t.strictSame(
+    new Set(Array.from(recordsOf(decodePage(again)), ([key]) => key)),
+    new Set(Object.keys(all).slice(1)),
+  )
+  const bytes = inflateRawSync(written)
+  for (const [i, byte] of [
+    [bytes.length - 1, null],
+    [1, 0xff],
+    [5, 0],
+    [bytes.indexOf(Buffer.from('}')) + 1, 9],
+  ] as const) {
+    const damaged = byte === null ? bytes.subarray(0, i) : Buffer.from(bytes.with(i, byte))
+    t.throws(() => decodePage(deflateRawSync(damaged)), { name: 'ValueError', isNewer: false })
+  }
+})
+
+/** One in ten has no place in the columns. */
+function localities(from: number, to: number, host = 'a'): (Change & { kind: 'localities' })[] {
+  return LOCALITY_KEYS.slice(from, to).map((key, i) => {
+    const hosts = i % 10 === 9 ? ['zürich'] : [host, 'b', 'c'].slice(0, 1 + (i % 3))
+    const evidence = hosts.map((host, n) => ({
+      host,
+      rttMs: i + n / 7,
+      count: n,
+      atMs: i,
+      kind: 'passive' as const,
+    }))
+    return { kind: 'localities', key, value: { prefix: key, evidence, incumbents: { web: host } } }
+  })
+}
+
+function removed(from: number, to: number): Change[] {
+  return LOCALITY_KEYS.slice(from, to).map((key) => ({ kind: 'localities', key, value: null }))
+}
+
+function isMisfit({ evidence }: LocalityRecord): boolean {
+  return evidence[0]!.host === 'zürich'
+}
 
 /** A certificate authority and what it signs, in a new folder: paths of PEM files. */
 function certificates(): {

@@ -21,7 +21,13 @@ type Rule = (files: Files) => string[]
 /** Which paths of ours a room may import from. */
 const MAY_IMPORT: Readonly<Record<Room, readonly string[]>> = {
   resolver: ['resolver/'],
-  db: ['db/', 'resolver/directory.ts'],
+  // What is kept, and how localities are packed.
+  db: [
+    'db/',
+    'resolver/directory.ts',
+    ...['map', 'page'].map((name) => `resolver/locality-${name}.ts`),
+    'resolver/packed-localities.ts',
+  ],
   // A core carries out orders as any host does: by the agent's prober.
   'core-node': ['core-node/', 'resolver/', 'db/', 'server-agent/protocol/', 'server-agent/prober.ts'],
   'server-agent': ['server-agent/'],

@@ -3,6 +3,7 @@
 import { applyChanges, type Change, emptyDirectory } from '../../resolver/directory.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
 import { hasMmsg } from '../../resolver/mmsg.ts'
+import type { PackedLocalities } from '../../resolver/packed-localities.ts'
 import type { PlaceMemory } from '../../resolver/place-reader.ts'
 import { PlaceTable, type SharedPlaces } from '../../resolver/place-table.ts'
 import type { Tables } from '../../resolver/tables.ts'
@@ -24,11 +25,16 @@ export class TestFeed {
     this.#tables = tables
   }
 
+  get packedLocalities(): PackedLocalities {
+    return this.#directory.localities.packed
+  }
+
   *records(): Iterable<readonly Change[]> {
-    for (const kind of ['services', 'hosts', 'members', 'places', 'localities'] as const) {
+    for (const kind of ['services', 'hosts', 'members'] as const) {
       const records: ReadonlyMap<string, unknown> = this.#directory[kind]
       yield Array.from(records, ([key, value]) => ({ kind, key, value }) as Change)
     }
+    yield [...this.#directory.localities.changes()]
   }
 
   subscribe(listener: (changes: readonly Change[]) => void): () => void {
