@@ -126,6 +126,8 @@ export class PacketBatch {
   /** All the memory; packets and replies are at offsets in it. */
   readonly bytes = new Uint8Array(this.#memory)
   #family: Family = 4
+  /** Of that family's names. */
+  #nameLength = 16
   #used = BATCH
   #replies = 0
 
@@ -166,6 +168,7 @@ export class PacketBatch {
       this.#words[at + (CONTROL_LENGTH_AT >> 2)] = CONTROL_BYTES
     }
     this.#family = socket.family
+    this.#nameLength = socket.family === 4 ? 16 : 28
     this.#used = 0
     const flags = waits ? MSG_WAITFORONE : MSG_DONTWAIT
     const count = this.#system.recvmmsg(socket.fd, this.#received, BATCH, flags, null)
@@ -267,10 +270,6 @@ export class PacketBatch {
     const words = this.#words
     for (let i = 0; i < bytes >> 2; i++) if (words[(a >> 2) + i] !== words[(b >> 2) + i]) return false
     return true
-  }
-
-  get #nameLength(): number {
-    return this.#family === 4 ? 16 : 28
   }
 
   #controlLengthOf(received: number): number {
