@@ -6,8 +6,9 @@
 // regression on their RTTs); and the map. Pure and deterministic: every core believes alike.
 
 import type { Place } from './directory.ts'
+import { type LocalityRow, measuredMs } from './locality-rows.ts'
 import { correctMap } from './map-correction.ts'
-import { type LocalityRow, measuredMs, type Tables } from './tables.ts'
+import type { Tables } from './tables.ts'
 
 /** One RTT in hand, from a host to the client. */
 export interface Sighting {

@@ -8,8 +8,9 @@ import { type Belief, believe, type Sighting } from './belief.ts'
 import type { Basis, Coordinate, Evidence, Place } from './directory.ts'
 import { geoRttMs } from './geo.ts'
 import { kinOf, networkBits } from './kin.ts'
+import type { LocalityRow } from './locality-rows.ts'
 import { placeBySightings } from './placement.ts'
-import type { LocalityRow, Tables } from './tables.ts'
+import type { Tables } from './tables.ts'
 
 export interface Locality {
   readonly client: Address

@@ -9,29 +9,27 @@
 // moves a host (see HostTable's modelSerial). Who comes or goes, and what was measured, is told at once.
 
 import { type Address, formatPrefix, type Prefix, parsePrefix } from './address.ts'
-import type { Belief } from './belief.ts'
 import {
   type Change,
-  type Coordinate,
   type Evidence,
   type Geography,
   type Host,
   type LocalityRecord,
   type Member,
   memberKey,
-  type Place,
   type Service,
 } from './directory.ts'
 import { fnvStep, hashBytes } from './hash.ts'
 import { HostTable } from './host-table.ts'
 import { LeadingLabels } from './leading-labels.ts'
+import { type LocalityRow, LocalityRows, MAX_UNPACKED } from './locality-rows.ts'
 import { MemberIndex } from './member-index.ts'
 import type { PackedLocalities } from './packed-localities.ts'
 import { Panel } from './panel.ts'
 import type { Places } from './place-reader.ts'
 import { PlaceTable } from './place-table.ts'
 import { PrefixTable } from './prefix-table.ts'
-import { type Relative, Relatives } from './relatives.ts'
+import { Relatives } from './relatives.ts'
 import {
   compileMember,
   nextShedShare,
@@ -39,35 +37,6 @@ import {
   type ServingService,
   type TabledService,
 } from './serving.ts'
-
-/** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
-export interface LocalityMemo {
-  /** Of the hosts' distances and of the panel when it was worked out. */
-  modelSerial: number
-  panelSerial: number
-  place: Place | null
-  coordinate: Coordinate | null
-  belief: Belief | null
-}
-
-/** A locality as locate reads it: evidence in columns, hosts by row. */
-export interface LocalityRow {
-  readonly record: LocalityRecord
-  readonly prefix: Prefix
-  readonly evidenceHosts: Int32Array
-  readonly evidenceMs: Float64Array
-  readonly evidence: readonly Evidence[]
-  /** What locate last worked out for this row, from the coordinates of that serial: a memo, never truth. */
-  readonly memo: LocalityMemo
-}
-
-/** The RTT that a host itself measured to a locality, ms; NaN: it did not. */
-export function measuredMs({ evidence, evidenceHosts }: LocalityRow, host: number): number {
-  const at = evidenceHosts.indexOf(host)
-  if (at < 0) return Number.NaN
-  const { count, kind, rttMs } = evidence[at]!
-  return count > 0 && kind !== 'client' ? rttMs : Number.NaN
-}
 
 /** What is handed out of a slot; only the tables write it. */
 type Serving = { -readonly [K in keyof TabledService]: TabledService[K] }
@@ -102,18 +71,9 @@ export class Tables {
 
   readonly #clientsListeners: ((prefix: Prefix | null) => void)[] = []
 
-  /** null: nothing, or packed and not looked at yet. */
-  readonly #localities: (LocalityRow | null)[] = []
-  /** Of those that are not packed. */
-  readonly #localityRows = new Map<string, number>()
-  readonly #freeLocalityRows: number[] = []
+  /** Those that were measured, and what is pooled of them. */
+  readonly #localities = new LocalityRows(this.hosts, (prefix) => this.#panel.has(prefix))
   #evidencePrefixes = new PrefixTable()
-  /** What was there at the start, in rows from 0 on; `#isPacked` is 1 for those of them that are as they were. */
-  #packed: PackedLocalities | null = null
-  #isPacked = new Uint8Array(0)
-  /** Packed rows that are compiled, too, and how many may be. */
-  readonly #unpacked: number[] = []
-  #maxUnpacked = 0
   /** Well measured localities, by their prefixes. */
   readonly #panel = new Panel(PANEL_SIZE, () => this.#wellMeasured(), rankOf)
   #panelSerial = 0
@@ -133,9 +93,9 @@ export class Tables {
     this.#relatives = new Relatives(
       places,
       {
-        relative: (row) => this.#relative(row),
-        prefixOf: (row) => this.#prefixOf(row),
-        isMeasured: (row) => this.#isMeasured(row),
+        relative: (row) => this.#localities.relative(row),
+        prefixOf: (row) => this.#localities.prefixOf(row),
+        isMeasured: (row) => this.#localities.ownEvidence(row) > 0,
         visitInside: (prefix, visit) => {
           this.#evidencePrefixes.visitInside(prefix, (row) => {
             visit(row)
@@ -201,18 +161,10 @@ export class Tables {
 
   /** Takes in what a start found, before any other locality and after the places that it may be in. */
   load(packed: PackedLocalities, maxUnpacked = MAX_UNPACKED): void {
-    if (this.#localities.length > 0) throw new Error('Localities are loaded once, and first')
-    this.#packed = packed
-    this.#maxUnpacked = maxUnpacked
-    this.#isPacked = new Uint8Array(packed.rows)
+    this.#localities.load(packed, maxUnpacked)
     this.#evidencePrefixes = packed.index.clone()
-    for (let row = 0; row < packed.rows; row++) {
-      this.#localities.push(null)
-      if (!packed.holds(row)) this.#freeLocalityRows.push(row)
-    }
     const address = new Uint8Array(16)
     packed.visit((row, own, page, at) => {
-      this.#isPacked[row] = 1
       if (own < PANEL_EVIDENCE) return
       page.copyAddress(at, address)
       this.#panel.addRanked(rankOfPrefix(address, page.bitsOf(at)), () => packed.keyOf(row))
@@ -334,15 +286,12 @@ export class Tables {
   }
 
   locality(row: number): LocalityRow | null {
-    return this.#localities[row] ?? (this.#isPacked[row] === 1 ? this.#unpack(row) : null)
+    return this.#localities.at(row)
   }
 
   /** Row of a locality by its prefix text; -1: none. */
   localityRow(text: string): number {
-    const row = this.#localityRows.get(text)
-    if (row !== undefined || this.#packed === null) return row ?? -1
-    const prefix = parsePrefix(text)
-    return prefix === null ? -1 : this.#packedRow(prefix)
+    return this.#localities.rowOf(text)
   }
 
   // Services and members.
@@ -445,84 +394,22 @@ export class Tables {
   // Localities.
 
   #setLocality(text: string, record: LocalityRecord | null): void {
+    const localities = this.#localities
     const prefix = parsePrefix(text)
-    const known = this.localityRow(text)
+    const known = localities.rowOf(text)
     if (!prefix || (!record && known < 0)) return
-    const row = known >= 0 ? known : (this.#freeLocalityRows.pop() ?? this.#localities.length)
-    const before = this.#localities[row] ?? null
-    const [wasFound, wasWell] = [this.#isFound(row), this.#isWell(row)]
-    this.#localities[row] = record && this.#compileLocality(prefix, record)
-    this.#isPacked[row] = 0
-    if (record) this.#localityRows.set(text, row)
-    else this.#localityRows.delete(text)
+    const [wasFound, wasWell] = [localities.hasEvidence(known), this.#isWell(known)]
+    if (!record) localities.delete(text)
+    const row = record ? localities.set(text, record) : known
     this.#setPanel(text, wasWell, this.#isWell(row))
-    const isFound = this.#isFound(row)
+    const isFound = localities.hasEvidence(row)
     if (isFound !== wasFound) this.#clientsMoved(prefix)
     setOrDelete(this.#evidencePrefixes, prefix, row, isFound)
     this.#relatives.set(row)
-    if (!record) this.#freeLocalityRows.push(row)
-    // After the new row took its references: a host row that both name must not be given away between.
-    for (const host of before?.evidenceHosts ?? []) this.hosts.release(host)
-  }
-
-  #packedRow(prefix: Prefix): number {
-    const row = this.#packed?.rowOf(prefix) ?? -1
-    return row >= 0 && this.#isPacked[row] === 1 ? row : -1
-  }
-
-  /** A packed one as others are; of too many that were looked at, all but those that are heard are packed again. */
-  #unpack(row: number): LocalityRow {
-    if (this.#unpacked.length >= this.#maxUnpacked) this.#forgetUnpacked()
-    const record = this.#packed!.recordOf(row)
-    const locality = this.#compileLocality(this.#packed!.prefixOf(row), record)
-    this.#localities[row] = locality
-    this.#unpacked.push(row)
-    return locality
-  }
-
-  #forgetUnpacked(): void {
-    const kept: number[] = []
-    for (const row of this.#unpacked.splice(0)) {
-      if (this.#isPacked[row] !== 1) continue
-      const { record, evidenceHosts } = this.#localities[row]!
-      if (this.#panel.has(record.prefix)) kept.push(row)
-      else {
-        this.#localities[row] = null
-        for (const host of evidenceHosts) this.hosts.release(host)
-      }
-    }
-    this.#unpacked.push(...kept)
-  }
-
-  // Of a row, packed or not.
-
-  #prefixOf(row: number): Prefix {
-    return this.#localities[row]?.prefix ?? this.#packed!.prefixOf(row)
-  }
-
-  #relative(row: number): Relative {
-    return this.#localities[row] ?? new PackedRelative(this.#packed!, row)
-  }
-
-  #isFound(row: number): boolean {
-    return this.#isPacked[row] === 1 || (this.#localities[row]?.evidence.length ?? 0) > 0
-  }
-
-  #isMeasured(row: number): boolean {
-    return this.#ownEvidence(row) > 0
   }
 
   #isWell(row: number): boolean {
-    return this.#ownEvidence(row) >= PANEL_EVIDENCE
-  }
-
-  /** How many hosts measured it themselves. */
-  #ownEvidence(row: number): number {
-    if (this.#isPacked[row] === 1) return this.#packed!.ownEvidence(row)
-    let own = 0
-    for (const { count, kind } of this.#localities[row]?.evidence ?? [])
-      if (count > 0 && kind !== 'client') own++
-    return own
+    return this.#localities.ownEvidence(row) >= PANEL_EVIDENCE
   }
 
   /** A change of what one in the panel saw is news to all who hear it, as is who comes and goes. */
@@ -535,10 +422,7 @@ export class Tables {
   }
 
   *#wellMeasured(): Iterable<string> {
-    for (const [prefix, row] of this.#localityRows) if (this.#isWell(row)) yield prefix
-    for (const [row, isPacked] of this.#isPacked.entries()) {
-      if (isPacked === 1 && this.#isWell(row)) yield this.#packed!.keyOf(row)
-    }
+    for (const [prefix, row] of this.#localities.entries()) if (this.#isWell(row)) yield prefix
   }
 
   #setPlaces(region: string, packed: Uint8Array | null): void {
@@ -553,9 +437,8 @@ export class Tables {
     isNews: boolean,
   ): number {
     const prefix = part?.prefix ?? EVERYWHERE
-    const row = this.#freeLocalityRows.pop() ?? this.#localities.length
     const record = { prefix: formatPrefix(prefix), evidence, incumbents: {} }
-    this.#localities[row] = this.#compileLocality(prefix, record)
+    const row = this.#localities.add(prefix, record)
     if (part) {
       this.#pooledPrefixes.set(prefix, row)
       // Mostly the same prefix has another word than before: then nothing is found elsewhere than it was.
@@ -566,50 +449,13 @@ export class Tables {
   }
 
   #removePooled(row: number): void {
-    const { prefix, record, evidenceHosts } = this.#localities[row]!
     if (this.#pooledFacts.delete(row)) {
+      const { prefix, record } = this.#localities.at(row)!
       this.#unpooled.set(record.prefix, prefix)
       // Another network's word may stand there by now.
       if (this.#pooledPrefixes.get(prefix) === row) this.#pooledPrefixes.delete(prefix)
     }
-    this.#localities[row] = null
-    this.#freeLocalityRows.push(row)
-    for (const host of evidenceHosts) this.hosts.release(host)
-  }
-
-  #compileLocality(prefix: Prefix, record: LocalityRecord): LocalityRow {
-    const hosts = Int32Array.from(record.evidence, (e) => this.hosts.keep(e.host))
-    return {
-      record,
-      prefix,
-      evidenceHosts: hosts,
-      evidenceMs: Float64Array.from(record.evidence, (e) => e.rttMs),
-      evidence: record.evidence,
-      memo: { modelSerial: -1, panelSerial: -1, place: null, coordinate: null, belief: null },
-    }
-  }
-}
-
-/** Read when it is heard: of very many relatives that disagree, few are. */
-class PackedRelative implements Relative {
-  readonly #packed: PackedLocalities
-  readonly #row: number
-  #prefix: Prefix | null = null
-  #evidence: readonly Evidence[] | null = null
-
-  constructor(packed: PackedLocalities, row: number) {
-    this.#packed = packed
-    this.#row = row
-  }
-
-  get prefix(): Prefix {
-    this.#prefix ??= this.#packed.prefixOf(this.#row)
-    return this.#prefix
-  }
-
-  get evidence(): readonly Evidence[] {
-    this.#evidence ??= this.#packed.evidenceOf(this.#row)
-    return this.#evidence
+    this.#localities.remove(row)
   }
 }
 
@@ -617,9 +463,6 @@ class PackedRelative implements Relative {
 const PANEL_SIZE = 256
 /** RTTs of its own that make a locality well measured. */
 const PANEL_EVIDENCE = 4
-
-/** Packed localities that are kept as rows once they were looked at: about a kilobyte each. */
-const MAX_UNPACKED = 200_000
 
 /** Whose prefixes hash lowest are in the panel. */
 function rankOf(text: string): number {

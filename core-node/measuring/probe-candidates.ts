@@ -9,10 +9,11 @@ import { type Address, type Family, familyOf } from '../../resolver/address.ts'
 import type { Belief } from '../../resolver/belief.ts'
 import { type Coordinate, isByDistance } from '../../resolver/directory.ts'
 import { type Kin, kinOf } from '../../resolver/kin.ts'
+import { measuredMs } from '../../resolver/locality-rows.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import { MARKS } from '../../resolver/member-index.ts'
 import type { ServingService } from '../../resolver/serving.ts'
-import { measuredMs, type Tables } from '../../resolver/tables.ts'
+import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
 
 /** A host and the distance that it may well have, ms. */

@@ -144,13 +144,13 @@ class Cold {
     const flags = ['--store', this.#etcd.url, '--name', 'cold', '--follow', 'on', ...this.#coreFlags]
     const core = await startCore({ flags, limitMs: START_LIMIT_MS })
     this.note(`core ready ${when}`, (performance.now() - begin) / 1000, 's')
-    this.note('processor time of that', processorSec(core.process.pid!), 's')
+    this.note(`processor time of that ${when}`, processorSec(core.process.pid!), 's')
     const answer = await askDns(core, `${SERVICE}.any.test`)
     if (answer === null || answer.length === 0) throw new Error('it is ready and does not answer')
-    this.note('its memory then', residentMb(core.process.pid!), 'MiB')
+    this.note(`its memory then ${when}`, residentMb(core.process.pid!), 'MiB')
     await atRest(core.process.pid!)
-    this.note('at rest, its DNS threads too', (performance.now() - begin) / 1000 - REST_SEC, 's')
-    this.note('its memory then', residentMb(core.process.pid!), 'MiB')
+    this.note(`all its threads at rest ${when}`, (performance.now() - begin) / 1000 - REST_SEC, 's')
+    this.note(`its memory at rest ${when}`, residentMb(core.process.pid!), 'MiB')
     core.process.kill()
     await core.ended
   }

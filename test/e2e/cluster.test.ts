@@ -1,5 +1,8 @@
 // Three real cores over three real etcd servers, with real agents: what users see when a core or a server dies.
 
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { type Answer, decode, encode } from 'dns-packet'
 import t, { type Test } from 'tap'
 import { EtcdServers, noEtcd } from '../support/etcd-servers.ts'
 import {
@@ -128,6 +131,26 @@ t.test(
     }
   },
 )
+
+t.test('who follows a store that no core has begun yet answers, cookies or not', { skip }, async (t) => {
+  const etcd = await EtcdServers.start({ count: 1 })
+  t.teardown(() => etcd.close())
+  const follower = await startCore({ flags: ['--name', 'early', '--store', etcd.url, '--follow'] })
+  t.teardown(() => follower.process.kill('SIGKILL'))
+  const socket = createSocket('udp4')
+  t.teardown(() => socket.close())
+  const cookie = { code: 'COOKIE', data: Buffer.from('0123456789abcdef', 'hex') } as const
+  for (const options of [[], [cookie]]) {
+    const opt = { type: 'OPT', name: '.', udpPayloadSize: 1232, flags: 0, options } as unknown as Answer
+    const questions = [{ name: 'any.test', type: 'SOA' }] as const
+    socket.send(
+      encode({ type: 'query', id: 7, questions: [...questions], additionals: [opt] }),
+      follower.dnsPort,
+    )
+    const [reply] = (await once(socket, 'message', { signal: AbortSignal.timeout(5000) })) as [Buffer]
+    t.match(decode(reply), { rcode: 'NOERROR', answers: [{ type: 'SOA' }] })
+  }
+})
 
 t.test(
   'without etcd all cores answer on, refuse what they may not decide, and are equal again soon after',

@@ -1,7 +1,8 @@
 // DNS workers for tests: real threads, fed with records that a test changes.
 
-import { applyChanges, type Change, emptyDirectory } from '../../resolver/directory.ts'
+import { applyChanges, type Change, type Directory, emptyDirectory } from '../../resolver/directory.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
+import { LocalityMap } from '../../resolver/locality-map.ts'
 import { hasMmsg } from '../../resolver/mmsg.ts'
 import type { PackedLocalities } from '../../resolver/packed-localities.ts'
 import type { PlaceMemory } from '../../resolver/place-reader.ts'
@@ -13,15 +14,17 @@ export function noWorkers(): string | false {
   return hasMmsg() ? false : 'the system has no recvmmsg, or koffi no binary for it'
 }
 
-/** A directory as a core has it: what is published is in the tables first, then told. */
+/** A directory as a core has it: localities packed as a start found them; what is published is in the tables first, then told. */
 export class TestFeed {
-  readonly #directory = emptyDirectory()
+  readonly #directory: Directory
   readonly #tables: Tables | null
   readonly places = new PlaceTable()
   #listener: (changes: readonly Change[]) => void = () => {}
 
   constructor(changes: readonly Change[], tables: Tables | null = null) {
-    applyChanges(this.#directory, changes)
+    const directory = emptyDirectory()
+    applyChanges(directory, changes)
+    this.#directory = { ...directory, localities: LocalityMap.packing(directory.localities) }
     this.#tables = tables
   }
 
