@@ -31,17 +31,22 @@ const KIND = { place: 1, cell: 2, other: 3 } as const
 const MOST_NUMBER = 2 ** (32 - NUMBER_SHIFT) - 1
 
 /**
- * IPv4: sets of four entries, a million in all, as many as there are announced networks. An entry is two words: the number
- * of the /24 with the age of all, and what is known.
+ * IPv4: sets of four entries, a million in all, as many as there are announced networks. The number of a /24, mixed, is
+ * the number of its set and a tag. An entry is two words: the tag with the ages of all and of the /24's part, and what is
+ * known. What is older than its part or than all counts no more, so that to forget is to count one up.
  */
+const NETWORK_BITS = 24
 const SET4_BITS = 18
+const TAG_BITS = NETWORK_BITS - SET4_BITS
+const TAG_MASK = (1 << TAG_BITS) - 1
+const AGE_BITS = (32 - TAG_BITS) / 2
+const AGE_MASK = (1 << AGE_BITS) - 1
 const ENTRY4_WORDS = 2
 const SET4_WORDS = 4 * ENTRY4_WORDS
 /** IPv6: sets of two entries, each two words of key and what is known. */
 const SET6_BITS = 17
 const ENTRY6_WORDS = 3
 const SET6_WORDS = 2 * ENTRY6_WORDS
-const AGES = 256
 /**
  * First words of the IPv6 networks that are kept, 100::/8 and up to multicast: no one above is a client, though anyone
  * may name it as one; and beside IPv4's own place in IPv6 a scope may end where IPv4 begins, whose changes are told apart.
@@ -70,9 +75,10 @@ export class ClientCells {
   readonly #sets6 = new Uint32Array(SET6_WORDS << SET6_BITS)
   #ipv4Changes = 1
   readonly #wideAsOf = new Uint32Array(1 << PART_BITS)
-  /** Part of all IPv6 keys, so that with a change all of them are others; and of all IPv4 keys the like. */
-  #ipv6Changes = 0
+  readonly #ageOf = new Uint16Array(1 << PART_BITS)
   #age = 0
+  /** Part of all IPv6 keys, so that with a change all of them are others. */
+  #ipv6Changes = 0
   /** Of imported places, when all was forgotten last. */
   #turn: number
 
@@ -97,15 +103,15 @@ export class ClientCells {
 
   #find4(client: Address): boolean {
     const part = (client[12]! << 8) | client[13]!
-    const key = this.#keyOf((part << 8) | client[14]!)
-    let known = this.#get4(key)
+    const mixed = mixOf((part << 8) | client[14]!)
+    let known = this.#get4(part, mixed)
     if (known === 0 || ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes)) {
       known = this.#look(client, IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS)
       if ((known & SCOPE_MASK) <= PART_BITS && this.#wideAsOf[part] !== this.#ipv4Changes) {
         this.#forgetPart(part)
         this.#wideAsOf[part] = this.#ipv4Changes
       }
-      this.#put4(key, known)
+      this.#put4(part, mixed, known)
     }
     return this.#take(known, IPV4_OFFSET_BITS)
   }
@@ -152,28 +158,35 @@ export class ClientCells {
 
   // The memo's own.
 
-  #keyOf(network: number): number {
-    return ((this.#age << 24) | network) >>> 0
+  #keyOf(part: number, mixed: number): number {
+    const ages = (this.#age << AGE_BITS) | this.#ageOf[part]!
+    return ((ages << TAG_BITS) | (mixed & TAG_MASK)) >>> 0
   }
 
-  #get4(key: number): number {
+  #get4(part: number, mixed: number): number {
     const sets = this.#sets4
-    const at = set4At(key)
+    const at = set4At(mixed)
+    const key = this.#keyOf(part, mixed)
     if (sets[at] === key) return sets[at + 1]!
     for (let entry = at + ENTRY4_WORDS; entry < at + SET4_WORDS; entry += ENTRY4_WORDS)
       if (sets[entry] === key) return sets[entry + 1]!
     return 0
   }
 
-  /** The first of a set is the one that came last; what is forgotten has no key. */
-  #put4(key: number, known: number): void {
+  /** The first of a set is the one that came last, in the place of what is forgotten of the same network or of the oldest. */
+  #put4(part: number, mixed: number, known: number): void {
     const sets = this.#sets4
-    const at = set4At(key)
+    const at = set4At(mixed)
+    const tag = mixed & TAG_MASK
     let entry = at
-    while (entry < at + SET4_WORDS - ENTRY4_WORDS && sets[entry] !== key && sets[entry + 1] !== 0)
+    while (
+      entry < at + SET4_WORDS - ENTRY4_WORDS &&
+      (sets[entry]! & TAG_MASK) !== tag &&
+      sets[entry + 1] !== 0
+    )
       entry += ENTRY4_WORDS
     for (; entry > at; entry--) sets[entry + 1] = sets[entry - 1]!
-    sets[at] = key
+    sets[at] = this.#keyOf(part, mixed)
     sets[at + 1] = known
   }
 
@@ -213,18 +226,24 @@ export class ClientCells {
   }
 
   #forgetPart(part: number): void {
+    const age = (this.#ageOf[part]! + 1) & AGE_MASK
+    this.#ageOf[part] = age
+    if (age === 0) this.#clearPart(part)
+  }
+
+  /** Ages come round: what is left of so long ago would count again. */
+  #clearPart(part: number): void {
     const sets = this.#sets4
     for (let network = part << 8; network < (part << 8) + NETWORKS_OF_PART; network++) {
-      const key = this.#keyOf(network)
-      const at = set4At(key)
+      const mixed = mixOf(network)
+      const at = set4At(mixed)
       for (let entry = at; entry < at + SET4_WORDS; entry += ENTRY4_WORDS)
-        if (sets[entry] === key) sets[entry + 1] = 0
+        if ((sets[entry]! & TAG_MASK) === (mixed & TAG_MASK)) sets[entry + 1] = 0
     }
   }
 
-  /** By the keys, which are others from now on: to clear them takes milliseconds. */
   #forgetAll(): void {
-    this.#age = (this.#age + 1) % AGES
+    this.#age = (this.#age + 1) & AGE_MASK
     if (this.#age === 0) this.#sets4.fill(0)
     this.#forgetIpv6()
   }
@@ -236,9 +255,14 @@ export class ClientCells {
   }
 }
 
-/** Where the set of a key begins. */
-function set4At(key: number): number {
-  return (Math.imul(key, 0x9e3779b1) >>> (32 - SET4_BITS)) * SET4_WORDS
+/** The number of a /24 as another of as many bits, no two alike. */
+function mixOf(network: number): number {
+  return Math.imul(network, 0x9e3779b1) & ((1 << NETWORK_BITS) - 1)
+}
+
+/** Where the set of a mixed number begins. */
+function set4At(mixed: number): number {
+  return (mixed >> TAG_BITS) * SET4_WORDS
 }
 
 function set6At(high: number, low: number): number {

@@ -21,11 +21,12 @@ import {
   type WorkerSetup,
   type WorkerStart,
 } from './dns-mail.ts'
-import { lowerPriority, type MmsgSocket, WAIT_MS } from './mmsg.ts'
+import { type MmsgSocket, WAIT_MS } from './mmsg.ts'
 import { PackedLocalities } from './packed-localities.ts'
 import { PacketBatch } from './packet-batch.ts'
 import { PlaceReader } from './place-reader.ts'
 import { Tables } from './tables.ts'
+import { lowerPriority, takeShortTurns } from './thread-turns.ts'
 
 /**
  * Mail is taken so long in one go, ms; then those who wait for answers have their turn. A few letters are always taken:
@@ -44,6 +45,11 @@ const LAST_ANSWERS_MS = 1000
  * gets three fifths if it needs them. More would make answers wait behind whatever else the machine does.
  */
 const NICE_STEPS = 2
+/**
+ * But who waits for a query is to be woken for it at once, not when another's turn is over: the shortest turn that
+ * there is, us. Beside three busy threads on two processors 1 wait of 100 was over 2 ms without, 0.07 ms with it.
+ */
+const TURN_US = 100
 
 /**
  * Answers until it is told to end. Throws what makes it useless: its opener starts another. `onLoaded`: all that there
@@ -51,6 +57,7 @@ const NICE_STEPS = 2
  */
 export function runDnsWorker(start: WorkerStart, geography: Geography | null, onLoaded = () => {}): void {
   lowerPriority(NICE_STEPS)
+  takeShortTurns(TURN_US)
   new DnsWorker(start, geography, onLoaded).run()
 }
 

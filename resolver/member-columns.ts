@@ -22,7 +22,8 @@ export class MemberColumns {
   readonly #members: readonly ServingMember[]
   readonly #family: Family
   readonly #changes: ChangeRing
-  #seen = -1
+  /** Of the changes, those before this one; null: none was read. */
+  #seen: number | null = null
   #ownCapacities = new Float64Array(0)
   #usualCapacity = 1
 
@@ -36,14 +37,15 @@ export class MemberColumns {
   follow(): void {
     const { count } = this.#changes
     if (this.#seen === count) return
-    if (
-      this.#seen >= 0 &&
-      this.#changes.isKnownSince(this.#seen) &&
-      this.#members.length <= this.hashes.length
-    ) {
-      for (let change = this.#seen; change < count; change++) this.#read(this.#changes.idOf(change))
-    } else this.#readAll()
+    if (this.#seen === null || !this.#changes.isKnownSince(this.#seen) || !this.#hasRoom) this.#readAll()
+    else
+      for (let change = this.#seen; change !== count; change = (change + 1) | 0)
+        this.#read(this.#changes.idOf(change))
     this.#seen = count
+  }
+
+  get #hasRoom(): boolean {
+    return this.#members.length <= this.hashes.length
   }
 
   #readAll(): void {

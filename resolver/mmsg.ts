@@ -22,6 +22,8 @@ export interface System {
   recvmmsg(fd: number, headers: bigint, count: number, flags: number, timeout: null): number
   sendmmsg(fd: number, headers: bigint, count: number, flags: number): number
   setpriority(which: number, who: number, nice: number): number
+  /** A call that the C library has no function for. */
+  syscall(call: number, thread: number, memory: Uint8Array, size: number, flags: number): number
 }
 
 const AF_INET = 2
@@ -99,17 +101,12 @@ function load(): System | null {
       recvmmsg: libc.func('recvmmsg', 'int', ['int', pointer, 'uint', 'int', pointer]),
       sendmmsg: libc.func('sendmmsg', 'int', ['int', pointer, 'uint', 'int']),
       setpriority: libc.func('setpriority', 'int', ['int', 'int', 'int']),
+      syscall: libc.func('syscall', 'long', ['long', 'int', pointer, 'uint', 'uint']),
     }
   } catch {
     // No binary of koffi for this system, or a C library without these calls.
     return null
   }
-}
-
-/** Lets other threads go before the calling one, by so many steps of `nice`; true: the system did. */
-export function lowerPriority(steps: number): boolean {
-  // For Linux "the process 0" is the calling thread.
-  return system()!.setpriority(0, 0, steps) === 0
 }
 
 /**

@@ -3,14 +3,21 @@
 //   npm run -s bench:import -- --table FILE [--table FILE ...] [--json]
 // A real core over SQLite and the real command `locality import`, while DNS queries are asked one after
 // another and timed; then the core is stopped, started again and asked where a client is. Linux tells the memory.
+// What of a wait is the core's doing is told apart: beside it a bare echo is asked in the same way, and for each answer
+// it is read how long the core's DNS worker ran meanwhile, and how long it waited for a processor.
 
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { encode } from 'dns-packet'
-import { api, type CoreProcess, nearcast, startCore, until } from '../support/processes.ts'
+import { hasMmsg } from '../../resolver/mmsg.ts'
+import { takeShortTurns } from '../../resolver/thread-turns.ts'
+import { api, type CoreProcess, freePort, nearcast, startCore, until } from '../support/processes.ts'
+import { openThreadTimes, type ThreadTimes } from './thread-times.ts'
 
 const { values: options } = parseArgs({
   options: { table: { type: 'string', multiple: true }, json: { type: 'boolean', default: false } },
@@ -30,33 +37,95 @@ function residentMiB(core: CoreProcess): number | null {
   }
 }
 
-/** Asks one query after another, each 2 ms after the answer to the one before, until stopped; the times in ms. */
-function askMeanwhile(core: CoreProcess): () => Promise<number[]> {
+const ASK_EVERY_MS = 2
+/** An answer that is late, ms. */
+const LATE_MS = 5
+const SLOWEST = 5
+
+interface Ask extends Partial<ThreadTimes> {
+  readonly ms: number
+}
+
+/**
+ * Asks one query after another, each 2 ms after the answer to the one before, until stopped. `times`: those of the
+ * thread that answers; what it did until the next query is asked counts for the one before.
+ */
+function askMeanwhile(port: number, times: (() => ThreadTimes) | null): () => Promise<Ask[]> {
   const socket = createSocket('udp4')
   const query = encode({ type: 'query', id: 1, questions: [{ name: 'core.any.test', type: 'A' }] })
-  const times: number[] = []
+  const asks: Ask[] = []
   let going = true
   const asking = (async () => {
+    let before = times?.()
     while (going) {
       const startMs = performance.now()
-      socket.send(query, core.dnsPort, '127.0.0.1')
+      socket.send(query, port, '127.0.0.1')
       await once(socket, 'message')
-      times.push(performance.now() - startMs)
-      await new Promise((resolve) => setTimeout(resolve, 2))
+      const ms = performance.now() - startMs
+      await new Promise((resolve) => setTimeout(resolve, ASK_EVERY_MS))
+      const after = times?.()
+      asks.push(before && after ? { ms, ...between(before, after) } : { ms })
+      before = after
     }
     socket.close()
   })()
   return async () => {
     going = false
     await asking
-    return times
+    return asks
+  }
+}
+
+function between(before: ThreadTimes, after: ThreadTimes): ThreadTimes {
+  return { ranMs: after.ranMs - before.ranMs, waitedMs: after.waitedMs - before.waitedMs }
+}
+
+/** Both at once: the core's DNS and the echo. */
+function askBoth(core: CoreProcess, echoPort: number | null): () => Promise<object> {
+  const stopCore = askMeanwhile(core.dnsPort, openThreadTimes(core.process.pid!, 'dns-'))
+  const stopEcho = echoPort === null ? null : askMeanwhile(echoPort, null)
+  return async () => {
+    const [asks, echoes] = await Promise.all([stopCore(), stopEcho?.() ?? null])
+    const told = asks.filter((ask) => ask.ranMs !== undefined)
+    const slowest = asks.toSorted((a, b) => b.ms - a.ms).slice(0, SLOWEST)
+    return {
+      answers: spread(asks.map(({ ms }) => ms)),
+      echo: echoes && spread(echoes.map(({ ms }) => ms)),
+      workerRan: told.length === 0 ? null : spread(told.map(({ ranMs }) => ranMs!)),
+      workerWaited: told.length === 0 ? null : spread(told.map(({ waitedMs }) => waitedMs!)),
+      slowest: slowest.map((ask) =>
+        Object.fromEntries(Object.entries(ask).map(([of, ms]) => [of, round(ms)])),
+      ),
+    }
   }
 }
 
 function spread(times: number[]): object {
   times.sort((a, b) => a - b)
   const at = (share: number) => round(times[Math.min(times.length - 1, Math.floor(share * times.length))]!)
-  return { queries: times.length, p50Ms: at(0.5), p99Ms: at(0.99), p999Ms: at(0.999), maxMs: at(1) }
+  return {
+    queries: times.length,
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+    p999Ms: at(0.999),
+    maxMs: at(1),
+    late: times.filter((ms) => ms > LATE_MS).length,
+  }
+}
+
+/** null: not on this system. */
+async function startEcho(): Promise<{ readonly process: ChildProcess; readonly port: number } | null> {
+  if (!hasMmsg()) return null
+  const port = await freePort()
+  const file = fileURLToPath(new URL('echo-peer.ts', import.meta.url))
+  const peer = spawn(process.execPath, [file, `${port}`], { stdio: 'inherit' })
+  const socket = createSocket('udp4')
+  const heard = once(socket, 'message')
+  const knocking = setInterval(() => socket.send('?', port, '127.0.0.1'), 50)
+  await heard
+  clearInterval(knocking)
+  socket.close()
+  return { process: peer, port }
 }
 
 async function places(core: CoreProcess): Promise<number> {
@@ -72,28 +141,31 @@ function round(value: number): number {
   return Math.round(value * 100) / 100
 }
 
+// It is not to wait for its own turn when it times others.
+if (hasMmsg()) takeShortTurns(100)
+const echo = await startEcho()
 const core = await startCore()
 const { data } = core
 let running = core
 try {
   const emptyMiB = residentMiB(core)
-  const idle = askMeanwhile(core)
+  const idle = askBoth(core, echo?.port ?? null)
   await new Promise((resolve) => setTimeout(resolve, 2000))
-  const idleTimes = spread(await idle())
+  const idleTimes = await idle()
   const imports = []
   for (const file of options.table) {
     const before = await places(core)
-    const stopAsking = askMeanwhile(core)
+    const stopAsking = askBoth(core, echo?.port ?? null)
     const startMs = performance.now()
     const { code, err } = await nearcast(core, 'locality', 'import', file)
     const sec = round((performance.now() - startMs) / 1000)
-    const answers = spread(await stopAsking())
+    const waits = await stopAsking()
     if (code !== 0) throw new Error(err)
     imports.push({
       file,
       places: (await places(core)) - before,
       sec,
-      answers,
+      ...waits,
       residentMiB: residentMiB(core),
     })
   }
@@ -109,7 +181,7 @@ try {
     return ((await reply.json()) as { place: object | null }).place !== null
   })
   const report = {
-    empty: { residentMiB: emptyMiB, answers: idleTimes },
+    empty: { residentMiB: emptyMiB, ...idleTimes },
     imports,
     databaseMiB: round(statSync(join(data, 'nearcast.db')).size / 2 ** 20),
     restart: {
@@ -121,6 +193,7 @@ try {
   }
   console.log(JSON.stringify(report, null, options.json ? 0 : 2))
 } finally {
+  echo?.process.kill()
   await stop(running)
   rmSync(data, { recursive: true, force: true })
 }

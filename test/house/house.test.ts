@@ -55,6 +55,7 @@ const RESOLVER_SHELLS = [
   ),
   'resolver/mmsg.ts',
   'resolver/packet-batch.ts',
+  'resolver/thread-turns.ts',
 ]
 /** Pure by design, whatever their headers say: the rules that a core's shells (core.ts, measuring.ts) carry out. */
 const CORE_PURE = [

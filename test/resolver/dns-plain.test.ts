@@ -505,6 +505,26 @@ t.test('no client is taken for where a page of which a thread was not told yet h
   t.end()
 })
 
+t.test('what was kept of a client does not count again however often all around it changed', (t) => {
+  const ROUND = 1 << 13
+  const { tables, isAlike } = mapped([{ prefix: parsePrefix('5.6.7.0/24')!, fact: factAt(51, 4) }])
+  const move = (lat: number, lon: number) =>
+    tables.apply(placeChanges(new Map(), [{ prefix: parsePrefix('5.6.7.0/24')!, fact: factAt(lat, lon) }]))
+  const everywhere = (lat: number, lon: number) => tables.setGeography({ lookup: () => placeAt(lat, lon) })
+  t.ok(isAlike('5.6.7.0'))
+  for (let i = 1; i < ROUND; i++) move(51, 4)
+  move(35, 139)
+  t.ok(isAlike('5.6.7.0'))
+  tables.apply([{ kind: 'places', key: '5.0.0.0/12', value: null }])
+  for (const lon of [5, 139]) {
+    everywhere(35, lon)
+    t.ok(isAlike('5.6.7.0'))
+    for (let i = 0; i < ROUND; i++) everywhere(52, 144 - lon)
+  }
+  t.ok(isAlike('5.6.7.0'))
+  t.end()
+})
+
 t.test('where a reply has no room nothing is placed', (t) => {
   const plain = new PlainAnswers(context)
   const packet = queryBytes('mirror.any.test', 'A')

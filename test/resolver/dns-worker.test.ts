@@ -4,6 +4,7 @@ import { execFile } from 'node:child_process'
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parsePrefix } from '../../resolver/address.ts'
@@ -370,3 +371,9 @@ t.test(
     t.same(samples, ['answered ams', 'answered ams'], 'the fast path leaves none of them without its name')
   },
 )
+
+t.test('a thread that asks for short turns stays behind those that it let go before', HERE, async (t) => {
+  const inside = fileURLToPath(new URL('../support/thread-turns-inside.ts', import.meta.url))
+  const { stdout } = await promisify(execFile)(process.execPath, [inside])
+  t.same(JSON.parse(stdout), { isLowered: true, isTaken: true, steps: 1 })
+})

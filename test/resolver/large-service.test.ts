@@ -166,16 +166,20 @@ t.test("a list is found until others were written over it, and is nobody else's"
 })
 
 t.test('changes are known as far as they reach, until too many others came', async (t) => {
-  const ring = new ChangeRing()
-  const place = Float32Array.of(9, 1, 2, 3)
-  ring.add(7, [1, 2, 6])
-  ring.add(8, null)
-  t.same([ring.count, ring.idOf(0), ring.idOf(1)], [2, 7, 8])
-  t.same([ring.isTouched(0, place, 1, 3), ring.isTouched(0, place, 1, 2.9)], [true, false])
-  t.equal(ring.isTouched(1, place, 1, 1e9), false, 'nowhere is far')
-  t.equal(ring.isTouched(1, place, 1, Number.POSITIVE_INFINITY), true)
-  for (let i = 0; i < KNOWN_CHANGES - 1; i++) ring.add(9, null)
-  t.same([ring.isKnownSince(0), ring.isKnownSince(1)], [false, true])
+  // Also where the numbers of changes come round.
+  for (const first of [0, 2 ** 31 - 1]) {
+    const second = (first + 1) | 0
+    const ring = new ChangeRing(first)
+    const place = Float32Array.of(9, 1, 2, 3)
+    ring.add(7, [1, 2, 6])
+    ring.add(8, null)
+    t.same([ring.count, ring.idOf(first), ring.idOf(second)], [(first + 2) | 0, 7, 8])
+    t.same([ring.isTouched(first, place, 1, 3), ring.isTouched(first, place, 1, 2.9)], [true, false])
+    t.equal(ring.isTouched(second, place, 1, 1e9), false, 'nowhere is far')
+    t.equal(ring.isTouched(second, place, 1, Number.POSITIVE_INFINITY), true)
+    for (let i = 0; i < KNOWN_CHANGES - 1; i++) ring.add(9, null)
+    t.same([ring.isKnownSince(first), ring.isKnownSince(second)], [false, true])
+  }
 })
 
 t.test('a set of ids gives each an own position and keeps no gaps', async (t) => {
