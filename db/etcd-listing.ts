@@ -8,8 +8,8 @@
 import { status } from '@grpc/grpc-js'
 import { type Directory, emptyDirectory, type LocalityRecord } from '../resolver/directory.ts'
 import { LocalityMap } from '../resolver/locality-map.ts'
-import { type LocalityPage, openLocalityPage, packLocalities } from '../resolver/locality-page.ts'
-import { PackedLocalities, sharedBytes } from '../resolver/packed-localities.ts'
+import { type LocalityPage, packLocalities } from '../resolver/locality-page.ts'
+import { PackedLocalities, sharedPage } from '../resolver/packed-localities.ts'
 import { type EtcdConnections, EtcdError, LARGE_CALL_MS } from './etcd-connections.ts'
 import { bucketOf, type EtcdKeys } from './etcd-keys.ts'
 import { type KeyRange, type KeyValue, type RangeReply, under } from './etcd-messages.ts'
@@ -18,9 +18,9 @@ import {
   decodePart,
   decodeRecord,
   type Extras,
-  entriesOf,
   type Kept,
   type Part,
+  recordsOf,
   takeExtras,
   ValueError,
 } from './etcd-values.ts'
@@ -140,14 +140,10 @@ class Lister {
     const kind = bucket.slice(0, bucket.indexOf('/')) as Kind
     this.#pageRevisions.set(bucket, kv.mod_revision)
     const { records, localities } = readable(kv, decodePage)
-    if (localities !== null) this.#takePacked(localities, kv.mod_revision)
-    let others = Object.entries(records)
-    if (kind === 'localities') {
-      // As the version before wrote them.
-      const { packed, others: left } = packLocalities(others)
-      if (packed !== null) this.#takePacked(openLocalityPage(sharedBytes(packed))!, kv.mod_revision)
-      others = left
-    }
+    this.#takePacked(localities, kv.mod_revision)
+    // As the version before wrote them.
+    const { packed, others } = packLocalities(Object.entries(records))
+    this.#takePacked(packed && sharedPage(packed), kv.mod_revision)
     for (const [key, kept] of others) this.#put(kind, key, kept, kv.key, kv.mod_revision)
   }
 
@@ -158,9 +154,11 @@ class Lister {
       (this.#pageRevisions.get(bucketOf(kind, key)) ?? 0) > revision
     const isMoving = [...this.#pageRevisions.values()].some((at) => at > revision)
     for await (const part of readBatch(this.#connections, this.#keys, id, this.#revision)) {
-      const isWhole = part.localities !== null && !isMoving
-      if (isWhole) this.#takePacked(part.localities!, revision)
-      for (const [kind, key, kept] of isWhole ? part.entries : entriesOf(part)) {
+      const { localities } = part
+      const unmoved = () =>
+        pageOf(recordsOf({ records: {}, localities }), (key) => !isMoved('localities', key))
+      this.#takePacked(isMoving ? unmoved() : localities, revision)
+      for (const [kind, key, kept] of part.entries) {
         if (isMoved(kind, key)) continue
         if (kind !== 'localities') this.#batchRevisions.set(idOf(kind, key), revision)
         this.#put(kind, key, kept, from, revision)
@@ -168,7 +166,8 @@ class Lister {
     }
   }
 
-  #takePacked(page: LocalityPage, revision: number): void {
+  #takePacked(page: LocalityPage | null, revision: number): void {
+    if (page === null) return
     this.#packed.push({ page, revision })
     if (revision <= this.#since) return
     for (let row = 0; row < page.size; row++) {
@@ -217,6 +216,15 @@ class Lister {
     else if (this.#extras.size > 0) this.#extras.delete(idOf(kind, key))
     if (revision > this.#since) this.#suspects.push({ kind, key })
   }
+}
+
+/** A page of some of what was packed; null: of nothing. */
+function pageOf(
+  records: Iterable<[key: string, kept: Kept]>,
+  isIn: (key: string) => boolean,
+): LocalityPage | null {
+  const { packed } = packLocalities([...records].filter(([key]) => isIn(key)))
+  return packed && sharedPage(packed)
 }
 
 /** A record's name among all. */

@@ -8,8 +8,8 @@
 
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import type { Change, Directory } from '../resolver/directory.ts'
-import { type LocalityPage, openLocalityPage, packLocalities } from '../resolver/locality-page.ts'
-import { sharedBytes } from '../resolver/packed-localities.ts'
+import { type LocalityPage, packLocalities } from '../resolver/locality-page.ts'
+import { sharedPage } from '../resolver/packed-localities.ts'
 import { KINDS, TABLE_SHAPES } from './columns.ts'
 
 type Kind = keyof Directory
@@ -223,7 +223,7 @@ function unpack(value: Buffer): { text: Buffer; localities: LocalityPage | null 
   }
   if (bytes[0] !== PACKED || bytes.length < PACKED_HEADER) return { text: bytes, localities: null }
   const end = PACKED_HEADER + bytes.readUInt32LE(1)
-  const localities = openLocalityPage(sharedBytes(bytes.subarray(end)))
+  const localities = sharedPage(bytes.subarray(end))
   if (localities === null) throw new ValueError(false, 'its columns of localities are none')
   return { text: bytes.subarray(PACKED_HEADER, end), localities }
 }

@@ -6,8 +6,8 @@
 
 import { formatPrefix, type Prefix, parsePrefix } from './address.ts'
 import type { Change, LocalityRecord } from './directory.ts'
-import { type LocalityPage, openLocalityPage, packLocalities } from './locality-page.ts'
-import { PackedLocalities, sharedBytes } from './packed-localities.ts'
+import { type LocalityPage, packLocalities } from './locality-page.ts'
+import { PackedLocalities, sharedPage } from './packed-localities.ts'
 
 /** Records of a page: some hundred kilobytes. */
 const PACKED_AT_ONCE = 4096
@@ -35,7 +35,7 @@ export class LocalityMap extends Map<string, LocalityRecord> {
     let part: (readonly [string, LocalityRecord])[] = []
     const pack = () => {
       const { packed, others } = packLocalities(part)
-      if (packed !== null) pages.push(openLocalityPage(sharedBytes(packed))!)
+      if (packed !== null) pages.push(sharedPage(packed)!)
       for (const other of others) rest.push(other)
       part = []
     }

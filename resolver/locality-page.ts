@@ -321,7 +321,7 @@ export class LocalityPage {
 
   /** Whether no column points out of another: looked at once, so that reading need not. */
   get isSound(): boolean {
-    const { ipv4, evidence, incumbents, names, nameBytes } = this.#sizes
+    const { evidence, incumbents, names, nameBytes } = this.#sizes
     const { hosts, services, members, evidenceEnds, incumbentEnds, nameEnds } = this.#at
     return (
       this.#areBelow(hosts, evidence, names) &&
@@ -331,7 +331,7 @@ export class LocalityPage {
       this.#areEnds(incumbentEnds, this.size, incumbents) &&
       this.#areEnds(nameEnds, names, nameBytes) &&
       this.#areKinds() &&
-      this.#areLengths(ipv4)
+      this.#arePrefixes()
     )
   }
 
@@ -356,10 +356,13 @@ export class LocalityPage {
     return true
   }
 
-  #areLengths(ipv4: number): boolean {
+  #arePrefixes(): boolean {
+    const address = new Uint8Array(16)
     for (let row = 0; row < this.size; row++) {
       const bits = this.bitsOf(row)
-      if (bits > ADDRESS_BITS || (row < ipv4 && bits < IPV4_OFFSET_BITS)) return false
+      if (bits > ADDRESS_BITS || (this.familyOf(row) === 4 && bits < IPV4_OFFSET_BITS)) return false
+      this.copyAddress(row, address)
+      if (!isClearedAfter(address, bits)) return false
     }
     return true
   }
@@ -380,4 +383,11 @@ export class LocalityPage {
     for (let i = names + from; i < names + to; i++) name += String.fromCharCode(this.bytes[i]!)
     return name
   }
+}
+
+/** Whether the bits behind a prefix's length are 0. */
+function isClearedAfter(address: Address, bits: number): boolean {
+  if (bits % 8 > 0 && (address[bits >> 3]! & (0xff >> (bits % 8))) !== 0) return false
+  for (let i = (bits + 7) >> 3; i < 16; i++) if (address[i] !== 0) return false
+  return true
 }

@@ -17,11 +17,11 @@ export interface PackedMemory {
   readonly hidden: ReadonlySet<number>
 }
 
-/** Bytes that other threads may read: a copy of those given. */
-export function sharedBytes(bytes: Uint8Array): Uint8Array {
+/** The page that these bytes are, in a copy of them that other threads may read; null: they are none. */
+export function sharedPage(bytes: Uint8Array): LocalityPage | null {
   const shared = new Uint8Array(new SharedArrayBuffer(bytes.length))
   shared.set(bytes)
-  return shared
+  return openLocalityPage(shared)
 }
 
 export class PackedLocalities {
