@@ -41,6 +41,8 @@ import { StoreError } from './store.ts'
 interface CommitsOptions {
   readonly connections: EtcdConnections
   readonly keys: EtcdKeys
+  /** How batches are written (see encodePage). */
+  readonly inColumns: boolean
   /** Up to which revision this core knows of what others did. */
   readonly toldRevision: () => number
   /** Resolves when it does up to `revision`; false: it can't be told, or not within some seconds. */
@@ -226,7 +228,7 @@ export class EtcdCommits {
 
   /** Stages it first: nobody sees the parts until one transaction puts the batch's key. */
   async #makeBatch(pending: Pending): Promise<void> {
-    const { connections, keys, toKept } = this.#options
+    const { connections, keys, inColumns, toKept } = this.#options
     const sorted = inBuckets(pending.changes.values())
     const entries = function* (): Generator<BatchEntry> {
       for (const change of sorted) yield [change.kind, change.key, toKept(change)]
@@ -235,7 +237,7 @@ export class EtcdCommits {
     let index = 0
     try {
       await connections.ask('KV/Put', { key: keys.intent(pending.id), value: encodeFacts({}) })
-      for (const value of encodeParts(entries(), PART_BYTES)) {
+      for (const value of encodeParts(entries(), PART_BYTES, inColumns)) {
         if (pending.isOver) return
         await connections.ask('KV/Put', { key: keys.part(pending.id, index++), value }, options)
       }

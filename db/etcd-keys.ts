@@ -1,6 +1,6 @@
 // Which key of etcd holds what: all lie under one prefix, so that an etcd may be shared.
 //
-//   layout                     which arrangement of keys this is
+//   layout                     which arrangement of keys and values this is
 //   live/                      what every core watches:
 //     head                       put by every commit: who made it; its revision is the last commit's
 //     records/KIND/BUCKET/KEY    a record as it was last committed, or that it was removed
@@ -18,8 +18,13 @@ import type { Directory } from '../resolver/directory.ts'
 
 type Kind = keyof Directory
 
-/** The arrangement that this program reads and writes. */
-export const LAYOUT = 1
+/**
+ * The arrangements that this program reads and writes. In 1 all values are JSON; in 2 localities in pages and batches
+ * lie in columns (etcd-values.ts). A store is begun with the last and stays what it was begun with: the version before,
+ * which may be beside this one, or come back, knows 1 alone.
+ */
+export const LAYOUTS: readonly number[] = [1, 2]
+export const FIRST_LAYOUT_IN_COLUMNS = 2
 
 /**
  * Pages of each kind, a power of two. So many that a page of a large installation stays small (a million

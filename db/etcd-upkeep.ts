@@ -30,6 +30,7 @@ import {
   encodePage,
   entriesOf,
   type Kept,
+  type PageRecords,
   type Part,
   recordsOf,
   SCHEMA,
@@ -40,6 +41,8 @@ import { StoreError } from './store.ts'
 interface UpkeepOptions {
   readonly connections: EtcdConnections
   readonly keys: EtcdKeys
+  /** How pages are written (see encodePage). */
+  readonly inColumns: boolean
   /** Whether it falls to this core. */
   readonly isMine: () => boolean
 }
@@ -271,7 +274,7 @@ class Mover {
 
   /** Those that were changed meanwhile; null: what all stands on did. */
   async #moveOnce(due: readonly Due[]): Promise<Due[] | null> {
-    const { keys } = this.#options
+    const { keys, inColumns } = this.#options
     const asked = due.flatMap(({ bucket }) => [
       range({ key: keys.page(bucket) }),
       range(under(keys.recordsOf(bucket))),
@@ -287,7 +290,8 @@ class Mover {
       // Moved already, before this was begun anew.
       if (singles.length === 0 && one.shares.every(({ revision }) => revision < (page?.mod_revision ?? 0)))
         continue
-      const value = mergeBucket(keys, page, one.shares, singles)
+      const { v, records } = mergeBucket(keys, page, one.shares, singles)
+      const value = encodePage(v, records, inColumns)
       const bytes = moves.reduce((sum, move) => sum + move.value.length, value.length)
       if (bytes > BYTES_AT_ONCE && moves.length > 0) {
         const unmoved = await this.#put(moves, found.header.revision)
@@ -339,13 +343,13 @@ interface Move {
   readonly value: Buffer
 }
 
-/** A bucket's page with all that came after it: each record as it was put last. Throws ValueError. */
+/** What a bucket's page is to hold, with all that came after it: each record as it was put last. Throws ValueError. */
 export function mergeBucket(
   keys: EtcdKeys,
   page: KeyValue | null,
   shares: readonly BatchShare[],
   singles: readonly KeyValue[],
-): Buffer {
+): { v: number; records: PageRecords } {
   const before = page === null ? { v: SCHEMA, records: {}, localities: null } : decodePage(page.value)
   const records = new Map<string, { kept: Kept; revision: number }>()
   let { v } = before
@@ -366,7 +370,7 @@ export function mergeBucket(
   const kept = [...records]
     .filter(([, { kept }]) => kept !== null)
     .map(([key, { kept }]) => [key, kept] as const)
-  return encodePage(v, Object.fromEntries(kept))
+  return { v, records: Object.fromEntries(kept) }
 }
 
 function inBuckets(entries: Iterable<BatchEntry>): BatchEntry[] {

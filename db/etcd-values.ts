@@ -114,7 +114,9 @@ export interface Page {
   readonly localities: LocalityPage | null
 }
 
-export function encodePage(v: number, records: PageRecords): Buffer {
+/** `inColumns`: localities are written so; else all is JSON, as the version before reads it. */
+export function encodePage(v: number, records: PageRecords, inColumns: boolean): Buffer {
+  if (!inColumns) return pack(JSON.stringify({ v, records }), null)
   const { packed, others } = packLocalities(Object.entries(records))
   return pack(JSON.stringify({ v, records: Object.fromEntries(others) }), packed)
 }
@@ -149,25 +151,30 @@ export interface Part {
   readonly localities: LocalityPage | null
 }
 
-/** Packs entries, in order, into parts of at most `bytes` each before packing (one entry may be more). */
-export function* encodeParts(entries: Iterable<BatchEntry>, bytes: number): Generator<Buffer> {
+/** Packs entries, in order, into parts of at most `bytes` each before packing (one entry may be more). `inColumns`: see encodePage. */
+export function* encodeParts(
+  entries: Iterable<BatchEntry>,
+  bytes: number,
+  inColumns: boolean,
+): Generator<Buffer> {
   let part: BatchEntry[] = []
   let size = 0
   for (const entry of entries) {
     // Its length as text is what decides where a part ends.
     const length = Buffer.byteLength(JSON.stringify(entry))
     if (size > 0 && size + length > bytes) {
-      yield encodePart(part)
+      yield encodePart(part, inColumns)
       part = []
       size = 0
     }
     part.push(entry)
     size += length
   }
-  if (size > 0) yield encodePart(part)
+  if (size > 0) yield encodePart(part, inColumns)
 }
 
-function encodePart(entries: readonly BatchEntry[]): Buffer {
+function encodePart(entries: readonly BatchEntry[], inColumns: boolean): Buffer {
+  if (!inColumns) return pack(JSON.stringify({ v: SCHEMA, entries }), null)
   const localities = entries.filter(([kind]) => kind === 'localities')
   const { packed, others } = packLocalities(localities.map(([, key, record]) => [key, record]))
   const rest = [

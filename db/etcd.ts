@@ -13,7 +13,7 @@ import { applyChanges, type Change, type Directory, emptyDirectory } from '../re
 import { EtcdCommits, unavailable } from './etcd-commits.ts'
 import { type EtcdAccess, EtcdConnections } from './etcd-connections.ts'
 import type { Told } from './etcd-events.ts'
-import { EtcdKeys, LAYOUT } from './etcd-keys.ts'
+import { EtcdKeys, FIRST_LAYOUT_IN_COLUMNS, LAYOUTS } from './etcd-keys.ts'
 import { EtcdLease } from './etcd-lease.ts'
 import { idOf, type Listing, listAll, readable, readBatch } from './etcd-listing.ts'
 import { isAbsent, put, range, under } from './etcd-messages.ts'
@@ -46,27 +46,36 @@ export async function openEtcd(options: EtcdOptions): Promise<Store> {
   const keys = new EtcdKeys(options.prefix)
   const connections = new EtcdConnections(options)
   try {
-    const revision = await checkLayout(connections, keys, options.readOnly ?? false)
-    return new EtcdStore(connections, keys, revision, options.readOnly ?? false)
+    const begun = await checkLayout(connections, keys, options.readOnly ?? false)
+    return new EtcdStore(connections, keys, begun, options.readOnly ?? false)
   } catch (error) {
     connections.close()
     throw unavailable(error)
   }
 }
 
+/** What a store was found to be. */
+interface Begun {
+  readonly revision: number
+  /** How localities are written (see encodePage). */
+  readonly inColumns: boolean
+}
+
 /** What etcd's revision is, once it is sure that this program knows how things are kept there. */
-async function checkLayout(connections: EtcdConnections, keys: EtcdKeys, readOnly: boolean): Promise<number> {
+async function checkLayout(connections: EtcdConnections, keys: EtcdKeys, readOnly: boolean): Promise<Begun> {
+  const last = LAYOUTS.at(-1)!
   const { header, responses } = await connections.ask('KV/Txn', {
     compare: [isAbsent(keys.layout)],
-    success: readOnly ? [] : [put(keys.layout, encodeFacts({ layout: LAYOUT }))],
+    success: readOnly ? [] : [put(keys.layout, encodeFacts({ layout: last }))],
     failure: [range({ key: keys.layout })],
   })
   const [kept] = responses[0]?.response_range?.kvs ?? []
-  const layout = kept === undefined ? LAYOUT : readable(kept, decodeFacts).layout
-  if (layout === LAYOUT) return header.revision
+  const layout = kept === undefined ? last : (readable(kept, decodeFacts).layout as number)
+  if (LAYOUTS.includes(layout))
+    return { revision: header.revision, inColumns: layout >= FIRST_LAYOUT_IN_COLUMNS }
   throw new StoreError(
     'newer-database',
-    `etcd's key ${keys.layout} says layout ${layout}, and this program knows ${LAYOUT}. Update this program.`,
+    `etcd's key ${keys.layout} says layout ${layout}, and this program knows ${LAYOUTS.join(' and ')}. Update this program.`,
   )
 }
 
@@ -102,7 +111,12 @@ class EtcdStore implements Store, Cluster {
   #toldTrouble: string | null = null
   #isClosed = false
 
-  constructor(connections: EtcdConnections, keys: EtcdKeys, revision: number, readOnly: boolean) {
+  constructor(
+    connections: EtcdConnections,
+    keys: EtcdKeys,
+    { revision, inColumns }: Begun,
+    readOnly: boolean,
+  ) {
     this.#connections = connections
     this.#keys = keys
     this.#readOnly = readOnly
@@ -110,6 +124,7 @@ class EtcdStore implements Store, Cluster {
     this.#commits = new EtcdCommits({
       connections,
       keys,
+      inColumns,
       toldRevision: () => this.#toldRevision,
       toldUpTo: (revision) => this.#toldUpTo(revision),
       toKept: (change) => this.#toKept(change),
@@ -119,6 +134,7 @@ class EtcdStore implements Store, Cluster {
     this.#upkeep = new EtcdUpkeep({
       connections,
       keys,
+      inColumns,
       isMine: () => this.#core !== null && this.#core === [...this.#cores].sort()[0],
     })
   }
