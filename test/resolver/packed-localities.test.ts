@@ -315,6 +315,31 @@ t.test(
   },
 )
 
+t.test('a network inside another of its fact has its word, whoever asked first', async (t) => {
+  const fact = (country: string) => {
+    return { place: { lat: 1, lon: 5, accuracyKm: 9 }, asn: null, country, source: 'list.csv' }
+  }
+  const places = placeChanges(new Map(), [
+    { prefix: parsePrefix('11.1.0.0/16')!, fact: fact('CH') },
+    { prefix: parsePrefix('11.1.64.0/18')!, fact: fact('FR') },
+    { prefix: parsePrefix('11.1.64.0/24')!, fact: fact('CH') },
+  ])
+  const records = ['11.1.1.0/24', '11.1.2.0/24'].map((prefix) => locality(prefix))
+  const [packed, plain] = [new Tables(), new Tables()]
+  packed.apply(places)
+  packed.load(packedOf(records))
+  plain.apply([
+    ...places,
+    ...records.map((value): Change => ({ kind: 'localities', key: value.prefix, value })),
+  ])
+  for (const tables of [packed, plain]) {
+    const all = ['11.1.64.9', '11.1.65.9', '11.1.3.9', '11.1.64.9'].map((text) =>
+      found(tables, address(text)),
+    )
+    t.same(all, ['11.1.0.0/16', null, '11.1.0.0/16', '11.1.0.0/16'])
+  }
+})
+
 /** Of which prefix something is known; null: of none, or only of the AS, of which nothing is told by prefixes. */
 function found(tables: Tables, client: Address): string | null {
   const of = tables.locality(tables.findEvidence(client).value)?.record.prefix ?? '::/0'
