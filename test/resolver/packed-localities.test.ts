@@ -376,6 +376,24 @@ function forgetAll(t: Test, tables: Tables, records: ReadonlyMap<string, Localit
   t.equal(tables.localityRow('11.0.0.0/24'), -1)
 }
 
+t.test('of too many that were looked at one goes for each that comes, but for the panel', async (t) => {
+  const well = ['a', 'b', 'c', 'd'].map((host) => evidence(host))
+  const records = Array.from({ length: 40 }, (_, i) =>
+    locality(`11.0.${i}.0/24`, i === 1 ? well : [evidence('a')]),
+  )
+  const tables = new Tables()
+  tables.load(packedOf(records), 10)
+  const rows = records.map(({ prefix }) => tables.localityRow(prefix))
+  const seen = rows.map((row) => tables.locality(row))
+  // From the newest on: those that are there still are none the older for it.
+  const isThere = rows.map((row, i) => ({ row, i })).reverse()
+  const kept = isThere.slice(0, 9).filter(({ row, i }) => tables.locality(row) === seen[i])
+  t.equal(kept.length, 9, 'the last ones')
+  t.equal(tables.locality(rows[1]!), seen[1], 'the one in the panel')
+  t.not(tables.locality(rows[0]!), seen[0])
+  t.strictSame(tables.locality(rows[0]!)?.record, records[0])
+})
+
 t.test('localities are loaded once, and first', async (t) => {
   const tables = new Tables()
   tables.apply([{ kind: 'localities', key: '192.0.2.0/24', value: locality('192.0.2.0/24') }])
