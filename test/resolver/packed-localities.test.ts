@@ -66,6 +66,7 @@ t.test('what has no place in the columns is given back', async (t) => {
     ['a field of a newer version', { ...fits, colour: 'blue' }],
     ['one inside evidence', { ...fits, evidence: [{ ...evidence('a'), colour: 'blue' }] }],
     ['another kind', { ...fits, evidence: [evidence('a', { kind: 'guess' as 'active' })] }],
+    ['evidence that is none', { ...fits, evidence: [null] }],
     ['half a sample', { ...fits, evidence: [evidence('a', { count: 0.5 })] }],
     ['too many', { ...fits, evidence: [evidence('a', { count: 2 ** 32 })] }],
     ['other letters', { ...fits, evidence: [evidence('zürich')] }],
