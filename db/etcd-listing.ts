@@ -182,7 +182,11 @@ class Lister {
     const localities = new LocalityMap(packed)
     for (const [key, { kept, revision }] of this.#localities) {
       const row = packed.rowOfKey(key)
-      if (row >= 0 && pages[packed.pageOf(row)]!.revision > revision) continue
+      if (row >= 0 && pages[packed.pageOf(row)]!.revision > revision) {
+        // What is in columns has no fields that are unknown here.
+        this.#extras.delete(idOf('localities', key))
+        continue
+      }
       if (kept === null) localities.delete(key)
       else localities.set(key, kept as LocalityRecord)
     }

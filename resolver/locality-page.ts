@@ -119,8 +119,9 @@ function fits(key: string, value: unknown): value is LocalityRecord {
   )
 }
 
-function evidenceFits(value: Evidence): boolean {
-  const { host, rttMs, count, atMs, kind } = value
+function evidenceFits(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const { host, rttMs, count, atMs, kind } = value as Evidence
   return (
     Object.keys(value).length === 5 &&
     isName(host) &&

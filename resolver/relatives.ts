@@ -10,7 +10,7 @@ import { type Address, contains, formatPrefix, type Prefix, parsePrefix, prefixO
 import type { Evidence } from './directory.ts'
 import type { PlaceFact } from './place-page.ts'
 import type { Places } from './place-reader.ts'
-import type { PrefixMatch } from './prefix-table.ts'
+import { type PrefixMatch, PrefixTable } from './prefix-table.ts'
 
 /** Measured prefixes agree when each host sees them within so many ms, or this share of the lower RTT. */
 const AGREE_MS = 5
@@ -144,8 +144,8 @@ export class Relatives {
   /** By row of what was measured. */
   readonly #families = new Map<number, Family>()
   readonly #networks = new Map<string, Network>()
-  /** How many of these nobody asked for yet. */
-  #unasked = 0
+  /** Those that nobody asked for yet, with their facts. */
+  readonly #unasked = new PrefixTable()
   readonly #systems = new Map<string, System>()
   readonly #dirty = new Set<string>()
   /** AS numbers of which anything is known: what most lookups end at. */
@@ -203,11 +203,13 @@ export class Relatives {
     this.#dirty.clear()
   }
 
-  /** Somebody asks what is pooled around an address whose place was found so. */
-  prepare(address: Address, { value, bits }: PrefixMatch): void {
-    if (this.#unasked === 0 || value < 0) return
-    const network = this.#networks.get(networkKey(prefixOf(address, bits), value))
-    if (network?.parts === null) this.#poolNetwork(network, false)
+  /** Somebody asks what is pooled around an address: by all networks, since the word of a wider one of the same fact holds too. */
+  prepare(address: Address): void {
+    for (;;) {
+      const { value, bits } = this.#unasked.find(address)
+      if (value < 0) return
+      this.#poolNetwork(this.#networks.get(networkKey(prefixOf(address, bits), value))!, false)
+    }
   }
 
   /** Row of what the AS of an address's place says of it; -1: nothing. */
@@ -263,7 +265,7 @@ export class Relatives {
     let network = this.#networks.get(announced.key)
     if (network === undefined) {
       network = { ...announced, children: new Set(), parts: isNews ? new Map() : null }
-      if (!isNews) this.#unasked++
+      if (!isNews) this.#unasked.set(announced.prefix, announced.factRow)
       this.#networks.set(announced.key, network)
     }
     return network
@@ -282,7 +284,8 @@ export class Relatives {
 
   #poolNetwork(network: Network, isNews: boolean): void {
     const before = network.parts ?? new Map()
-    if (network.parts === null) this.#unasked--
+    // Places that changed while all was taken in may have put another of this prefix in its stead.
+    if (this.#unasked.get(network.prefix) === network.factRow) this.#unasked.delete(network.prefix)
     const children = Array.from(network.children, (row) => this.#measured.relative(row))
     const parts: Network['parts'] = new Map()
     network.parts = parts

@@ -257,7 +257,7 @@ export class Tables {
     const own = this.#evidencePrefixes.find(address)
     if (own.value >= 0 || this.places.size === 0) return own
     const place = this.places.find(address)
-    this.#relatives.prepare(address, place)
+    this.#relatives.prepare(address)
     const pooled = this.#pooledPrefixes.find(address)
     // A more specific announcement inside is another network: the word of the one around it is not its own.
     const isOfNetwork = pooled.value >= 0 && this.#pooledFacts.get(pooled.value) === place.value

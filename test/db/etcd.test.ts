@@ -11,7 +11,15 @@ import { EtcdConnections } from '../../db/etcd-connections.ts'
 import { bucketOf, EtcdKeys } from '../../db/etcd-keys.ts'
 import { type KeyValue, under } from '../../db/etcd-messages.ts'
 import { mergeBucket } from '../../db/etcd-upkeep.ts'
-import { type BatchEntry, decodePage, encodePage, encodeRecord, recordsOf } from '../../db/etcd-values.ts'
+import {
+  type BatchEntry,
+  decodePage,
+  encodeFacts,
+  encodePage,
+  encodeParts,
+  encodeRecord,
+  recordsOf,
+} from '../../db/etcd-values.ts'
 import type { Store } from '../../db/store.ts'
 import { applyChanges, type Change, emptyDirectory, type LocalityRecord } from '../../resolver/directory.ts'
 import { EtcdServers, noEtcd } from '../support/etcd-servers.ts'
@@ -179,6 +187,26 @@ t.test('etcd', { skip: noEtcd(), buffered: true }, async (t) => {
       t.equal((await core!.store.load()).localities.size, 4000)
     })
     t.match(etcd.ctl(['get', keys.layout.toString()]), /"layout":1/)
+  })
+
+  t.test('of a locality that a later batch holds, fields of before are not kept', async (t) => {
+    const prefix = newPrefix()
+    const keys = new EtcdKeys(prefix)
+    const connections = new EtcdConnections({ endpoints: etcd.endpoints, tls: null, user: null })
+    t.teardown(() => connections.close())
+    const [{ key, value }] = localities(0, 1) as [Change & { kind: 'localities' }]
+    const records = { [key]: { ...value, colour: 'blue' } }
+    const page = deflateRawSync(JSON.stringify({ v: 2, records }))
+    await connections.ask('KV/Put', { key: keys.page(bucketOf('localities', key)), value: page })
+    const [part] = encodeParts([['localities', key, value]], 1000)
+    await connections.ask('KV/Put', { key: keys.part('newer', 0), value: part! })
+    await connections.ask('KV/Put', { key: keys.batch('newer'), value: encodeFacts({ parts: 1 }) })
+    await withStore(opener(prefix), async (store) => {
+      await store.load()
+      await store.commit([{ kind: 'localities', key, value: { ...value!, incumbents: {} } }])
+    })
+    const kept = etcd.ctl(['get', keys.record('localities', key).toString(), '--print-value-only'])
+    t.strictSame(JSON.parse(kept).record, { ...value, incumbents: {} })
   })
 
   t.test('what somebody took away by hand is found missing', async (t) => {

@@ -66,6 +66,7 @@ t.test('what has no place in the columns is given back', async (t) => {
     ['a field of a newer version', { ...fits, colour: 'blue' }],
     ['one inside evidence', { ...fits, evidence: [{ ...evidence('a'), colour: 'blue' }] }],
     ['another kind', { ...fits, evidence: [evidence('a', { kind: 'guess' as 'active' })] }],
+    ['evidence that is none', { ...fits, evidence: [null] }],
     ['half a sample', { ...fits, evidence: [evidence('a', { count: 0.5 })] }],
     ['too many', { ...fits, evidence: [evidence('a', { count: 2 ** 32 })] }],
     ['other letters', { ...fits, evidence: [evidence('zürich')] }],
@@ -315,6 +316,31 @@ t.test(
   },
 )
 
+t.test('a network inside another of its fact has its word, whoever asked first', async (t) => {
+  const fact = (country: string) => {
+    return { place: { lat: 1, lon: 5, accuracyKm: 9 }, asn: null, country, source: 'list.csv' }
+  }
+  const places = placeChanges(new Map(), [
+    { prefix: parsePrefix('11.1.0.0/16')!, fact: fact('CH') },
+    { prefix: parsePrefix('11.1.64.0/18')!, fact: fact('FR') },
+    { prefix: parsePrefix('11.1.64.0/24')!, fact: fact('CH') },
+  ])
+  const records = ['11.1.1.0/24', '11.1.2.0/24'].map((prefix) => locality(prefix))
+  const [packed, plain] = [new Tables(), new Tables()]
+  packed.apply(places)
+  packed.load(packedOf(records))
+  plain.apply([
+    ...places,
+    ...records.map((value): Change => ({ kind: 'localities', key: value.prefix, value })),
+  ])
+  for (const tables of [packed, plain]) {
+    const all = ['11.1.64.9', '11.1.65.9', '11.1.3.9', '11.1.64.9'].map((text) =>
+      found(tables, address(text)),
+    )
+    t.same(all, ['11.1.0.0/16', null, '11.1.0.0/16', '11.1.0.0/16'])
+  }
+})
+
 /** Of which prefix something is known; null: of none, or only of the AS, of which nothing is told by prefixes. */
 function found(tables: Tables, client: Address): string | null {
   const of = tables.locality(tables.findEvidence(client).value)?.record.prefix ?? '::/0'
@@ -350,6 +376,24 @@ function forgetAll(t: Test, tables: Tables, records: ReadonlyMap<string, Localit
   )
   t.equal(tables.localityRow('11.0.0.0/24'), -1)
 }
+
+t.test('of too many that were looked at one goes for each that comes, but for the panel', async (t) => {
+  const well = ['a', 'b', 'c', 'd'].map((host) => evidence(host))
+  const records = Array.from({ length: 40 }, (_, i) =>
+    locality(`11.0.${i}.0/24`, i === 1 ? well : [evidence('a')]),
+  )
+  const tables = new Tables()
+  tables.load(packedOf(records), 10)
+  const rows = records.map(({ prefix }) => tables.localityRow(prefix))
+  const seen = rows.map((row) => tables.locality(row))
+  // From the newest on: those that are there still are none the older for it.
+  const isThere = rows.map((row, i) => ({ row, i })).reverse()
+  const kept = isThere.slice(0, 9).filter(({ row, i }) => tables.locality(row) === seen[i])
+  t.equal(kept.length, 9, 'the last ones')
+  t.equal(tables.locality(rows[1]!), seen[1], 'the one in the panel')
+  t.not(tables.locality(rows[0]!), seen[0])
+  t.strictSame(tables.locality(rows[0]!)?.record, records[0])
+})
 
 t.test('localities are loaded once, and first', async (t) => {
   const tables = new Tables()
