@@ -505,6 +505,52 @@ t.test('no client is taken for where a page of which a thread was not told yet h
   t.end()
 })
 
+t.test('after a page of places changed a client is looked for once, as before', (t) => {
+  class CountingReader extends PlaceReader {
+    finds = 0
+    override find(...asked: Parameters<PlaceReader['find']>) {
+      this.finds++
+      return super.find(...asked)
+    }
+  }
+  const written = new PlaceTable()
+  const reader = new CountingReader()
+  const shared = written.share((memory) => reader.follow(memory))
+  reader.follow(shared.memory)
+  const tables = new Tables(reader)
+  tables.apply([
+    ...['ams', 'tok'].map((name, i) => host(name, [`192.0.2.${i}`], { place: placeAt(50, 100 * i) })),
+    service('web', { maxAddrs: 1 }),
+    ...['ams', 'tok'].map((name) => member('web', name)),
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const findsOf = (client: string) => {
+    reader.finds = 0
+    const packet = queryBytes('web.any.test', 'A', [subnet(client, client.includes(':') ? 48 : 24)])
+    const out = new Uint8Array(ROOM)
+    plain.answer(packet, 0, packet.length, asker().address, out, 0, ROOM)
+    return reader.finds
+  }
+  for (let lon = 0; lon < 5; lon++) {
+    const entries = ['20.0.0.0/24', '2a00::/32'].map((text) => ({
+      prefix: parsePrefix(text)!,
+      fact: factAt(50, lon),
+    }))
+    for (const { key, value } of placeChanges(new Map(), entries)) {
+      written.setPage(key, (value as PlacePage).packed)
+      tables.apply([{ kind: 'places', key, value: null }])
+    }
+    for (const client of ['20.0.0.0', '2a00::']) {
+      t.ok(findsOf(client) > 0, `${client}, ${lon}`)
+      t.equal(plain.facts.basis, 'geo')
+      t.equal(findsOf(client), 0, `${client}, ${lon}, again`)
+    }
+  }
+  shared.end()
+  t.end()
+})
+
 t.test('what was kept of a client does not count again however often all around it changed', (t) => {
   const ROUND = 1 << 13
   const { tables, isAlike } = mapped([{ prefix: parsePrefix('5.6.7.0/24')!, fact: factAt(51, 4) }])
