@@ -188,6 +188,39 @@ t.test(
   },
 )
 
+t.test('what no member of a large service has is denied on the fast path, until one has it', (t) => {
+  const hosts = [host('four', ['198.18.0.1']), host('six', ['198.18.0.2', '2a07::2'])]
+  const many = Array.from({ length: 600 }, (_, i) => member('big', `m${i}`, { host: 'four' }))
+  const tables = new Tables()
+  tables.apply([...hosts, service('big'), ...many])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const outcomeOf = (type: string) => {
+    const { fast, ordinary, facts } = both(plain, using, queryBytes('big.any.test', type), '192.0.2.1')
+    if (fast !== null) t.same(Buffer.from(fast), Buffer.from(ordinary!), type)
+    return `${fast === null ? 'slow' : 'fast'} ${facts.outcome}`
+  }
+  const url = 'https://198.18.0.2/'
+  for (const [change, type] of [
+    [member('big', 'm7', { host: 'six' }), 'AAAA'],
+    [member('big', 'late', { host: 'six' }), 'AAAA'],
+    [member('big', 'm7', { host: 'six', url }), 'HTTPS'],
+  ] as const) {
+    t.equal(outcomeOf(type), 'fast nodata')
+    tables.apply([change])
+    t.match(outcomeOf(type), 'answered')
+    tables.apply([host('six', [])])
+    t.equal(outcomeOf(type), 'fast nodata', 'its addresses went')
+    tables.apply([hosts[1]!])
+    t.match(outcomeOf(type), 'answered')
+    tables.apply([{ ...change, value: null }])
+    t.equal(outcomeOf(type), 'fast nodata', 'it went')
+  }
+  tables.apply([host('four', ['198.18.0.1'], { presence: 'silent', presenceSinceMs: 1 })])
+  t.equal(outcomeOf('AAAA'), 'slow nodata', 'nobody is live')
+  t.end()
+})
+
 t.test(
   'members just as far as each other share the clients on both paths, though nothing else is a tie',
   (t) => {
