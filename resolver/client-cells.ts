@@ -79,7 +79,7 @@ export class ClientCells {
   #age = 0
   /** Part of all IPv6 keys, so that with a change all of them are others. */
   #ipv6Changes = 0
-  /** Of imported places, when all was forgotten last. */
+  /** Of imported places, as of which all that is kept was found. */
   #turn: number
 
   constructor(tables: Tables) {
@@ -90,15 +90,13 @@ export class ClientCells {
 
   /** Whether a client's cell is all that an answer depends on; then `cell` and `scopeBits` say which. */
   find(client: Address): boolean {
-    const isIpv4 = familyOf(client) === 4
-    if (this.#tables.places.turn !== this.#turn) return this.#findAnew(client, isIpv4)
-    return isIpv4 ? this.#find4(client) : this.#find6(client)
-  }
-
-  /** Places changed, and the changes that tell of it are on their way: what is kept may be of rows that are others' now. */
-  #findAnew(client: Address, isIpv4: boolean): boolean {
-    const [grainBits, offsetBits] = isIpv4 ? [IPV4_LOCALITY_BITS, IPV4_OFFSET_BITS] : [IPV6_LOCALITY_BITS, 0]
-    return this.#take(this.#look(client, grainBits, offsetBits), offsetBits)
+    const { turn } = this.#tables.places
+    // Places changed, and the changes that tell of it may be on their way: what is kept may be of rows that are others' now.
+    if (turn !== this.#turn) {
+      this.#turn = turn
+      this.#forgetAll()
+    }
+    return familyOf(client) === 4 ? this.#find4(client) : this.#find6(client)
   }
 
   #find4(client: Address): boolean {
@@ -209,7 +207,6 @@ export class ClientCells {
   /** Something changed for the addresses of a prefix, and how far it reaches around them; null: for all. */
   #forget(prefix: Prefix | null): void {
     if (prefix === null) {
-      this.#turn = this.#tables.places.turn
       this.#forgetAll()
       return
     }

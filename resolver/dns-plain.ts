@@ -31,8 +31,9 @@ import {
   udpReplyBytes,
 } from './dns-wire.ts'
 import { OPT_FIXED_BYTES } from './dns-writer.ts'
+import { MARKS } from './member-index.ts'
 import { NearChoice } from './near-choice.ts'
-import type { TabledService } from './serving.ts'
+import type { ServingMember, ServingService, TabledService } from './serving.ts'
 
 /** There is no plain answer. */
 export const NOT_PLAIN = -1
@@ -48,7 +49,7 @@ const RESPONSE_AUTHORITATIVE = 0x84
 const DNSSEC_OK = 0x8000
 
 /** A service as plain questions ask for it, by any of its names. */
-interface Plain {
+interface Plain extends Lacking {
   readonly serving: TabledService
   /** Its number in the memo. */
   readonly slot: number
@@ -56,7 +57,10 @@ interface Plain {
   serial: number
   near4: NearChoice | CellChoices | null
   near6: NearChoice | CellChoices | null
-  /** Whether there are members to choose from, and none of them has such an address, or a URL. */
+}
+
+/** Whether there are members to choose from, and none of them has such an address, or a URL. */
+interface Lacking {
   lacks4: boolean
   lacks6: boolean
   lacksUrl: boolean
@@ -244,11 +248,8 @@ export class PlainAnswers {
     // Of a large service what was laid out follows its members by itself.
     const isMade = plain.serial >= 0 && serving.index !== null
     plain.serial = serving.serial
+    Object.assign(plain, lackingOf(serving))
     if (isMade) return
-    const offered = serving.index === null ? serving.members.filter(({ isOffered }) => isOffered) : []
-    plain.lacks4 = offered.length > 0 && offered.every(({ addresses4 }) => addresses4.length === 0)
-    plain.lacks6 = offered.length > 0 && offered.every(({ addresses6 }) => addresses6.length === 0)
-    plain.lacksUrl = offered.length > 0 && offered.every(({ url }) => url === null)
     if (serving.index === null) {
       plain.near4 = NearChoice.of(serving, tables.hosts, 4)
       plain.near6 = NearChoice.of(serving, tables.hosts, 6)
@@ -439,6 +440,20 @@ export class PlainAnswers {
 function newPlain(serving: TabledService, slot: number): Plain {
   const none = { near4: null, near6: null, lacks4: false, lacks6: false, lacksUrl: false }
   return { serving, slot, serial: -1, ...none }
+}
+
+function lackingOf({ index, members }: ServingService): Lacking {
+  if (index !== null) {
+    const lacks = (mark: number) => index.offered > 0 && !index.hasAny(mark)
+    return { lacks4: lacks(MARKS.ipv4), lacks6: lacks(MARKS.ipv6), lacksUrl: lacks(MARKS.url) }
+  }
+  const offered = members.filter(({ isOffered }) => isOffered)
+  const lacks = (has: (member: ServingMember) => boolean) => offered.length > 0 && !offered.some(has)
+  return {
+    lacks4: lacks(({ addresses4 }) => addresses4.length > 0),
+    lacks6: lacks(({ addresses6 }) => addresses6.length > 0),
+    lacksUrl: lacks(({ url }) => url !== null),
+  }
 }
 
 /** Whether members are looked for to answer such a question. */

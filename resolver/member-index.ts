@@ -73,8 +73,10 @@ export class MemberIndex {
   readonly #holders = new Map<string, Holders>()
   /** By bit: how many attributes it stands for. */
   readonly #sharedBy = new Array<number>(BITS).fill(0)
-  /** By id, as of the last put. */
+  /** By id, as of the last put; 0: it is not offered. */
   #marks = new Int32Array(0)
+  /** By bit of MARKS: how many have it. */
+  readonly #having = new Int32Array(FIRST_ATTRIBUTE_BIT)
   readonly #values = new Float64Array(DIMENSIONS + 1)
   readonly #valuesBefore = new Float64Array(DIMENSIONS + 1)
   /** What changed of what clients of whom only the place is known may be told. */
@@ -94,6 +96,11 @@ export class MemberIndex {
   /** Members that are offered. */
   get offered(): number {
     return this.#offered.size
+  }
+
+  /** Whether anybody who is offered has one of MARKS. */
+  hasAny(mark: number): boolean {
+    return this.#having[31 - Math.clz32(mark)]! > 0
   }
 
   /** Bytes of its arrays; the holders of attributes take some 40 each beside them. */
@@ -124,6 +131,7 @@ export class MemberIndex {
     this.changes.add(id, this.#globe.copyValues(id, this.#values) ? this.#values : null)
     this.#offered.remove(id)
     this.#hold(id, before.attributes, {})
+    this.#setMarks(id, 0)
     for (const part of [this.#points, this.#globe, this.#adrift]) part.remove(id)
   }
 
@@ -242,7 +250,7 @@ export class MemberIndex {
     const marks = this.#ownMarks(member) | this.#marksOf(member.attributes) | (isPoint ? 0 : MARKS.offSpace)
     const room = this.#marks.length
     if (id >= room) this.#marks = grown(this.#marks, new Int32Array(roomFor(id + 1, room)))
-    this.#marks[id] = marks
+    this.#setMarks(id, marks)
     const place = this.#hosts.placeOf(member.host)
     if (isPoint) this.#points.put(id, this.#values, marks, member.hash)
     else this.#points.remove(id)
@@ -250,6 +258,13 @@ export class MemberIndex {
     else this.#globe.remove(id)
     if (isPoint || place !== null) this.#adrift.remove(id)
     else this.#adrift.add(id)
+  }
+
+  #setMarks(id: number, marks: number): void {
+    const before = this.#marks[id]!
+    for (let bit = 0; bit < FIRST_ATTRIBUTE_BIT; bit++)
+      this.#having[bit]! += ((marks >> bit) & 1) - ((before >> bit) & 1)
+    this.#marks[id] = marks
   }
 
   #ownMarks(member: ServingMember): number {

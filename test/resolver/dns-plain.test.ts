@@ -188,6 +188,39 @@ t.test(
   },
 )
 
+t.test('what no member of a large service has is denied on the fast path, until one has it', (t) => {
+  const hosts = [host('four', ['198.18.0.1']), host('six', ['198.18.0.2', '2a07::2'])]
+  const many = Array.from({ length: 600 }, (_, i) => member('big', `m${i}`, { host: 'four' }))
+  const tables = new Tables()
+  tables.apply([...hosts, service('big'), ...many])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const outcomeOf = (type: string) => {
+    const { fast, ordinary, facts } = both(plain, using, queryBytes('big.any.test', type), '192.0.2.1')
+    if (fast !== null) t.same(Buffer.from(fast), Buffer.from(ordinary!), type)
+    return `${fast === null ? 'slow' : 'fast'} ${facts.outcome}`
+  }
+  const url = 'https://198.18.0.2/'
+  for (const [change, type] of [
+    [member('big', 'm7', { host: 'six' }), 'AAAA'],
+    [member('big', 'late', { host: 'six' }), 'AAAA'],
+    [member('big', 'm7', { host: 'six', url }), 'HTTPS'],
+  ] as const) {
+    t.equal(outcomeOf(type), 'fast nodata')
+    tables.apply([change])
+    t.match(outcomeOf(type), 'answered')
+    tables.apply([host('six', [])])
+    t.equal(outcomeOf(type), 'fast nodata', 'its addresses went')
+    tables.apply([hosts[1]!])
+    t.match(outcomeOf(type), 'answered')
+    tables.apply([{ ...change, value: null }])
+    t.equal(outcomeOf(type), 'fast nodata', 'it went')
+  }
+  tables.apply([host('four', ['198.18.0.1'], { presence: 'silent', presenceSinceMs: 1 })])
+  t.equal(outcomeOf('AAAA'), 'slow nodata', 'nobody is live')
+  t.end()
+})
+
 t.test(
   'members just as far as each other share the clients on both paths, though nothing else is a tie',
   (t) => {
@@ -501,6 +534,52 @@ t.test('no client is taken for where a page of which a thread was not told yet h
   }
   t.equal(wrong, 0)
   t.equal(byMap, 7 * (1 + REGIONS), 'once there are pages, by the map')
+  shared.end()
+  t.end()
+})
+
+t.test('after a page of places changed a client is looked for once, as before', (t) => {
+  class CountingReader extends PlaceReader {
+    finds = 0
+    override find(...asked: Parameters<PlaceReader['find']>) {
+      this.finds++
+      return super.find(...asked)
+    }
+  }
+  const written = new PlaceTable()
+  const reader = new CountingReader()
+  const shared = written.share((memory) => reader.follow(memory))
+  reader.follow(shared.memory)
+  const tables = new Tables(reader)
+  tables.apply([
+    ...['ams', 'tok'].map((name, i) => host(name, [`192.0.2.${i}`], { place: placeAt(50, 100 * i) })),
+    service('web', { maxAddrs: 1 }),
+    ...['ams', 'tok'].map((name) => member('web', name)),
+  ])
+  const using = contextOf([], { tables })
+  const plain = new PlainAnswers(using)
+  const findsOf = (client: string) => {
+    reader.finds = 0
+    const packet = queryBytes('web.any.test', 'A', [subnet(client, client.includes(':') ? 48 : 24)])
+    const out = new Uint8Array(ROOM)
+    plain.answer(packet, 0, packet.length, asker().address, out, 0, ROOM)
+    return reader.finds
+  }
+  for (let lon = 0; lon < 5; lon++) {
+    const entries = ['20.0.0.0/24', '2a00::/32'].map((text) => ({
+      prefix: parsePrefix(text)!,
+      fact: factAt(50, lon),
+    }))
+    for (const { key, value } of placeChanges(new Map(), entries)) {
+      written.setPage(key, (value as PlacePage).packed)
+      tables.apply([{ kind: 'places', key, value: null }])
+    }
+    for (const client of ['20.0.0.0', '2a00::']) {
+      t.ok(findsOf(client) > 0, `${client}, ${lon}`)
+      t.equal(plain.facts.basis, 'geo')
+      t.equal(findsOf(client), 0, `${client}, ${lon}, again`)
+    }
+  }
   shared.end()
   t.end()
 })
