@@ -89,15 +89,24 @@ export function packLocalities<T>(records: Iterable<readonly [key: string, recor
   readonly packed: Uint8Array | null
   readonly others: [key: string, record: T][]
 } {
-  const rows: { 4: Fitting[]; 6: Fitting[] } = { 4: [], 6: [] }
+  const [ipv4, ipv6]: [Fitting[], Fitting[]] = [[], []]
   const others: [string, T][] = []
   for (const [key, record] of records) {
-    const prefix = fits(key, record) ? parsePrefix(key) : null
-    if (prefix === null || formatPrefix(prefix) !== key) others.push([key, record])
-    else rows[isIpv4(prefix) ? 4 : 6].push({ prefix, record: record as LocalityRecord })
+    const prefix = fits(key, record) ? parseKey(key) : null
+    if (prefix === null) others.push([key, record])
+    else (isIpv4(prefix) ? ipv4 : ipv6).push({ prefix, record: record as LocalityRecord })
   }
-  const all = [...rows[4], ...rows[6]]
-  return { packed: all.length === 0 ? null : packRows(all, rows[4].length), others }
+  const rows = ipv4.concat(ipv6)
+  return { packed: rows.length === 0 ? null : packRows(rows, ipv4.length), others }
+}
+
+/** null: it is no prefix, or not as formatPrefix writes it. */
+function parseKey(key: string): Prefix | null {
+  const prefix = parsePrefix(key)
+  if (prefix === null) return null
+  // Of IPv4 there is one way to write each prefix, and a way to write an address without its length.
+  const isCanonical = key.includes(':') ? formatPrefix(prefix) === key : key.includes('/')
+  return isCanonical ? prefix : null
 }
 
 function isIpv4({ address, bits }: Prefix): boolean {
@@ -109,13 +118,13 @@ function fits(key: string, value: unknown): value is LocalityRecord {
   const { prefix, evidence, incumbents } = value as Partial<LocalityRecord>
   return (
     prefix === key &&
-    Object.keys(value).length === 3 &&
+    fieldsOf(value) === 3 &&
     Array.isArray(evidence) &&
     evidence.length > 0 &&
     evidence.every(evidenceFits) &&
     typeof incumbents === 'object' &&
     incumbents !== null &&
-    Object.entries(incumbents).every(([service, member]) => isName(service) && isName(member))
+    incumbentsFit(incumbents)
   )
 }
 
@@ -123,7 +132,7 @@ function evidenceFits(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   const { host, rttMs, count, atMs, kind } = value as Evidence
   return (
-    Object.keys(value).length === 5 &&
+    fieldsOf(value) === 5 &&
     isName(host) &&
     typeof rttMs === 'number' &&
     typeof atMs === 'number' &&
@@ -134,60 +143,79 @@ function evidenceFits(value: unknown): boolean {
   )
 }
 
+function incumbentsFit(incumbents: LocalityRecord['incumbents']): boolean {
+  for (const service in incumbents) if (!isName(service) || !isName(incumbents[service])) return false
+  return true
+}
+
+function fieldsOf(value: object): number {
+  let fields = 0
+  for (const _ in value) fields++
+  return fields
+}
+
 /** A byte a character. */
 function isName(value: unknown): boolean {
   return typeof value === 'string' && /^[\x20-\x7e]*$/.test(value)
 }
 
-function packRows(rows: readonly Fitting[], ipv4: number): Uint8Array {
-  const names = new Map<string, number>()
-  let nameBytes = 0
-  const numberOf = (name: string) => {
-    const known = names.get(name)
-    if (known !== undefined) return known
-    nameBytes += name.length
-    names.set(name, names.size)
-    return names.size - 1
+/** Names in the order in which they were first asked for, each once. */
+class Names {
+  readonly #numbers = new Map<string, number>()
+  bytes = 0
+
+  get size(): number {
+    return this.#numbers.size
   }
-  const evidence = rows.flatMap(({ record }) => record.evidence)
-  const incumbents = rows.flatMap(({ record }) => Object.entries(record.incumbents))
-  const hosts = evidence.map(({ host }) => numberOf(host))
-  const kept = incumbents.map(([service, member]) => [numberOf(service), numberOf(member)] as const)
+
+  numberOf(name: string): number {
+    const known = this.#numbers.get(name)
+    if (known !== undefined) return known
+    this.bytes += name.length
+    this.#numbers.set(name, this.#numbers.size)
+    return this.#numbers.size - 1
+  }
+
+  [Symbol.iterator](): Iterator<string> {
+    return this.#numbers.keys()
+  }
+}
+
+function packRows(rows: readonly Fitting[], ipv4: number): Uint8Array {
+  const names = new Names()
+  const hosts: number[] = []
+  const incumbents: number[] = []
+  for (const { record } of rows) {
+    for (const { host } of record.evidence) hosts.push(names.numberOf(host))
+    for (const service in record.incumbents) {
+      incumbents.push(names.numberOf(service), names.numberOf(record.incumbents[service]!))
+    }
+  }
   const sizes: Sizes = {
     ipv4,
     ipv6: rows.length - ipv4,
-    evidence: evidence.length,
-    incumbents: incumbents.length,
+    evidence: hosts.length,
+    incumbents: incumbents.length / 2,
     names: names.size,
-    nameBytes,
+    nameBytes: names.bytes,
   }
   const at = layoutOf(sizes)
   const bytes = new Uint8Array(at.end)
   const view = new DataView(bytes.buffer)
-  const header = [FORMAT, ipv4, sizes.ipv6, sizes.evidence, sizes.incumbents, sizes.names, nameBytes]
-  header.forEach((word, i) => {
-    view.setUint32(4 * i, word, true)
-  })
-  evidence.forEach(({ rttMs, atMs, count, kind }, i) => {
-    view.setFloat64(at.rtts + 8 * i, rttMs, true)
-    view.setFloat64(at.times + 8 * i, atMs, true)
-    view.setUint32(at.hosts + 4 * i, hosts[i]!, true)
-    view.setUint32(at.counts + 4 * i, count, true)
-    bytes[at.kinds + i] = KINDS.indexOf(kind)
-  })
-  kept.forEach(([service, member], i) => {
-    view.setUint32(at.services + 4 * i, service, true)
-    view.setUint32(at.members + 4 * i, member, true)
-  })
-  writeRows(rows, ipv4, at, bytes, view)
-  let end = 0
-  let i = 0
-  for (const name of names.keys()) {
-    for (let c = 0; c < name.length; c++) bytes[at.names + end + c] = name.charCodeAt(c)
-    end += name.length
-    view.setUint32(at.nameEnds + 4 * i++, end, true)
+  const header = [FORMAT, ipv4, sizes.ipv6, sizes.evidence, sizes.incumbents, sizes.names, names.bytes]
+  writeWords(view, 0, header)
+  writeWords(view, at.hosts, hosts)
+  for (let i = 0; i < sizes.incumbents; i++) {
+    view.setUint32(at.services + 4 * i, incumbents[2 * i]!, true)
+    view.setUint32(at.members + 4 * i, incumbents[2 * i + 1]!, true)
   }
+  writeRows(rows, ipv4, at, bytes, view)
+  writeNames(names, at, bytes, view)
   return bytes
+}
+
+function writeWords(view: DataView, from: number, words: readonly number[]): void {
+  for (let i = 0; i < words.length; i++) view.setUint32(from + 4 * i, words[i]!, true)
 }
 
 function writeRows(
@@ -197,16 +225,30 @@ function writeRows(
   bytes: Uint8Array,
   view: DataView,
 ): void {
-  let [evidenceEnd, incumbentEnd] = [0, 0]
+  let [evidence, incumbents] = [0, 0]
   rows.forEach(({ prefix, record }, row) => {
     bytes[at.bits + row] = prefix.bits
     // IPv4's first twelve bytes are the same for all.
     bytes.set(prefix.address.subarray(row < ipv4 ? 12 : 0), at.addresses + addressAt(row, ipv4))
-    evidenceEnd += record.evidence.length
-    incumbentEnd += Object.keys(record.incumbents).length
-    view.setUint32(at.evidenceEnds + 4 * row, evidenceEnd, true)
-    view.setUint32(at.incumbentEnds + 4 * row, incumbentEnd, true)
+    for (const { rttMs, atMs, count, kind } of record.evidence) {
+      view.setFloat64(at.rtts + 8 * evidence, rttMs, true)
+      view.setFloat64(at.times + 8 * evidence, atMs, true)
+      view.setUint32(at.counts + 4 * evidence, count, true)
+      bytes[at.kinds + evidence++] = KINDS.indexOf(kind)
+    }
+    incumbents += fieldsOf(record.incumbents)
+    view.setUint32(at.evidenceEnds + 4 * row, evidence, true)
+    view.setUint32(at.incumbentEnds + 4 * row, incumbents, true)
   })
+}
+
+function writeNames(names: Names, at: Layout, bytes: Uint8Array, view: DataView): void {
+  let [number, end] = [0, 0]
+  for (const name of names) {
+    for (let c = 0; c < name.length; c++) bytes[at.names + end + c] = name.charCodeAt(c)
+    end += name.length
+    view.setUint32(at.nameEnds + 4 * number++, end, true)
+  }
 }
 
 function addressAt(row: number, ipv4: number): number {

@@ -1,9 +1,9 @@
 // The compiled tables: the one form of the data that every answer reads, on every path.
 //
-// One writer (the core) puts changes in; locate and select only read. Hosts, members and localities
-// are rows; what a query touches is in flat typed arrays indexed by row. A row's number stays the same
-// while anything refers to it, so records may come in any order (a member before its host).
-// Invariant: after apply() the tables say what compiling the whole directory afresh would, with two
+// One writer (the core) puts changes in; locate and select only read (what a start found packed is compiled for whoever
+// looks at it first, which alters no answer). Hosts, members and localities are rows; what a query touches is in flat
+// typed arrays indexed by row. A row's number stays the same while anything refers to it, so records may come in any order.
+// Invariant: after load() and apply() the tables say what compiling the whole directory afresh would, with two
 // exceptions: shed shares remember (see nextShedShare); and among ten hosts or more what is only estimated (RTTs
 // that nobody measured, and whose word counts) may lag behind coordinates and meshes that moved, by up to two
 // moves a host (see HostTable's modelSerial). Who comes or goes, and what was measured, is told at once.
