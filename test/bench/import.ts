@@ -41,6 +41,8 @@ const ASK_EVERY_MS = 2
 /** An answer that is late, ms. */
 const LATE_MS = 5
 const SLOWEST = 5
+const WARM_MS = 1000
+const IDLE_MS = 2000
 
 interface Ask extends Partial<ThreadTimes> {
   readonly ms: number
@@ -100,6 +102,12 @@ function askBoth(core: CoreProcess, echoPort: number | null): () => Promise<obje
   }
 }
 
+async function askFor(ms: number, core: CoreProcess, echoPort: number | null): Promise<object> {
+  const stop = askBoth(core, echoPort)
+  await new Promise((resolve) => setTimeout(resolve, ms))
+  return stop()
+}
+
 function spread(times: number[]): object {
   times.sort((a, b) => a - b)
   const at = (share: number) => round(times[Math.min(times.length - 1, Math.floor(share * times.length))]!)
@@ -149,9 +157,9 @@ const { data } = core
 let running = core
 try {
   const emptyMiB = residentMiB(core)
-  const idle = askBoth(core, echo?.port ?? null)
-  await new Promise((resolve) => setTimeout(resolve, 2000))
-  const idleTimes = await idle()
+  // Not counted: what is compiled when it is first asked for, and a worker that is still starting.
+  await askFor(WARM_MS, core, echo?.port ?? null)
+  const idleTimes = await askFor(IDLE_MS, core, echo?.port ?? null)
   const imports = []
   for (const file of options.table) {
     const before = await places(core)
