@@ -198,7 +198,7 @@ t.test('etcd', { skip: noEtcd(), buffered: true }, async (t) => {
     const records = { [key]: { ...value, colour: 'blue' } }
     const page = deflateRawSync(JSON.stringify({ v: 2, records }))
     await connections.ask('KV/Put', { key: keys.page(bucketOf('localities', key)), value: page })
-    const [part] = encodeParts([['localities', key, value]], 1000)
+    const [part] = encodeParts([['localities', key, value]], 1000, true)
     await connections.ask('KV/Put', { key: keys.part('newer', 0), value: part! })
     await connections.ask('KV/Put', { key: keys.batch('newer'), value: encodeFacts({ parts: 1 }) })
     await withStore(opener(prefix), async (store) => {
