@@ -1,7 +1,7 @@
 // Localities as rows: what locate reads of each, and which row is whose.
 //
 // Those that a start found lie packed in the first rows and are compiled when somebody first looks at one; of too many
-// of these, one is forgotten again for each that comes. All others are compiled as they come. Invariant: a row's number stays
+// of these, the first are forgotten again. All others are compiled as they come. Invariant: a row's number stays
 // the same as long as its locality does; host rows are kept by rows that are compiled, and by these alone.
 // Written by Tables alone.
 
@@ -55,7 +55,7 @@ export class LocalityRows {
   #packed: PackedLocalities | null = null
   /** 1: what is packed is what this row is. */
   #isPacked = new Uint8Array(0)
-  /** Packed rows that were compiled, in a ring from the oldest on, and how many may be. */
+  /** Packed rows that were compiled, one after the other, from which place on they still are, and how many may be. */
   readonly #unpacked: number[] = []
   #oldest = 0
   #maxUnpacked = 0
@@ -158,6 +158,20 @@ export class LocalityRows {
     this.#releaseHosts(before)
   }
 
+  /**
+   * Forgets those too many that were compiled first; what is asked for again is compiled again. Not while somebody reads
+   * one: a host that is known by these alone has another row when it is heard of again.
+   */
+  forgetSurplus(): void {
+    const unpacked = this.#unpacked
+    // Each once: those that are heard stay.
+    let left = unpacked.length - this.#oldest
+    while (unpacked.length - this.#oldest > this.#maxUnpacked && left-- > 0) this.#forgetOldest()
+    if (this.#oldest <= this.#maxUnpacked) return
+    unpacked.splice(0, this.#oldest)
+    this.#oldest = 0
+  }
+
   #takeRow(): number {
     return this.#freeRows.pop() ?? this.#rows.length
   }
@@ -178,28 +192,22 @@ export class LocalityRows {
   }
 
   #unpack(row: number): LocalityRow {
-    const at = this.#unpacked.length < this.#maxUnpacked ? this.#unpacked.length : this.#forgetOldest()
-    this.#unpacked[at] = row
     const compiled = this.#compile(this.#packed!.prefixOf(row), this.#packed!.recordOf(row))
     this.#rows[row] = compiled
+    this.#unpacked.push(row)
     return compiled
   }
 
-  /** The place in the ring that is free then; behind its end where all are heard. What is asked for again is compiled again. */
-  #forgetOldest(): number {
-    const { length } = this.#unpacked
-    for (let tries = 0; tries < length; tries++) {
-      const at = this.#oldest
-      this.#oldest = (at + 1) % length
-      const row = this.#unpacked[at]!
-      if (this.#isPacked[row] === 0) return at
-      const compiled = this.#rows[row]!
-      if (this.#isHeard(compiled.record.prefix)) continue
-      this.#rows[row] = null
-      this.#releaseHosts(compiled)
-      return at
+  #forgetOldest(): void {
+    const row = this.#unpacked[this.#oldest++]!
+    if (this.#isPacked[row] === 0) return
+    const compiled = this.#rows[row]!
+    if (this.#isHeard(compiled.record.prefix)) {
+      this.#unpacked.push(row)
+      return
     }
-    return length
+    this.#rows[row] = null
+    this.#releaseHosts(compiled)
   }
 }
 

@@ -254,6 +254,7 @@ export class Tables {
    * its announced prefix, else in its AS and country measured (evidence of count 0); -1: nothing.
    */
   findEvidence(address: Address): { value: number; scopeBits: number } {
+    this.#localities.forgetSurplus()
     const own = this.#evidencePrefixes.find(address)
     if (own.value >= 0 || this.places.size === 0) return own
     const place = this.places.find(address)

@@ -7,6 +7,7 @@ import { type Address, contains, parseAddress, parsePrefix, prefixOf } from '../
 import type { Change, Evidence, LocalityRecord, PlacePage } from '../../resolver/directory.ts'
 import { LocalityMap } from '../../resolver/locality-map.ts'
 import { type LocalityPage, openLocalityPage, packLocalities } from '../../resolver/locality-page.ts'
+import { measuredMs } from '../../resolver/locality-rows.ts'
 import { locate, predict } from '../../resolver/locate.ts'
 import { PackedLocalities, sharedPage } from '../../resolver/packed-localities.ts'
 import { placeChanges } from '../../resolver/place-page.ts'
@@ -384,15 +385,25 @@ t.test('of too many that were looked at one goes for each that comes, but for th
   )
   const tables = new Tables()
   tables.load(packedOf(records), 10)
-  const rows = records.map(({ prefix }) => tables.localityRow(prefix))
-  const seen = rows.map((row) => tables.locality(row))
+  const look = (i: number) => tables.locality(tables.findEvidence(address(`11.0.${i}.9`)).value)
+  const seen = records.map((_, i) => look(i))
   // From the newest on: those that are there still are none the older for it.
-  const isThere = rows.map((row, i) => ({ row, i })).reverse()
-  const kept = isThere.slice(0, 9).filter(({ row, i }) => tables.locality(row) === seen[i])
+  const kept = [39, 38, 37, 36, 35, 34, 33, 32, 31].filter((i) => look(i) === seen[i])
   t.equal(kept.length, 9, 'the last ones')
-  t.equal(tables.locality(rows[1]!), seen[1], 'the one in the panel')
-  t.not(tables.locality(rows[0]!), seen[0])
-  t.strictSame(tables.locality(rows[0]!)?.record, records[0])
+  t.equal(look(1), seen[1], 'the one in the panel')
+  t.not(look(0), seen[0])
+  t.strictSame(look(0)?.record, records[0])
+})
+
+t.test('what is looked at for one client is not forgotten while it is', async (t) => {
+  const witnessed = ['a', 'b', 'c', 'nobody'].map((host) => evidence(host))
+  const tables = new Tables()
+  const records = [locality('11.0.0.0/24', [evidence('nobody')]), locality('11.0.1.0/24', witnessed)]
+  tables.load(packedOf(records), 1)
+  tables.locality(tables.findEvidence(address('11.0.0.9')).value)
+  const nobody = tables.hostRow('nobody')
+  const [witness] = tables.panel()
+  t.equal(measuredMs(witness!, nobody), evidence('nobody').rttMs, 'both know one host by one row')
 })
 
 t.test('localities are loaded once, and first', async (t) => {
