@@ -158,7 +158,9 @@ export class PlainAnswers {
     if (this.#namesSerial !== tables.namesSerial) {
       this.#namesSerial = tables.namesSerial
       this.#names.clear()
-      this.#plains.clear()
+      // What large services are known by takes long to be found out anew.
+      for (const serving of this.#plains.keys())
+        if (tables.service(serving.service.name) !== serving) this.#plains.delete(serving)
     }
     const { nameAt, nameEnd, nameHash } = this.#query
     return this.#names.find(packet, nameAt, nameEnd, nameHash)

@@ -188,6 +188,37 @@ t.test(
   },
 )
 
+t.test(
+  'what a large service is known by outlives a change of another service, and not one of its own',
+  (t) => {
+    const world = crowdedWorld(600)
+    const tables = new Tables()
+    tables.apply(world.changes)
+    const using = contextOf([], { tables })
+    const plain = new PlainAnswers(using)
+    const packet = queryBytes('big0.any.test', 'A', [subnet('60.1.2.0', 24)])
+    const searchesAfter = (change: Change) => {
+      tables.apply([change])
+      const index = tables.service('big0')!.index!
+      const { nearPlace } = index
+      let searches = 0
+      index.nearPlace = (...asked) => {
+        searches++
+        return nearPlace.apply(index, asked)
+      }
+      const { fast, ordinary } = both(plain, using, packet, '192.0.2.1')
+      t.same(Buffer.from(fast!), Buffer.from(ordinary!))
+      index.nearPlace = nearPlace
+      return searches
+    }
+    t.ok(searchesAfter(service('other')) > 0)
+    t.equal(searchesAfter(service('other', { aliases: ['more'] })), 0)
+    t.equal(searchesAfter({ ...service('other'), value: null }), 0)
+    t.ok(searchesAfter(service('big0', { tieMs: 3, maxAddrs: 4 })) > 0)
+    t.end()
+  },
+)
+
 t.test('what no member of a large service has is denied on the fast path, until one has it', (t) => {
   const hosts = [host('four', ['198.18.0.1']), host('six', ['198.18.0.2', '2a07::2'])]
   const many = Array.from({ length: 600 }, (_, i) => member('big', `m${i}`, { host: 'four' }))
