@@ -167,5 +167,6 @@ function authorityOf(zone: Zone, apex: Name, packet: Uint8Array): Uint8Array {
   writer.header(0, 0)
   writer.question(packet, query.question)
   for (const record of negative(zone, apex, RCODE.NXDOMAIN).authority) writer.record('authority', record)
-  return writer.finish().slice(query.question.end)
+  // A copy: a part of the message would keep the pool alive that it was written to.
+  return new Uint8Array(writer.finish().subarray(query.question.end))
 }

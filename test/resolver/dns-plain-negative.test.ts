@@ -8,6 +8,8 @@ import { DnsAnswerer } from '../../resolver/dns-answerer.ts'
 import { allocateCounters, counterRow } from '../../resolver/dns-counters.ts'
 import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from '../../resolver/dns-limit.ts'
 import { PlainAnswers } from '../../resolver/dns-plain.ts'
+import { PlainNegatives } from '../../resolver/dns-plain-negative.ts'
+import { PlainQuery } from '../../resolver/dns-plain-query.ts'
 import { Tables } from '../../resolver/tables.ts'
 import { asker, contextOf, queryBytes, subnet } from '../support/dns-fixture.ts'
 import { host, member, service } from '../support/records.ts'
@@ -237,6 +239,16 @@ t.test('most of it is told without the ordinary path', async (t) => {
   t.ok(isPlain('both.any.test', 'TXT'))
   t.notOk(isPlain('both.any.test', 'HTTPS'))
   t.notOk(isPlain('hostmaster.any.test', 'A'), 'its SOA is like no other’s')
+})
+
+t.test('what is kept of a negative answer keeps nothing else alive', async (t) => {
+  const negatives = new PlainNegatives(worldOf(2).context)
+  const packet = queryBytes('nothing.any.test', 'A', [])
+  const query = new PlainQuery()
+  t.ok(query.read(packet, 0, packet.length))
+  const { authority } = negatives.ofName(packet, 0, packet.length, query)!
+  t.ok(authority.length > 0)
+  t.equal(authority.buffer.byteLength, authority.length)
 })
 
 for (const [what, over] of [
