@@ -16,7 +16,7 @@ const ALL_DOWN_MODES: readonly AllDown['mode'][] = ['stale', 'fallback', 'empty'
  * times that it would not hand packets over, and samples for the query log that there was no room for.
  */
 const FAULTS = ['truncated', 'unsent', 'unreceived', 'unsampled'] as const
-type Fault = (typeof FAULTS)[number]
+export type Fault = (typeof FAULTS)[number]
 /** What became of responses that were too many for their askers; where limits only log, they were sent. */
 const LIMITED = ['slip', 'drop'] as const
 type Limited = (typeof LIMITED)[number]

@@ -16,6 +16,7 @@ import {
   counterRow,
   countFault,
   type DnsCounts,
+  type Fault,
   readCounters,
 } from './dns-counters.ts'
 import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from './dns-limit.ts'
@@ -102,7 +103,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
     countDuration(own, via, sharedNowMs() - nowMs, 1)
     return reply
   }
-  const onUnsent = () => countFault(own, 'unsent')
+  const onFault = (fault: Fault) => countFault(own, fault)
   const openTcp = (host: string, port: number) => openDnsTcp({ host, port, answer, connections, onError })
   const workers =
     workerCount === 0
@@ -112,7 +113,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
           accounts,
           counters,
           answer,
-          onUnsent,
+          onFault,
           onError,
         })
   const stats: DnsStats = {
@@ -124,7 +125,7 @@ export async function openDns(options: DnsServerOptions): Promise<DnsServer> {
   }
   const openUdp = workers
     ? async (host: string, port: number) => workers.listen(host, port)
-    : ownUdp(options, answer, onUnsent, onError)
+    : ownUdp(options, answer, () => onFault('unsent'), onError)
 
   const opened: Sockets[] = []
   const close = async () => {
@@ -178,7 +179,7 @@ function openWorkers(
     readonly accounts: SharedArrayBuffer
     readonly counters: SharedArrayBuffer
     readonly answer: PacketHandler
-    readonly onUnsent: () => void
+    readonly onFault: (fault: Fault) => void
     readonly onError: (error: Error) => void
   },
 ): DnsWorkers {
@@ -199,7 +200,7 @@ function openWorkers(
     context,
     counters: shared.counters,
     answer: shared.answer,
-    onUnsent: shared.onUnsent,
+    onFault: shared.onFault,
     onError: shared.onError,
   })
 }

@@ -4,6 +4,7 @@
 // silences nobody. It looks at the workers' sockets by a timer: slower than a worker by far, and for seconds only.
 
 import type { PacketHandler } from './dns-answer.ts'
+import type { Fault } from './dns-counters.ts'
 import type { MmsgSocket } from './mmsg.ts'
 import { PacketBatch } from './packet-batch.ts'
 
@@ -12,13 +13,14 @@ const LOOK_EVERY_MS = 1
 
 export class StandIn {
   readonly #answer: PacketHandler
-  readonly #onUnsent: () => void
+  readonly #onFault: (fault: Fault) => void
   #look: (() => void) | null = null
   #timer: NodeJS.Timeout | null = null
 
-  constructor(answer: PacketHandler, onUnsent: () => void) {
+  /** `onFault`: told of what the system would not do. */
+  constructor(answer: PacketHandler, onFault: (fault: Fault) => void) {
     this.#answer = answer
-    this.#onUnsent = onUnsent
+    this.#onFault = onFault
   }
 
   /** `sockets` is asked at each look. */
@@ -42,6 +44,7 @@ export class StandIn {
   /** One batch: what else there is to do has its turn before the next. */
   #serve(batch: PacketBatch, socket: MmsgSocket): void {
     const count = batch.receive(socket, false)
+    if (count < 0) this.#onFault('unreceived')
     for (let i = 0; i < count; i++) {
       const address = new Uint8Array(16)
       batch.copyAddress(i, address)
@@ -52,6 +55,6 @@ export class StandIn {
       batch.bytes.set(reply, batch.replyAt)
       batch.reply(i, reply.length)
     }
-    for (let unsent = batch.send(socket); unsent > 0; unsent--) this.#onUnsent()
+    for (let unsent = batch.send(socket); unsent > 0; unsent--) this.#onFault('unsent')
   }
 }

@@ -9,6 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import type { Change } from './directory.ts'
 import type { DnsContext, PacketHandler } from './dns-answer.ts'
+import type { Fault } from './dns-counters.ts'
 import type { CountedDemand } from './dns-demand.ts'
 import {
   type DnsSample,
@@ -102,7 +103,8 @@ export class DnsWorkers {
       readonly counters: SharedArrayBuffer
       /** Answers in this thread, and counts. */
       readonly answer: PacketHandler
-      readonly onUnsent: () => void
+      /** Told of what the system would not do in this thread. */
+      readonly onFault: (fault: Fault) => void
       readonly onSample: (sample: DnsSample) => void
       readonly onError: (error: Error) => void
     },
@@ -111,7 +113,7 @@ export class DnsWorkers {
     this.#setup = shared.setup
     this.#context = shared.context
     this.#counters = shared.counters
-    this.#standIn = new StandIn(shared.answer, shared.onUnsent)
+    this.#standIn = new StandIn(shared.answer, shared.onFault)
     this.#onSample = shared.onSample
     this.#onError = shared.onError
     this.#slots = Array.from({ length: options.count }, (_, i) => ({

@@ -3,6 +3,7 @@
 import { execFile } from 'node:child_process'
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -11,6 +12,7 @@ import { parsePrefix } from '../../resolver/address.ts'
 import type { Change } from '../../resolver/directory.ts'
 import { answerDns } from '../../resolver/dns-answer.ts'
 import { type DnsServer, type DnsServerOptions, openDns } from '../../resolver/dns-server.ts'
+import { StandIn } from '../../resolver/dns-stand-in.ts'
 import type { WorkersOptions } from '../../resolver/dns-workers.ts'
 import { placeChanges } from '../../resolver/place-page.ts'
 import {
@@ -123,6 +125,19 @@ t.test('while no worker is there the core’s own thread answers, and counts', H
   t.match(errors[0], { message: /died/ })
   await server.close()
   await server.ready
+})
+
+t.test('what the system would not hand over to the core’s own thread is counted', HERE, async (t) => {
+  const file = openSync('/dev/null', 'r')
+  const faults: string[] = []
+  const standIn = new StandIn(
+    () => null,
+    (fault) => faults.push(fault),
+  )
+  standIn.begin(() => [{ fd: file, family: 4, port: 53, segments: false }])
+  standIn.end()
+  closeSync(file)
+  t.same(faults, ['unreceived'])
 })
 
 t.test('dig is answered, over UDP by a worker and over TCP by the core’s thread', HERE, async (t) => {
