@@ -9,6 +9,7 @@ import { CORE_SERVICE } from './directory.ts'
 import { type DnsContext, type DnsOutcome, NOT_AUTHORITATIVE } from './dns-answer.ts'
 import { RESPONSE, type ResponseKind } from './dns-limit.ts'
 import { MOST_BEFORE_SERVICE, type ServiceName, type Zone } from './dns-name.ts'
+import type { PlainNames } from './dns-plain-names.ts'
 import { LOWER, type PlainQuery } from './dns-plain-query.ts'
 import { MAILBOX, negative } from './dns-records.ts'
 import { type Name, parseQuery, RCODE, type Rcode } from './dns-wire.ts'
@@ -51,45 +52,102 @@ const NOT_OURS: Negative = {
 /** What goes out in the place of one response too many: come by TCP. */
 export const SLIPPED: Negative = { ...NOTHING, flags: RESPONSE_TRUNCATED, outcome: 'slipped' }
 
-const MAX_NAME_BYTES = 255
+const UNDERSCORE = 0x5f
+/** The label at hand. */
+const letters = Buffer.alloc(63)
 /** Names below these stand in an SOA, which then shares more of itself with the question than the zone. */
 const IN_SOA: readonly number[] = [hashText(CORE_SERVICE) | 0, hashText(MAILBOX) | 0]
 
-interface ZoneNegatives {
+/** NXDOMAIN at an apex: a zone, or an alias outside all of them. */
+interface ApexNegatives {
   readonly zone: Zone
-  /** The zone's name as it stands in packets, in small letters. */
-  readonly wire: Uint8Array
+  readonly apex: Name
   /** Of the SOA when these were made. */
   serial: number
-  /** NXDOMAIN, by how long the part of the name before the zone is. */
-  readonly byOffset: (Negative | null)[]
+  /** By how long the part of the name before the apex is. */
+  readonly byOffset: Map<number, Negative>
 }
+
+interface ZoneNegatives extends ApexNegatives {
+  /** The zone's name as it stands in packets, in small letters. */
+  readonly wire: Uint8Array
+}
+
+/** Names that are known to lead to a service. */
+type KnownNames = PlainNames<{ readonly name: ServiceName }>
 
 export class PlainNegatives {
   readonly #context: DnsContext
+  readonly #known: KnownNames
   readonly #zones: readonly ZoneNegatives[]
+  /** Of aliases, as long as their names are known. */
+  readonly #aliases = new WeakMap<object, ApexNegatives>()
 
-  constructor(context: DnsContext) {
+  constructor(context: DnsContext, known: KnownNames) {
     this.#context = context
+    this.#known = known
     this.#zones = context.zones.map((zone) => ({
-      zone,
+      ...newNegatives(zone, zone.labels),
       wire: wireOf(zone.labels),
-      serial: -1,
-      byOffset: new Array(MAX_NAME_BYTES).fill(null),
     }))
   }
 
-  /** For the name that a packet from `at` to before `end` asks for; null: it may lead somewhere. */
+  /** For the name that a packet from `at` to before `end` asks for, which is no known one; null: it may lead somewhere. */
   ofName(packet: Uint8Array, at: number, end: number, { nameAt, nameEnd }: PlainQuery): Negative | null {
     for (const negatives of this.#zones) {
       const apexAt = nameEnd - negatives.wire.length
       if (apexAt < nameAt || !isThere(negatives.wire, packet, apexAt)) continue
       const labelAt = labelBefore(packet, nameAt, apexAt)
       // At the apex, or what looks like the zone begins within a label.
-      if (labelAt < 0 || this.#mayLead(packet, labelAt)) return null
-      return this.#nxdomain(negatives, packet.subarray(at, end), apexAt - nameAt)
+      if (labelAt < 0) return null
+      const hash = hashLabel(packet, labelAt)
+      if (IN_SOA.includes(hash)) return null
+      const isNothing =
+        !this.#context.tables.leadingLabels.mayHave(hash) ||
+        this.#serviceAbove(packet, nameAt, labelAt, nameEnd) !== null
+      return isNothing ? this.#nxdomain(negatives, packet.subarray(at, end), apexAt - nameAt) : null
     }
-    return this.#isOutside(packet, nameAt) ? NOT_OURS : null
+    return this.#outside(packet, at, end, nameAt, nameEnd)
+  }
+
+  /** For a name in none of the zones: an alias begins with one of its first labels, or it is not ours. */
+  #outside(packet: Uint8Array, at: number, end: number, nameAt: number, nameEnd: number): Negative | null {
+    let labelAt = nameAt
+    for (let before = 0; before <= MOST_BEFORE_SERVICE && packet[labelAt] !== 0; before++) {
+      if (this.#context.tables.leadingLabels.mayHave(hashLabel(packet, labelAt))) {
+        const above = this.#serviceAbove(packet, nameAt, labelAt, nameEnd)
+        return above && this.#nxdomain(this.#ofAlias(above), packet.subarray(at, end), labelAt - nameAt)
+      }
+      labelAt += 1 + packet[labelAt]!
+    }
+    return NOT_OURS
+  }
+
+  /** The service whose known name begins at a label, where what stands before that is surely nothing of it; else null. */
+  #serviceAbove(
+    packet: Uint8Array,
+    nameAt: number,
+    labelAt: number,
+    nameEnd: number,
+  ): { readonly name: ServiceName } | null {
+    const known = this.#known.find(packet, labelAt, nameEnd, hashName(packet, labelAt, nameEnd))
+    if (known === null) return null
+    const beforeAt = labelBefore(packet, nameAt, labelAt)
+    // A port's or a report's, perhaps.
+    if (packet[beforeAt + 1] === UNDERSCORE) return null
+    const { service } = known.name.serving
+    const isMember =
+      beforeAt === nameAt && this.#context.tables.member(service.name, textOf(packet, nameAt)) !== null
+    return isMember ? null : known
+  }
+
+  #ofAlias(known: { readonly name: ServiceName }): ApexNegatives {
+    let negatives = this.#aliases.get(known)
+    if (negatives === undefined) {
+      negatives = newNegatives(known.name.zone, known.name.apex)
+      this.#aliases.set(known, negatives)
+    }
+    return negatives
   }
 
   /** For a service's name, of a type that it has no records of. `packet`: one that asks so. */
@@ -98,38 +156,25 @@ export class PlainNegatives {
     return { ...NOTHING, flags: RESPONSE_AUTHORITATIVE, outcome: 'nodata', kind: RESPONSE.NODATA, authority }
   }
 
-  #nxdomain(negatives: ZoneNegatives, packet: Uint8Array, offset: number): Negative {
-    const { zone, byOffset } = negatives
+  #nxdomain(negatives: ApexNegatives, packet: Uint8Array, offset: number): Negative {
+    const { zone, apex, byOffset } = negatives
     if (negatives.serial !== zone.serial) {
       negatives.serial = zone.serial
-      byOffset.fill(null)
+      byOffset.clear()
     }
-    byOffset[offset] ??= {
-      ...NOTHING,
-      rcode: RCODE.NXDOMAIN,
-      flags: RESPONSE_AUTHORITATIVE,
-      outcome: 'nxdomain',
-      kind: RESPONSE.NXDOMAIN,
-      authority: authorityOf(zone, zone.labels, packet),
-      subjectAt: offset,
+    let negative = byOffset.get(offset)
+    if (negative === undefined) {
+      const [flags, authority] = [RESPONSE_AUTHORITATIVE, authorityOf(zone, apex, packet)]
+      const what = { outcome: 'nxdomain', kind: RESPONSE.NXDOMAIN } as const
+      negative = { ...NOTHING, ...what, rcode: RCODE.NXDOMAIN, flags, authority, subjectAt: offset }
+      byOffset.set(offset, negative)
     }
-    return byOffset[offset]
+    return negative
   }
+}
 
-  #mayLead(packet: Uint8Array, labelAt: number): boolean {
-    const hash = hashLabel(packet, labelAt)
-    return IN_SOA.includes(hash) || this.#context.tables.leadingLabels.mayHave(hash)
-  }
-
-  /** Whether none of the labels that a full name outside the zones could begin with begins one. */
-  #isOutside(packet: Uint8Array, nameAt: number): boolean {
-    let at = nameAt
-    for (let before = 0; before <= MOST_BEFORE_SERVICE && packet[at] !== 0; before++) {
-      if (this.#context.tables.leadingLabels.mayHave(hashLabel(packet, at))) return false
-      at += 1 + packet[at]!
-    }
-    return true
-  }
+function newNegatives(zone: Zone, apex: Name): ApexNegatives {
+  return { zone, apex, serial: -1, byOffset: new Map() }
 }
 
 /** Names and lengths of a name, as in packets. */
@@ -156,6 +201,20 @@ function hashLabel(packet: Uint8Array, at: number): number {
   const end = at + 1 + packet[at]!
   for (let i = at + 1; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
   return hash | 0
+}
+
+/** As PlainQuery.nameHash. */
+function hashName(packet: Uint8Array, at: number, end: number): number {
+  let hash = FNV_BASIS
+  for (let i = at; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
+  return hash >>> 0
+}
+
+/** A label in small letters. A short string: members are known by their names. */
+function textOf(packet: Uint8Array, at: number): string {
+  const length = packet[at]!
+  for (let i = 0; i < length; i++) letters[i] = LOWER[packet[at + 1 + i]!]!
+  return letters.toString('latin1', 0, length)
 }
 
 /** What stands behind the question of a packet in a negative answer: the SOA. */

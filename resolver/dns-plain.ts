@@ -119,7 +119,7 @@ export class PlainAnswers {
   constructor(context: DnsContext) {
     this.#context = context
     this.#cells = new ClientCells(context.tables)
-    this.#negatives = new PlainNegatives(context)
+    this.#negatives = new PlainNegatives(context, this.#names)
   }
 
   /**

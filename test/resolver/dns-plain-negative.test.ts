@@ -8,6 +8,7 @@ import { DnsAnswerer } from '../../resolver/dns-answerer.ts'
 import { allocateCounters, counterRow } from '../../resolver/dns-counters.ts'
 import { RATE_LIMITS, type RateLimits, ResponseLimiter, rateTable } from '../../resolver/dns-limit.ts'
 import { PlainAnswers } from '../../resolver/dns-plain.ts'
+import { PlainNames } from '../../resolver/dns-plain-names.ts'
 import { PlainNegatives } from '../../resolver/dns-plain-negative.ts'
 import { PlainQuery } from '../../resolver/dns-plain-query.ts'
 import { Tables } from '../../resolver/tables.ts'
@@ -65,6 +66,8 @@ const PARENTS = [
   'example.net',
   'example.org',
   'xany.test',
+  'old.any.test',
+  'old.example.org',
   'x#any$test',
   'test',
   '',
@@ -239,10 +242,17 @@ t.test('most of it is told without the ordinary path', async (t) => {
   t.ok(isPlain('both.any.test', 'TXT'))
   t.notOk(isPlain('both.any.test', 'HTTPS'))
   t.notOk(isPlain('hostmaster.any.test', 'A'), 'its SOA is like no other’s')
+  // Below a service, once its name was asked for.
+  t.ok(isPlain('old.example.org', 'A'))
+  t.ok(isPlain('nothing.old.any.test', 'A'))
+  t.ok(isPlain('no.nothing.old.any.test', 'A'))
+  t.ok(isPlain('nothing.old.example.org', 'A'))
+  t.notOk(isPlain('a.old.any.test', 'A'), 'a member')
+  t.notOk(isPlain('_why.old.any.test', 'TXT'))
 })
 
 t.test('what is kept of a negative answer keeps nothing else alive', async (t) => {
-  const negatives = new PlainNegatives(worldOf(2).context)
+  const negatives = new PlainNegatives(worldOf(2).context, new PlainNames())
   const packet = queryBytes('nothing.any.test', 'A', [])
   const query = new PlainQuery()
   t.ok(query.read(packet, 0, packet.length))
