@@ -30,7 +30,7 @@ import { queryLine } from './query-line.ts'
 import { QueryLog } from './query-log.ts'
 import type { Config } from './settings/config.ts'
 import { storeEndpoints } from './settings/config-values.ts'
-import { openSharedStore } from './shared-store.ts'
+import { openSharedStore, whenThere } from './shared-store.ts'
 import { giveBackMemory } from './spare-memory.ts'
 import type { Clock } from './steady-clock.ts'
 
@@ -59,7 +59,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
   }
   try {
     const privileges = openPrivileges(config.user, log)
-    const store = await openStore(config, privileges)
+    const store = await openStore(config, privileges, log)
     closers.push(() => store.close())
 
     const geography = openGeography(config.geo)
@@ -129,7 +129,7 @@ export async function openCore(config: Config, log: Logger): Promise<RunningCore
   }
 }
 
-function openStore(config: Config, privileges: Privileges): Promise<Store> {
+function openStore(config: Config, privileges: Privileges, log: Logger): Promise<Store> {
   try {
     privileges.makeFolder(config.data)
   } catch (cause) {
@@ -139,7 +139,7 @@ function openStore(config: Config, privileges: Privileges): Promise<Store> {
     return openSqlite({ path: join(config.data, 'nearcast.db'), migrations: MIGRATIONS })
   }
   // Keys and passwords may be for root's eyes only.
-  return privileges.asRoot(() => openSharedStore(config, { readOnly: config.follow }))
+  return whenThere(() => privileges.asRoot(() => openSharedStore(config, { readOnly: config.follow })), log)
 }
 
 async function openQueryLog(file: string, log: Logger): Promise<QueryLog> {

@@ -2,6 +2,7 @@
 
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Answer, decode, encode } from 'dns-packet'
 import t, { type Test } from 'tap'
 import { EtcdServers, noEtcd } from '../support/etcd-servers.ts'
@@ -150,6 +151,19 @@ t.test('who follows a store that no core has begun yet answers, cookies or not',
     const [reply] = (await once(socket, 'message', { signal: AbortSignal.timeout(5000) })) as [Buffer]
     t.match(decode(reply), { rcode: 'NOERROR', answers: [{ type: 'SOA' }] })
   }
+})
+
+t.test('a core that starts before its etcd does waits for it', { skip }, async (t) => {
+  const etcd = await EtcdServers.start({ count: 1 })
+  t.teardown(() => etcd.close())
+  await etcd.kill(0)
+  const starting = startCore({ flags: ['--name', 'early', '--store', etcd.url], limitMs: 60_000 })
+  t.teardown(async () => (await starting.catch(() => null))?.process.kill('SIGKILL'))
+  // Longer than one try takes.
+  await Promise.race([starting, sleep(5000)])
+  await etcd.restart(0)
+  const core = await starting
+  t.match(core.output(), /the store does not answer yet/)
 })
 
 t.test(
