@@ -7,13 +7,14 @@ import { LOWER } from './dns-plain-query.ts'
 
 const MOST_NAMES = 32_768
 const ARENA_BYTES = 1 << 20
-/** Half full at most. */
+/** Half full at most; a power of two. */
 const PLACES = 2 * MOST_NAMES
+const PLACE_MASK = PLACES - 1
 
 export class PlainNames<T> {
   /** Index of a name, plus one; 0: free. */
   readonly #places = new Uint32Array(PLACES)
-  readonly #hashes = new Uint32Array(MOST_NAMES)
+  readonly #hashes = new Int32Array(MOST_NAMES)
   /** Where each begins in the arena; it ends where the next begins. */
   readonly #starts = new Uint32Array(MOST_NAMES + 1)
   readonly #arena = new Uint8Array(ARENA_BYTES)
@@ -21,7 +22,7 @@ export class PlainNames<T> {
 
   /** What the name at `at`, which ends before `end`, was put in for; null: it was not. `hash`: PlainQuery.nameHash. */
   find(packet: Uint8Array, at: number, end: number, hash: number): T | null {
-    for (let place = hash % PLACES; ; place = (place + 1) % PLACES) {
+    for (let place = hash & PLACE_MASK; ; place = (place + 1) & PLACE_MASK) {
       const index = this.#places[place]! - 1
       if (index < 0) return null
       if (this.#hashes[index] === hash && this.#isSame(index, packet, at, end)) return this.#values[index]!
@@ -37,8 +38,8 @@ export class PlainNames<T> {
     const start = this.#starts[index]!
     for (let i = at; i < end; i++) this.#arena[start + i - at] = LOWER[packet[i]!]!
     this.#starts[index + 1] = start + end - at
-    let place = hash % PLACES
-    while (this.#places[place] !== 0) place = (place + 1) % PLACES
+    let place = hash & PLACE_MASK
+    while (this.#places[place] !== 0) place = (place + 1) & PLACE_MASK
     this.#places[place] = index + 1
   }
 

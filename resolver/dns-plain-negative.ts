@@ -105,7 +105,7 @@ export class PlainNegatives {
       const isNothing =
         !this.#context.tables.leadingLabels.mayHave(hash) ||
         this.#serviceAbove(packet, nameAt, labelAt, nameEnd) !== null
-      return isNothing ? this.#nxdomain(negatives, packet.subarray(at, end), apexAt - nameAt) : null
+      return isNothing ? this.#nxdomain(negatives, apexAt - nameAt, packet, at, end) : null
     }
     return this.#outside(packet, at, end, nameAt, nameEnd)
   }
@@ -116,7 +116,7 @@ export class PlainNegatives {
     for (let before = 0; before <= MOST_BEFORE_SERVICE && packet[labelAt] !== 0; before++) {
       if (this.#context.tables.leadingLabels.mayHave(hashLabel(packet, labelAt))) {
         const above = this.#serviceAbove(packet, nameAt, labelAt, nameEnd)
-        return above && this.#nxdomain(this.#ofAlias(above), packet.subarray(at, end), labelAt - nameAt)
+        return above && this.#nxdomain(this.#ofAlias(above), labelAt - nameAt, packet, at, end)
       }
       labelAt += 1 + packet[labelAt]!
     }
@@ -156,7 +156,7 @@ export class PlainNegatives {
     return { ...NOTHING, flags: RESPONSE_AUTHORITATIVE, outcome: 'nodata', kind: RESPONSE.NODATA, authority }
   }
 
-  #nxdomain(negatives: ApexNegatives, packet: Uint8Array, offset: number): Negative {
+  #nxdomain(negatives: ApexNegatives, offset: number, packet: Uint8Array, at: number, end: number): Negative {
     const { zone, apex, byOffset } = negatives
     if (negatives.serial !== zone.serial) {
       negatives.serial = zone.serial
@@ -164,7 +164,7 @@ export class PlainNegatives {
     }
     let negative = byOffset.get(offset)
     if (negative === undefined) {
-      const [flags, authority] = [RESPONSE_AUTHORITATIVE, authorityOf(zone, apex, packet)]
+      const [flags, authority] = [RESPONSE_AUTHORITATIVE, authorityOf(zone, apex, packet.subarray(at, end))]
       const what = { outcome: 'nxdomain', kind: RESPONSE.NXDOMAIN } as const
       negative = { ...NOTHING, ...what, rcode: RCODE.NXDOMAIN, flags, authority, subjectAt: offset }
       byOffset.set(offset, negative)
@@ -207,7 +207,7 @@ function hashLabel(packet: Uint8Array, at: number): number {
 function hashName(packet: Uint8Array, at: number, end: number): number {
   let hash = FNV_BASIS
   for (let i = at; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
-  return hash >>> 0
+  return hash | 0
 }
 
 /** A label in small letters. A short string: members are known by their names. */

@@ -30,7 +30,7 @@ export class PlainQuery {
   nameAt = 0
   nameEnd = 0
   questionEnd = 0
-  /** Of the name in small letters, with its lengths. */
+  /** Of the name in small letters, with its lengths; with a sign, as numbers that take no memory have. */
   nameHash = 0
   type = 0
   recursionDesired = false
@@ -87,7 +87,7 @@ export class PlainQuery {
       for (const labelEnd = at + length; at < labelEnd; at++) hash = fnvStep(hash, LOWER[packet[at]!]!)
     }
     if (at + QUESTION_BYTES > end) return false
-    this.nameHash = hash >>> 0
+    this.nameHash = hash | 0
     this.nameEnd = at
     this.type = (packet[at]! << 8) | packet[at + 1]!
     this.questionEnd = at + QUESTION_BYTES
