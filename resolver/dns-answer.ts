@@ -8,7 +8,7 @@
 import { type Address, IPV4_OFFSET_BITS, isLoopbackOrIn, type Prefix } from './address.ts'
 import type { AllDown, Basis } from './directory.ts'
 import { answerCookie, type CookieAnswer, type CookieSecrets } from './dns-cookie.ts'
-import { hashSubject, RESPONSE, type ResponseKind, type ResponseLimiter, VERDICT } from './dns-limit.ts'
+import { RESPONSE, type ResponseKind, type ResponseLimiter, VERDICT } from './dns-limit.ts'
 import { type Meaning, meaningOf, type Zones } from './dns-name.ts'
 import {
   answerAlias,
@@ -40,6 +40,7 @@ import {
   udpReplyBytes,
 } from './dns-wire.ts'
 import { DnsWriter, type EdnsOption, extendedError, MAX_MESSAGE_BYTES, optBytes } from './dns-writer.ts'
+import { hashName } from './hash.ts'
 
 /** All that answering needs to know of the core it runs in. */
 export interface DnsContext extends Sources {
@@ -196,10 +197,10 @@ function kindOf(answer: DnsAnswer): ResponseKind {
 function subjectOf(kind: ResponseKind, packet: Uint8Array, { question }: Query, answer: DnsAnswer): number {
   if (question === null || kind === RESPONSE.ERROR) return 0
   const nameEnd = question.end - 4
-  if (kind === RESPONSE.ANSWER) return hashSubject(packet, HEADER_BYTES, nameEnd + 2)
-  if (kind === RESPONSE.NODATA) return hashSubject(packet, HEADER_BYTES, nameEnd)
+  if (kind === RESPONSE.ANSWER) return hashName(packet, HEADER_BYTES, nameEnd + 2)
+  if (kind === RESPONSE.NODATA) return hashName(packet, HEADER_BYTES, nameEnd)
   const apex = answer.authority[0]!.owner
-  return hashSubject(packet, nameEnd - apex.reduce((bytes, label) => bytes + 1 + label.length, 1), nameEnd)
+  return hashName(packet, nameEnd - apex.reduce((bytes, label) => bytes + 1 + label.length, 1), nameEnd)
 }
 
 /** What can be said of a query before its question is looked at; NOERROR: nothing is wrong with it. */

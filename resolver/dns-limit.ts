@@ -85,16 +85,6 @@ export function rateTable({ maxTableSize }: RateLimits): SharedArrayBuffer {
   return new SharedArrayBuffer(sets * SET_NUMBERS * Float64Array.BYTES_PER_ELEMENT)
 }
 
-/** Which of the like-named responses one account is for: letters' case is none of a name. */
-export function hashSubject(packet: Uint8Array, start: number, end: number): number {
-  let hash = FNV_BASIS
-  for (let i = start; i < end; i++) {
-    const byte = packet[i]!
-    hash = fnvStep(hash, byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte)
-  }
-  return hash
-}
-
 /**
  * Judges responses on accounts that other threads debit at the same time, without locks: what a race can
  * do is to lose a debit or to hand a slot to the other one of two newcomers. Any number that is read is
@@ -145,7 +135,7 @@ export class ResponseLimiter {
   }
 
   /**
-   * Takes a response from its accounts. `subject`: hashSubject of the name and type (ANSWER), the name
+   * Takes a response from its accounts. `subject`: hashName of the name and type (ANSWER), the name
    * (NODATA) or the zone (NXDOMAIN), 0 of an ERROR. `address`: the asker's 16 bytes, from `at` on. `nowMs`:
    * a clock that only goes on, the same in all threads.
    */

@@ -14,7 +14,7 @@ import { LOWER, type PlainQuery } from './dns-plain-query.ts'
 import { MAILBOX, negative } from './dns-records.ts'
 import { type Name, parseQuery, RCODE, type Rcode } from './dns-wire.ts'
 import { DnsWriter, MAX_MESSAGE_BYTES } from './dns-writer.ts'
-import { FNV_BASIS, fnvStep, hashText } from './hash.ts'
+import { hashName, hashText } from './hash.ts'
 
 /** One answer to many questions. */
 export interface Negative {
@@ -27,12 +27,13 @@ export interface Negative {
   readonly authority: Uint8Array
   /** Of the extended error (RFC 8914); 0: there is none. */
   readonly infoCode: number
-  /** From where on in the name it is of one account (see hashSubject); nothing of an ERROR's. */
+  /** From where on in the name it is of one account (see ResponseLimiter.judge); nothing of an ERROR's. */
   readonly subjectAt: number
 }
 
+/** QR, and QR with AA, in the first byte of the flags. */
 const RESPONSE_ONLY = 0x80
-const RESPONSE_AUTHORITATIVE = 0x84
+export const RESPONSE_AUTHORITATIVE = 0x84
 const RESPONSE_TRUNCATED = 0x82
 
 const NOTHING = {
@@ -58,36 +59,38 @@ const letters = Buffer.alloc(63)
 /** Names below these stand in an SOA, which then shares more of itself with the question than the zone. */
 const IN_SOA: readonly number[] = [hashText(CORE_SERVICE) | 0, hashText(MAILBOX) | 0]
 
-/** NXDOMAIN at an apex: a zone, or an alias outside all of them. */
-interface ApexNegatives {
+/** What was said of names at and below an apex: a zone, or an alias outside all of them. */
+export interface ApexNegatives {
   readonly zone: Zone
   readonly apex: Name
   /** Of the SOA when these were made. */
   serial: number
-  /** By how long the part of the name before the apex is. */
+  /** NXDOMAIN by how long the part of the name before the apex is, and NODATA. */
   readonly byOffset: Map<number, Negative>
 }
+const NODATA = -1
 
 interface ZoneNegatives extends ApexNegatives {
   /** The zone's name as it stands in packets, in small letters. */
   readonly wire: Uint8Array
 }
 
-/** Names that are known to lead to a service. */
-type KnownNames = PlainNames<{ readonly name: ServiceName }>
+/** A name that is known to lead to a service. */
+interface KnownName {
+  readonly name: ServiceName
+  readonly negatives: ApexNegatives
+}
 
 export class PlainNegatives {
   readonly #context: DnsContext
-  readonly #known: KnownNames
+  readonly #known: PlainNames<KnownName>
   readonly #zones: readonly ZoneNegatives[]
-  /** Of aliases, as long as their names are known. */
-  readonly #aliases = new WeakMap<object, ApexNegatives>()
 
-  constructor(context: DnsContext, known: KnownNames) {
+  constructor(context: DnsContext, known: PlainNames<KnownName>) {
     this.#context = context
     this.#known = known
     this.#zones = context.zones.map((zone) => ({
-      ...newNegatives(zone, zone.labels),
+      ...newNegatives({ zone, apex: zone.labels }),
       wire: wireOf(zone.labels),
     }))
   }
@@ -105,7 +108,7 @@ export class PlainNegatives {
       const isNothing =
         !this.#context.tables.leadingLabels.mayHave(hash) ||
         this.#serviceAbove(packet, nameAt, labelAt, nameEnd) !== null
-      return isNothing ? this.#nxdomain(negatives, apexAt - nameAt, packet, at, end) : null
+      return isNothing ? this.#find(negatives, apexAt - nameAt, packet, at, end) : null
     }
     return this.#outside(packet, at, end, nameAt, nameEnd)
   }
@@ -116,7 +119,7 @@ export class PlainNegatives {
     for (let before = 0; before <= MOST_BEFORE_SERVICE && packet[labelAt] !== 0; before++) {
       if (this.#context.tables.leadingLabels.mayHave(hashLabel(packet, labelAt))) {
         const above = this.#serviceAbove(packet, nameAt, labelAt, nameEnd)
-        return above && this.#nxdomain(this.#ofAlias(above), labelAt - nameAt, packet, at, end)
+        return above && this.#find(above.negatives, labelAt - nameAt, packet, at, end)
       }
       labelAt += 1 + packet[labelAt]!
     }
@@ -124,12 +127,7 @@ export class PlainNegatives {
   }
 
   /** The service whose known name begins at a label, where what stands before that is surely nothing of it; else null. */
-  #serviceAbove(
-    packet: Uint8Array,
-    nameAt: number,
-    labelAt: number,
-    nameEnd: number,
-  ): { readonly name: ServiceName } | null {
+  #serviceAbove(packet: Uint8Array, nameAt: number, labelAt: number, nameEnd: number): KnownName | null {
     const known = this.#known.find(packet, labelAt, nameEnd, hashName(packet, labelAt, nameEnd))
     if (known === null) return null
     const beforeAt = labelBefore(packet, nameAt, labelAt)
@@ -141,39 +139,34 @@ export class PlainNegatives {
     return isMember ? null : known
   }
 
-  #ofAlias(known: { readonly name: ServiceName }): ApexNegatives {
-    let negatives = this.#aliases.get(known)
-    if (negatives === undefined) {
-      negatives = newNegatives(known.name.zone, known.name.apex)
-      this.#aliases.set(known, negatives)
-    }
-    return negatives
+  /** For a service's name, of a type that it has no records of: the packet from `at` to before `end` asks so. */
+  ofService({ negatives }: KnownName, packet: Uint8Array, at: number, end: number): Negative {
+    return this.#find(negatives, NODATA, packet, at, end)
   }
 
-  /** For a service's name, of a type that it has no records of. `packet`: one that asks so. */
-  ofService({ zone, apex }: ServiceName, packet: Uint8Array): Negative {
-    const authority = authorityOf(zone, apex, packet)
-    return { ...NOTHING, flags: RESPONSE_AUTHORITATIVE, outcome: 'nodata', kind: RESPONSE.NODATA, authority }
-  }
-
-  #nxdomain(negatives: ApexNegatives, offset: number, packet: Uint8Array, at: number, end: number): Negative {
-    const { zone, apex, byOffset } = negatives
+  #find(negatives: ApexNegatives, offset: number, packet: Uint8Array, at: number, end: number): Negative {
+    const { zone, byOffset } = negatives
     if (negatives.serial !== zone.serial) {
       negatives.serial = zone.serial
       byOffset.clear()
     }
     let negative = byOffset.get(offset)
     if (negative === undefined) {
-      const [flags, authority] = [RESPONSE_AUTHORITATIVE, authorityOf(zone, apex, packet.subarray(at, end))]
-      const what = { outcome: 'nxdomain', kind: RESPONSE.NXDOMAIN } as const
-      negative = { ...NOTHING, ...what, rcode: RCODE.NXDOMAIN, flags, authority, subjectAt: offset }
+      negative = newNegative(negatives, offset, packet.subarray(at, end))
       byOffset.set(offset, negative)
     }
     return negative
   }
 }
 
-function newNegatives(zone: Zone, apex: Name): ApexNegatives {
+function newNegative({ zone, apex }: ApexNegatives, offset: number, packet: Uint8Array): Negative {
+  const answer = { ...NOTHING, flags: RESPONSE_AUTHORITATIVE, authority: authorityOf(zone, apex, packet) }
+  return offset === NODATA
+    ? { ...answer, outcome: 'nodata', kind: RESPONSE.NODATA }
+    : { ...answer, outcome: 'nxdomain', kind: RESPONSE.NXDOMAIN, rcode: RCODE.NXDOMAIN, subjectAt: offset }
+}
+
+export function newNegatives({ zone, apex }: Pick<ServiceName, 'zone' | 'apex'>): ApexNegatives {
   return { zone, apex, serial: -1, byOffset: new Map() }
 }
 
@@ -195,19 +188,8 @@ function labelBefore(packet: Uint8Array, nameAt: number, end: number): number {
   return last >= 0 && last + 1 + packet[last]! === end ? last : -1
 }
 
-/** FNV-1a of a label in small letters, with a sign, as numbers that take no memory have. */
 function hashLabel(packet: Uint8Array, at: number): number {
-  let hash = FNV_BASIS
-  const end = at + 1 + packet[at]!
-  for (let i = at + 1; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
-  return hash | 0
-}
-
-/** As PlainQuery.nameHash. */
-function hashName(packet: Uint8Array, at: number, end: number): number {
-  let hash = FNV_BASIS
-  for (let i = at; i < end; i++) hash = fnvStep(hash, LOWER[packet[i]!]!)
-  return hash | 0
+  return hashName(packet, at + 1, at + 1 + packet[at]!)
 }
 
 /** A label in small letters. A short string: members are known by their names. */

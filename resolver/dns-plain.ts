@@ -13,11 +13,17 @@ import { ClientCells } from './client-cells.ts'
 import { chosen } from './contenders.ts'
 import type { DnsContext, DnsFacts } from './dns-answer.ts'
 import { COOKIE_BYTES, COOKIE_PROVEN, placeCookie } from './dns-cookie.ts'
-import type { ResponseKind } from './dns-limit.ts'
-import { hashSubject, RESPONSE } from './dns-limit.ts'
+import { RESPONSE, type ResponseKind } from './dns-limit.ts'
 import { meaningOf, type ServiceName } from './dns-name.ts'
 import { PlainNames } from './dns-plain-names.ts'
-import { type Negative, PlainNegatives, SLIPPED } from './dns-plain-negative.ts'
+import {
+  type ApexNegatives,
+  type Negative,
+  newNegatives,
+  PlainNegatives,
+  RESPONSE_AUTHORITATIVE,
+  SLIPPED,
+} from './dns-plain-negative.ts'
 import { PlainQuery } from './dns-plain-query.ts'
 import { answerService, type DnsAnswer } from './dns-records.ts'
 import {
@@ -31,6 +37,7 @@ import {
   udpReplyBytes,
 } from './dns-wire.ts'
 import { OPT_FIXED_BYTES } from './dns-writer.ts'
+import { hashName } from './hash.ts'
 import { MARKS } from './member-index.ts'
 import { NearChoice } from './near-choice.ts'
 import type { ServingMember, ServingService, TabledService } from './serving.ts'
@@ -44,8 +51,6 @@ const OPTION_HEAD_BYTES = 4
 /** An extended error without words: its code alone. */
 const INFO_CODE_BYTES = 2
 const POINTER_TO_QUESTION = 0xc000 | HEADER_BYTES
-/** QR and AA, in the first byte of the flags. */
-const RESPONSE_AUTHORITATIVE = 0x84
 const DNSSEC_OK = 0x8000
 
 /** A service as plain questions ask for it, by any of its names. */
@@ -69,9 +74,8 @@ interface Lacking {
 interface Named {
   readonly name: ServiceName
   readonly plain: Plain
-  /** What there is not of it, and the serial of its zone when that was made. */
-  nodata: Negative | null
-  nodataSerial: number
+  /** What was said of what there is not of it, or below it. */
+  readonly negatives: ApexNegatives
 }
 
 export class PlainAnswers {
@@ -145,8 +149,10 @@ export class PlainAnswers {
       if (named === null) return NOT_PLAIN
       this.#negative = this.#nodata(named, packet, at, end)
     }
-    if (this.#negative !== null) this.#negate(named, client)
-    else if (!this.#decide(named!, client)) return NOT_PLAIN
+    if (this.#negative !== null) {
+      this.#nameNobody()
+      if (named !== null) this.#noteLack(named, client)
+    } else if (!this.#decide(named!, client)) return NOT_PLAIN
     return this.#write(packet, at, end, asker, out, to, outEnd)
   }
 
@@ -186,33 +192,33 @@ export class PlainAnswers {
       plain = newPlain(serving, this.#slots++)
       this.#plains.set(serving, plain)
     }
-    return { name: meaning, plain, nodata: null, nodataSerial: -1 }
+    return { name: meaning, plain, negatives: newNegatives(meaning) }
   }
 
   // What is answered.
 
   /** What is answered where the service has none of what is asked for; null: it may have it. */
   #nodata(named: Named, packet: Uint8Array, at: number, end: number): Negative | null {
-    const { plain, name } = named
+    const { plain } = named
     if (plain.serial !== plain.serving.serial) this.#layOut(plain)
-    if (!lacks(plain, this.#query.type)) return null
-    const { serial } = name.zone
-    if (named.nodata === null || named.nodataSerial !== serial) {
-      named.nodata = this.#negatives.ofService(name, packet.subarray(at, end))
-      named.nodataSerial = serial
-    }
-    return named.nodata
+    return lacks(plain, this.#query.type) ? this.#negatives.ofService(named, packet, at, end) : null
   }
 
-  /** Notes what answerDns says of a negative answer: for whom one was looked for, where that was done. */
-  #negate(named: Named | null, client: Address): void {
+  /** Nobody is named, and of no service. */
+  #nameNobody(): void {
     const { facts } = this
-    const isLookedFor = named !== null && isChosen(this.#query.type)
     this.#count = this.#scopeBits = 0
-    facts.service = named?.plain.serving.service.name ?? null
-    facts.client = isLookedFor ? client : null
-    facts.basis = isLookedFor ? 'none' : null
+    facts.service = facts.client = facts.basis = null
     facts.rank = 0
+  }
+
+  /** Notes of a negative answer what answerDns says: whose name it is, and for whom a member was looked for. */
+  #noteLack({ plain }: Named, client: Address): void {
+    const { facts } = this
+    facts.service = plain.serving.service.name
+    if (!isChosen(this.#query.type)) return
+    facts.client = client
+    facts.basis = 'none'
   }
 
   /** Decides, and notes where the addresses come from. False: it is no plain answer. */
@@ -405,13 +411,13 @@ export class PlainAnswers {
     return this.#negative?.kind ?? RESPONSE.ANSWER
   }
 
-  /** Whose account it is on (see hashSubject). */
+  /** Whose account it is on (see ResponseLimiter.judge). */
   subject(packet: Uint8Array): number {
     const { nameAt, nameEnd } = this.#query
     const negative = this.#negative
     return negative === null || negative.kind === RESPONSE.ERROR
       ? 0
-      : hashSubject(packet, nameAt + negative.subjectAt, nameEnd)
+      : hashName(packet, nameAt + negative.subjectAt, nameEnd)
   }
 
   /** Whether the asker knows cookies, and is answered with one. */
@@ -422,7 +428,7 @@ export class PlainAnswers {
   /** In the place of the last answer to a packet: come by TCP. The reply's length. */
   slip(packet: Uint8Array, at: number, end: number, asker: Address, out: Uint8Array, to: number): number {
     this.#negative = SLIPPED
-    this.#negate(null, asker)
+    this.#nameNobody()
     const bytes = this.#write(packet, at, end, asker, out, to, out.length)
     this.facts.limited = 'slip'
     return bytes
@@ -430,7 +436,7 @@ export class PlainAnswers {
 
   /** In the place of the last answer: none. */
   drop(): void {
-    this.#negate(null, this.#query.client)
+    this.#nameNobody()
     const { facts } = this
     facts.outcome = 'dropped-limited'
     facts.limited = 'drop'

@@ -28,6 +28,16 @@ export function hashText(text: string): number {
   return hash >>> 0
 }
 
+/** FNV-1a of a packet's bytes from `start` to before `end`, with a sign: letters' case is none of a name. */
+export function hashName(packet: Uint8Array, start: number, end: number): number {
+  let hash = FNV_BASIS
+  for (let i = start; i < end; i++) {
+    const byte = packet[i]!
+    hash = fnvStep(hash, byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte)
+  }
+  return hash
+}
+
 /** FNV-1a of the client's /24 or /48: clients that share it are one client to every policy. */
 export function hashClient(client: Address): number {
   return hashBytes(client, GRAIN_BYTES[familyOf(client)])

@@ -5,7 +5,6 @@ import t from 'tap'
 import { parseAddress, parsePrefix } from '../../resolver/address.ts'
 import { answerDns, type DnsReply } from '../../resolver/dns-answer.ts'
 import {
-  hashSubject,
   RATE_LIMITS,
   type RateLimits,
   RESPONSE,
@@ -15,6 +14,7 @@ import {
   VERDICT,
 } from '../../resolver/dns-limit.ts'
 import { openDns } from '../../resolver/dns-server.ts'
+import { hashName } from '../../resolver/hash.ts'
 import {
   ask,
   asker,
@@ -231,8 +231,8 @@ t.test('limiters on one table share its accounts, as threads do', async (t) => {
 
 t.test('a subject is a name in any case', async (t) => {
   const [upper, lower] = [Buffer.from('xMIRROR'), Buffer.from('ymirror')]
-  t.equal(hashSubject(upper, 1, 7), hashSubject(lower, 1, 7))
-  t.not(hashSubject(upper, 1, 7), hashSubject(lower, 1, 6))
+  t.equal(hashName(upper, 1, 7), hashName(lower, 1, 7))
+  t.not(hashName(upper, 1, 7), hashName(lower, 1, 6))
 })
 
 const COOKIES = { secrets: [Buffer.alloc(16, 1)], nowSec: 1e9 }
