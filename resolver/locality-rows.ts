@@ -10,7 +10,7 @@ import type { Belief } from './belief.ts'
 import type { Coordinate, Evidence, LocalityRecord, Place } from './directory.ts'
 import type { HostTable } from './host-table.ts'
 import type { PackedLocalities } from './packed-localities.ts'
-import type { Relative } from './relatives.ts'
+import { isOwnEvidence, type Relative } from './relatives.ts'
 
 /** A prefix's place in the coordinate space, and what is believed of its RTTs with one place on the map. */
 export interface LocalityMemo {
@@ -37,8 +37,8 @@ export interface LocalityRow {
 export function measuredMs({ evidence, evidenceHosts }: LocalityRow, host: number): number {
   const at = evidenceHosts.indexOf(host)
   if (at < 0) return Number.NaN
-  const { count, kind, rttMs } = evidence[at]!
-  return count > 0 && kind !== 'client' ? rttMs : Number.NaN
+  const seen = evidence[at]!
+  return isOwnEvidence(seen) ? seen.rttMs : Number.NaN
 }
 
 /** Packed localities that stay compiled once they were looked at: about a kilobyte each. */
@@ -104,7 +104,7 @@ export class LocalityRows {
   ownEvidence(row: number): number {
     if (this.#isPacked[row] === 1) return this.#packed!.ownEvidence(row)
     let own = 0
-    for (const { count, kind } of this.#rows[row]?.evidence ?? []) if (count > 0 && kind !== 'client') own++
+    for (const seen of this.#rows[row]?.evidence ?? []) if (isOwnEvidence(seen)) own++
     return own
   }
 

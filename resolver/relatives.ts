@@ -61,7 +61,7 @@ export function poolEvidence(relatives: readonly Relative[]): Evidence[] | null 
   const byHost = new Map<string, Views>()
   for (const { evidence } of relatives) {
     for (const seen of evidence) {
-      if (!isOwn(seen)) continue
+      if (!isOwnEvidence(seen)) continue
       const views = byHost.get(seen.host) ?? { leastMs: seen.rttMs, mostMs: seen.rttMs, seen: [] }
       views.leastMs = Math.min(views.leastMs, seen.rttMs)
       views.mostMs = Math.max(views.mostMs, seen.rttMs)
@@ -72,7 +72,7 @@ export function poolEvidence(relatives: readonly Relative[]): Evidence[] | null 
     }
   }
   const isTold = ({ evidence }: Relative) =>
-    evidence.some((seen) => isOwn(seen) && byHost.get(seen.host)!.seen.length > 1)
+    evidence.some((seen) => isOwnEvidence(seen) && byHost.get(seen.host)!.seen.length > 1)
   if (relatives.length > 1 && !relatives.every(isTold)) return null
   const pooled = Array.from(byHost, ([host, { seen }]): Evidence => {
     const rttsMs = seen.map(({ rttMs }) => rttMs).sort((a, b) => a - b)
@@ -84,7 +84,7 @@ export function poolEvidence(relatives: readonly Relative[]): Evidence[] | null 
 }
 
 /** Measured there by a host: neither inherited nor a client's word. */
-function isOwn({ count, kind }: Evidence): boolean {
+export function isOwnEvidence({ count, kind }: Evidence): boolean {
   return count > 0 && kind !== 'client'
 }
 

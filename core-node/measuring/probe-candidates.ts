@@ -12,6 +12,7 @@ import { type Kin, kinOf } from '../../resolver/kin.ts'
 import { measuredMs } from '../../resolver/locality-rows.ts'
 import { believed, type Locality, locate, predict } from '../../resolver/locate.ts'
 import { MARKS } from '../../resolver/member-index.ts'
+import { isOwnEvidence } from '../../resolver/relatives.ts'
 import type { ServingService } from '../../resolver/serving.ts'
 import type { Tables } from '../../resolver/tables.ts'
 import { MAX_RTT_MS } from '../../server-agent/protocol/messages.ts'
@@ -147,9 +148,9 @@ function nearIn(
 function measuredOf(tables: Tables, { row }: Locality): Candidate[] {
   const known = tables.locality(row)
   const measured: Candidate[] = []
-  known?.evidence.forEach(({ count, rttMs, kind }, i) => {
+  known?.evidence.forEach((seen, i) => {
     const host = known.evidenceHosts[i]!
-    if (count > 0 && kind !== 'client' && !tables.hosts.isLiar(host)) measured.push({ row: host, ms: rttMs })
+    if (isOwnEvidence(seen) && !tables.hosts.isLiar(host)) measured.push({ row: host, ms: seen.rttMs })
   })
   return measured
 }
