@@ -135,8 +135,14 @@ export function parsePrefix(text: string): Prefix | null {
   if (!/^(?:0|[1-9]\d{0,2})$/.test(length)) return null
   const bits = Number(length) + (text.includes(':') ? 0 : IPV4_OFFSET_BITS)
   if (bits > ADDRESS_BITS) return null
-  const prefix = prefixOf(address, bits)
-  return sameAddress(prefix.address, address) ? prefix : null
+  return isClearedAfter(address, bits) ? { address, bits } : null
+}
+
+/** Whether the bits behind the first `bits` are 0. */
+export function isClearedAfter(address: Address, bits: number): boolean {
+  if ((bits & 7) > 0 && (address[bits >> 3]! & (0xff >> (bits & 7))) !== 0) return false
+  for (let i = (bits + 7) >> 3; i < ADDRESS_BYTES; i++) if (address[i] !== 0) return false
+  return true
 }
 
 /** Canonical text, with the length in the family's own count. */
@@ -171,6 +177,17 @@ export function isInAny(prefixes: readonly Prefix[], address: Address): boolean 
 /** Four bytes from `at` on as one word, with a sign: `>>> 0` takes it away. */
 export function wordAt(address: Address, at: number): number {
   return (address[at]! << 24) | (address[at + 1]! << 16) | (address[at + 2]! << 8) | address[at + 3]!
+}
+
+/** Writes an address's last words into `to` from `at` on: of 1 it is IPv4's own, of 4 the whole. */
+export function copyWords(address: Address, words: 1 | 4, to: Int32Array, at: number): void {
+  for (let word = 0; word < words; word++) to[at + word] = wordAt(address, 4 * (4 - words + word))
+}
+
+/** Writes what comes before an IPv4 address's own bytes. Byte by byte: to fill so few is a call that takes longer. */
+export function beginIpv4(to: Uint8Array): void {
+  for (let i = 0; i < 10; i++) to[i] = 0
+  to[10] = to[11] = 0xff
 }
 
 export function sameAddress(a: Address, b: Address): boolean {

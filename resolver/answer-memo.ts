@@ -4,7 +4,7 @@
 // members: select decides, and what it decided is kept here for that very address as long as neither the service nor
 // any distance changed. Fixed memory: each has two places where it may be kept, and others have them too. Looking up allocates nothing.
 
-import { type Address, type Family, familyOf, wordAt } from './address.ts'
+import { type Address, copyWords, type Family, familyOf, wordAt } from './address.ts'
 import type { Basis } from './directory.ts'
 
 /** Places. */
@@ -78,14 +78,14 @@ export class AnswerMemo {
   ): number {
     const at = this.#placeToGive(placeOf(client, slot, family), distanceSerial)
     const from = STRIDE * at
-    for (let i = 0; i < 4; i++) this.words[from + KEY + i] = wordAt(client, 4 * i)
+    copyWords(client, 4, this.words, from + KEY)
     this.words[from + SLOT] = slotWord(slot, family)
     this.words[from + SCOPE] = decided.scopeBits
     this.words[from + TTL] = decided.ttlSec
     this.words[from + COUNT] = decided.addresses.length
     this.words[from + RANK] = decided.rank
     for (const [i, address] of decided.addresses.entries())
-      for (let n = 0; n < 4; n++) this.words[from + ADDRESSES + 4 * i + n] = wordAt(address, 4 * n)
+      copyWords(address, 4, this.words, from + ADDRESSES + 4 * i)
     this.#bases[at] = decided.basis
     this.#serviceSerials[at] = serviceSerial
     this.#distanceSerials[at] = distanceSerial

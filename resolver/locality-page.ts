@@ -8,10 +8,12 @@
 import {
   ADDRESS_BITS,
   type Address,
+  beginIpv4,
   type Family,
   familyOf,
   formatPrefix,
   IPV4_OFFSET_BITS,
+  isClearedAfter,
   type Prefix,
   parsePrefix,
   wordAt,
@@ -301,10 +303,7 @@ export class LocalityPage {
     const isIpv4 = row < this.#sizes.ipv4
     const from = this.#at.addresses + addressAt(row, this.#sizes.ipv4)
     const first = isIpv4 ? 12 : 0
-    if (isIpv4) {
-      to.fill(0, 0, 10)
-      to[10] = to[11] = 0xff
-    }
+    if (isIpv4) beginIpv4(to)
     for (let i = first; i < 16; i++) to[i] = this.bytes[from + i - first]!
   }
 
@@ -426,11 +425,4 @@ export class LocalityPage {
     for (let i = names + from; i < names + to; i++) name += String.fromCharCode(this.bytes[i]!)
     return name
   }
-}
-
-/** Whether the bits behind a prefix's length are 0. */
-function isClearedAfter(address: Address, bits: number): boolean {
-  if (bits % 8 > 0 && (address[bits >> 3]! & (0xff >> (bits % 8))) !== 0) return false
-  for (let i = (bits + 7) >> 3; i < 16; i++) if (address[i] !== 0) return false
-  return true
 }

@@ -3,7 +3,7 @@
 // Follows the changes of the member index; after follow() the columns say what making them anew would, of all members
 // that a choice may name. Of one family. Pure.
 
-import { type Family, wordAt } from './address.ts'
+import { copyWords, type Family } from './address.ts'
 import type { ChangeRing } from './change-ring.ts'
 import type { ServingMember } from './serving.ts'
 
@@ -70,8 +70,8 @@ export class MemberColumns {
     this.#ownCapacities[id] = member.capacity
     if (member.capacity !== this.#usualCapacity) this.capacities = this.#ownCapacities
     const address = (this.#family === 4 ? member.addresses4 : member.addresses6)[0]
-    for (let word = 0; word < this.words; word++)
-      this.addresses[id * this.words + word] =
-        address === undefined ? 0 : wordAt(address, 16 - 4 * (this.words - word))
+    const at = id * this.words
+    if (address === undefined) this.addresses.fill(0, at, at + this.words)
+    else copyWords(address, this.words, this.addresses, at)
   }
 }

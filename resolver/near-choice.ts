@@ -7,11 +7,11 @@
 
 import {
   type Address,
+  copyWords,
   type Family,
   familyOf,
   IPV4_LOCALITY_BITS,
   IPV6_LOCALITY_BITS,
-  wordAt,
 } from './address.ts'
 import { MS_PER_UNIT } from './cell-rows.ts'
 import { chooseAmong, chosen, contenders, MOST_CONTENDERS } from './contenders.ts'
@@ -87,8 +87,7 @@ export class NearChoice {
     this.#capacities = isEven ? null : Float64Array.from(members, ({ capacity }) => capacity)
     this.layout = new Int32Array(members.length * (1 + this.words))
     for (const [i, address] of addresses.entries())
-      for (let word = 0; word < this.words; word++)
-        this.layout[this.addressAt(i) + word] = wordAt(address, 16 - 4 * (this.words - word))
+      copyWords(address, this.words, this.layout, this.addressAt(i))
   }
 
   /** Where in the layout a member's address stands. */

@@ -6,7 +6,7 @@
 // they are as many packets as ever, but go through most of the system once. What the system would not do is counted by
 // the caller, never thrown, except for a socket that is none.
 
-import type { Family } from './address.ts'
+import { beginIpv4, type Family } from './address.ts'
 import {
   failure,
   IP_PKTINFO,
@@ -204,9 +204,7 @@ export class PacketBatch {
       for (let byte = 0; byte < 16; byte++) to[byte] = this.bytes[at + NAME_IPV6_AT + byte]!
       return
     }
-    // Byte by byte: to fill so few is a call that takes longer.
-    for (let byte = 0; byte < 10; byte++) to[byte] = 0
-    to[10] = to[11] = 0xff
+    beginIpv4(to)
     for (let byte = 0; byte < 4; byte++) to[12 + byte] = this.bytes[at + NAME_IPV4_AT + byte]!
   }
 

@@ -138,6 +138,7 @@ t.test('a prefix counts bits of the 16-byte form and is written in its family’
     '/8',
     '1.2.3.0/24/1',
   ]
+  for (const text of ['10.0.0.1/25', '2001:db8::1/127']) t.equal(parsePrefix(text), null, text)
   for (const text of bad) t.equal(parsePrefix(text), null, text)
   t.equal(formatPrefix(localityPrefix(address('203.0.113.77'))), '203.0.113.0/24')
   t.equal(formatPrefix(localityPrefix(address('2001:db8:1:2::3'))), '2001:db8:1::/48')
